@@ -1,0 +1,95 @@
+"""Attempts: what a caller's function is handed, and how connecting is judged and reported.
+
+Shared by both drivers.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+
+from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.engine import GOOD, Judgement
+from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, ResolutionError, combined
+from ecs_discovery.models import Endpoint
+
+__all__ = ["Attempt", "as_os_error", "judge_connect", "no_connection", "noted"]
+
+
+class Attempt:
+    """One try of a call on one endpoint."""
+
+    __slots__ = ("_call", "_clock", "endpoint", "number")
+
+    def __init__(self, endpoint: Endpoint, call: Call, clock: Callable[[], float]) -> None:
+        self.endpoint = endpoint
+        self.number = call.number
+        """1 for the first."""
+        self._call = call
+        self._clock = clock
+
+    @property
+    def host(self) -> str:
+        """The endpoint's address."""
+        return self.endpoint.host
+
+    @property
+    def port(self) -> int:
+        """The endpoint's port."""
+        return self.endpoint.port
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, 0 when it has passed."""
+        return max(0.0, self._call.deadline - self._clock())
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number} on {self.endpoint}>"
+
+
+def judge_connect(connection: object, error: Exception | None) -> Judgement:
+    """How connecting went. A certificate that does not fit is a fault of configuration, not of the endpoint alone."""
+    if error is None:
+        return GOOD
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Judgement(Outcome.FAILURE, Failure.NOT_SENT, "tls", None)
+    if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
+        tls = isinstance(error, ssl.SSLError)
+        label = "timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
+        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, label)
+    return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
+
+
+def no_connection(call: Call, error: OSError) -> DiscoveryError:
+    """The error for a call none of whose endpoints took the connection. `error` is the last one's."""
+    if isinstance(error, DiscoveryError):
+        return error
+    kind: type[DiscoveryError] = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
+    if isinstance(error, (ssl.SSLError, socket.gaierror)):
+        kind = combined(kind, type(error))
+    return kind(
+        f"no connection after {call.number} attempts: {error}",
+        target=call.target,
+        attempts=call.reports,
+        hint=f"not tried again: {call.reason}" if call.reason else None,
+    )
+
+
+def as_os_error(error: ResolutionError) -> DiscoveryError:
+    """The same error as one that is also an OSError, for callers who expect a socket's."""
+    kind = combined(type(error), OSError)
+    if kind is type(error):
+        return error
+    twin = kind(*error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def noted(error: Exception, call: Call) -> None:
+    """Put a note on what was tried onto an exception of the caller's, which is not ours to wrap."""
+    if call.reports:
+        tried = "; ".join(map(str, call.reports))
+        why = f"; not tried again: {call.reason}" if call.reason else ""
+        error.add_note(f"ecs_discovery: {call.target}: {tried}{why}")

@@ -1,0 +1,419 @@
+"""`Discovery`: drives the core with blocking I/O, for threads.
+
+It stands in the same order as `aio.py`; the two differ in awaits.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl as ssl_module
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import wait as wait_for_flights
+from functools import partial
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ecs_discovery import _fork, retrying, sockets
+from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Node, Outcome
+from ecs_discovery.core.retry import Call
+from ecs_discovery.core.service import Service
+from ecs_discovery.engine import GOOD, Engine, Judgement, judge_exception
+from ecs_discovery.errors import ClosedError, NoEndpoints, ResolutionError
+from ecs_discovery.events import Event
+from ecs_discovery.flights import Flight
+from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.options import current_options
+from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.snapshot import ServiceSnapshot
+from ecs_discovery.workers import Workers
+
+__all__ = ["Discovery", "LeaseContext"]
+
+T = TypeVar("T")
+
+
+class Discovery:
+    """Finds services and chooses among their endpoints, for threads. Thread-safe; make one per process and keep it.
+
+    `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
+    `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
+    the system's if None. Policies by name: `cache`, `dns`, `balancing`, `outlier`, `retry`, `timeout`,
+    `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
+    `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
+
+    Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str | None = None,
+        services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
+        nameservers: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        resolvers: Mapping[str, Resolver] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        dice: Random | None = None,
+        **policies: Any,
+    ) -> None:
+        if settings is None:
+            settings = Settings.make(namespace=namespace, services=services, nameservers=nameservers, **policies)
+        self.settings = settings
+        self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
+        self._sleep = sleep
+        self._dns: Resolver | None = None
+        self._workers = Workers()
+        _fork.track(self)
+
+    def __repr__(self) -> str:
+        return f"<Discovery namespace={self.settings.namespace!r} {self.engine.directory!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a Discovery holds threads and sockets and cannot be pickled: make one per process")
+
+    # Resolving
+
+    def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
+        """The endpoints of a target, from the cache while that holds.
+
+        Waits only when nothing is known yet, or when nobody asked for long; `timeout` seconds at most
+        (default: the service's `TimeoutPolicy.connect`). Raises `ResolutionError` and its kinds.
+        """
+        service = self.engine.service(target)
+        if self.engine.clock() >= service.fresh_until:
+            self.ready(service, self._until(service, timeout))
+        return self.engine.use(service)
+
+    def warm(self, *targets: str, timeout: float | None = None) -> None:
+        """Resolve targets before they are needed, all at once: for start-up and readiness checks.
+
+        Raises the first one's error if it cannot be resolved within `timeout` seconds.
+        """
+        services = [self.engine.service(target) for target in targets]
+        for service in services:
+            for question in self.engine.due(service).wait:
+                self.ask(question)
+        until = max((self._until(service, timeout) for service in services), default=0.0)
+        for service in services:
+            self.ready(service, until)
+
+    def snapshot(self, target: str) -> ServiceSnapshot:
+        """What is known of a target and why. Asks nobody."""
+        return self.engine.snapshot(self.engine.service(target))
+
+    # Using
+
+    def lease(self, target: str, *, key: str | bytes | None = None) -> LeaseContext:
+        """One use of an endpoint, for any client library, as a context manager.
+
+        Inside the block `lease.host` and `lease.port` say where to connect; an exception counts as the
+        endpoint's failure, and `lease.fail()` says so without one. With `key`, the same key goes to the
+        same endpoint while it is usable. Entering raises `ResolutionError`.
+        """
+        return LeaseContext(self, self.engine.service(target), key)
+
+    def call(
+        self,
+        target: str,
+        fetch: Callable[[Attempt], T],
+        *,
+        idempotent: bool = False,
+        deadline: float | None = None,
+        key: str | bytes | None = None,
+    ) -> T:
+        """Call `fetch(attempt)` with an endpoint, and again with others where that may help.
+
+        A refused connection is always tried elsewhere; with `idempotent=True` any `OSError` or `EOFError`, or an
+        error caused by one, is. No attempt begins after `deadline` seconds (default: the service's
+        `TimeoutPolicy.deadline`); pass `attempt.remaining` on as your own timeout to make it hard. Your exceptions
+        come out as they are, with a note on what was tried.
+        """
+        service = self.engine.service(target)
+        limit = deadline if deadline is not None else current_options().deadline
+        call = self.engine.call(service, idempotent=idempotent, deadline=limit)
+        self.ready(service, call.connect_until if limit is None else call.deadline)
+        is_failure = self.settings.outlier.is_failure
+
+        def attempt(lease: Lease) -> T:
+            return fetch(Attempt(lease.endpoint, call, self.engine.clock))
+
+        def judge(result: T | None, error: Exception | None) -> Judgement:
+            return GOOD if error is None else judge_exception(error, is_failure)
+
+        try:
+            return self.run(service, call, attempt, judge, key=key)
+        except Exception as error:
+            noted(error, call)
+            raise
+
+    def connect(
+        self,
+        target: str,
+        *,
+        timeout: float | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+    ) -> socket.socket:
+        """A connected socket to an endpoint, TLS included if `ssl` is a context or True.
+
+        Endpoints that do not accept are passed over. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
+        look-up, connects and TLS. The certificate is verified for `server_hostname`, by default the
+        service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
+        also an `OSError`.
+        """
+        service = self.engine.service(target)
+        limit = self._limit(service, timeout)
+        call = self.engine.call(service, idempotent=True, deadline=limit, connect=limit)
+        context = ssl_module.create_default_context() if ssl is True else ssl or None
+
+        def attempt(lease: Lease) -> socket.socket:
+            limit = self.engine.connect_limit(service, call)
+            sock = sockets.connect(lease.endpoint, limit)
+            try:
+                if context is not None:
+                    sock.settimeout(max(0.001, min(limit, call.connect_until - self.engine.clock())))
+                    sock = context.wrap_socket(sock, server_hostname=server_hostname or service.tls_name)
+                sock.settimeout(None)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        try:
+            self.ready(service, call.connect_until)
+            return self.run(service, call, attempt, judge_connect)
+        except ResolutionError as error:
+            raise as_os_error(error) from error.__cause__
+        except OSError as error:
+            raise no_connection(call, error) from error
+
+    # Life cycle
+
+    def close(self) -> None:
+        """Stop what runs in the background. Using it afterwards raises `ClosedError`."""
+        self.engine.close()
+        self._workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def after_fork(self) -> None:
+        """Called in the child of a fork."""
+        self._workers.reset()
+        self._dns = None
+
+    # For integrations
+
+    def ready(self, service: Service, until: float) -> None:
+        """Wait until the service can be used, no longer than `until` (monotonic).
+
+        Raises `ResolutionError` when it cannot be resolved and nothing was known.
+        """
+        engine = self.engine
+        waited = False
+        while engine.clock() >= service.fresh_until:
+            due = engine.due(service, waited=waited)
+            for question in due.ask:
+                self.ask(question)
+            if due.error is not None:
+                raise due.error
+            if not due.wait:
+                return
+            flights = [self.ask(question) for question in due.wait]
+            left = until - engine.clock()
+            if left <= 0 or not wait_for_flights(flights, left, FIRST_COMPLETED).done:
+                if service.resolution is not None:
+                    return
+                raise engine.too_slow(service)
+            waited = all(flight.done() for flight in flights)
+
+    def ask(self, question: Question, *, force: bool = False) -> Flight:
+        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
+        flight, leads = self.engine.flights.join(question)
+        if leads:
+            self._workers.spawn(partial(self._fly, question, flight, force))
+        return flight
+
+    def run(
+        self,
+        service: Service,
+        call: Call,
+        attempt: Callable[[Lease], T],
+        judge: Callable[[T | None, Exception | None], Judgement],
+        *,
+        key: str | bytes | None = None,
+    ) -> T:
+        """Attempts of one call until one is good or no other is allowed; the last result or exception."""
+
+        def once() -> T:
+            lease = self.engine.begin(service, call, key)
+            if service.reconnects_due:
+                self.reconnect(service)
+            try:
+                result = attempt(lease)
+            except Exception as error:
+                self.force(self.engine.settle(call, lease, judge(None, error), error))
+                raise
+            except BaseException:
+                lease.release()
+                raise
+            judgement = judge(result, None)
+            self.force(self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label))
+            return result
+
+        return self.pursue(call, once)
+
+    def pursue(self, call: Call, once: Callable[[], T]) -> T:
+        """Run `once`, which settles each attempt, until `call` is over."""
+        try:
+            result = once()
+        except Exception as error:
+            if call.wait is None:
+                raise
+            failed = error
+
+            def first() -> T:
+                raise failed
+
+            return retrying.go_on(first, once, lambda: call.wait, self._sleep)
+        if call.wait is None:
+            return result
+        return retrying.go_on(lambda: result, once, lambda: call.wait, self._sleep)
+
+    def force(self, questions: Sequence[Question]) -> None:
+        """Ask these again now, whatever is cached."""
+        for question in questions:
+            self.ask(question, force=True)
+
+    def reconnect(self, service: Service) -> None:
+        """Try, in the background, whether endpoints that were down accept connections again."""
+        for node in service.take_reconnects():
+            self._workers.spawn(partial(self._reconnect, service, node))
+
+    # In workers
+
+    def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+        engine = self.engine
+        following: tuple[Question, ...] = ()
+        try:
+            if force or not engine.settled(question):
+                following = engine.landed(question, self._look_up(question))
+        finally:
+            engine.flights.land(question, flight)
+        for other in following:
+            self.ask(other)
+
+    def _look_up(self, question: Question) -> Resolution | Exception:
+        self.engine.queries += 1
+        try:
+            return self._resolver(question.scheme).resolve(question, self.settings.dns.timeout)
+        except ResolutionError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+
+    def _resolver(self, scheme: str) -> Resolver:
+        given: Resolver | None = self.engine.resolvers.get(scheme)
+        if given is not None:
+            return given
+        if self._dns is None:
+            from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
+
+            self._dns = DnsResolver(self.settings.dns)
+        return self._dns
+
+    def _reconnect(self, service: Service, node: Node) -> None:
+        try:
+            sockets.connect(node.endpoint, self.settings.timeout.connect).close()
+        except OSError:
+            self.engine.reconnected(service, node, False)
+        else:
+            self.engine.reconnected(service, node, True)
+
+    # Time limits
+
+    def _limit(self, service: Service, timeout: float | None) -> float:
+        if timeout is not None:
+            return timeout
+        chosen = current_options().deadline
+        return chosen if chosen is not None else service.timeout.connect
+
+    def _until(self, service: Service, timeout: float | None) -> float:
+        return self.engine.clock() + self._limit(service, timeout)
+
+
+class LeaseContext:
+    """What `Discovery.lease` returns: enter it to get an endpoint."""
+
+    __slots__ = ("_discovery", "_failed", "_key", "_lease", "_service")
+
+    def __init__(self, discovery: Discovery, service: Service, key: str | bytes | None) -> None:
+        self._discovery = discovery
+        self._service = service
+        self._key = key
+        self._lease: Lease | None = None
+        self._failed = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint leased. Raises `ClosedError` outside the block."""
+        if self._lease is None:
+            raise ClosedError("the lease is used outside its `with` block", target=self._service.target)
+        return self._lease.node.endpoint
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return self.endpoint.host
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self.endpoint.port
+
+    def fail(self) -> None:
+        """Count this use as the endpoint's failure, although no exception leaves the block."""
+        self._failed = True
+
+    def __enter__(self) -> Self:
+        discovery, service = self._discovery, self._service
+        engine = discovery.engine
+        now = engine.clock()
+        if now >= service.fresh_until:
+            discovery.ready(service, now + service.timeout.connect)
+        node = service.pick(now, (), self._key)
+        if node is None:
+            raise NoEndpoints("has no endpoints now", target=service.target)
+        self._failed = False
+        self._lease = Lease(service, node, now)
+        if service.reconnects_due:
+            discovery.reconnect(service)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        engine = self._discovery.engine
+        if error is None:
+            outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
+        elif isinstance(error, Exception):
+            outcome = judge_exception(error, self._discovery.settings.outlier.is_failure).outcome
+        else:
+            outcome = Outcome.NEUTRAL
+        now = engine.clock()
+        if lease.finish(outcome, now):
+            engine.tell(self._service)
+        if outcome is Outcome.CONNECT:
+            self._discovery.force(self._service.force(now, self._discovery.settings.dns.min_refresh))

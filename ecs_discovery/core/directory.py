@@ -1,0 +1,164 @@
+"""The directory: the services of a discovery and the cache behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Lock
+
+from ecs_discovery.core.cache import TtlCache
+from ecs_discovery.core.plan import plan
+from ecs_discovery.core.service import Due, Service
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import Endpoint, Question, Resolution, Target, parse_target
+from ecs_discovery.settings import ServiceConfig, Settings
+
+__all__ = ["Directory"]
+
+_SERVICES = 1000  # services held; beyond it the one that was looked at longest ago goes
+_NAMES = 4000  # ways of writing them
+
+Key = tuple[tuple[str, ...], int | None, int | None]
+
+
+class Directory:
+    """Services by what the application calls them. `dice` returns a number in [0, 1)."""
+
+    def __init__(self, settings: Settings, dice: Callable[[], float], schemes: Iterable[str]) -> None:
+        self.settings = settings
+        self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, dice)
+        self._dice = dice
+        self._schemes = tuple(schemes)
+        self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
+        self._services: dict[Key, Service] = {}
+        self._dependents: dict[Question, tuple[Service, ...]] = {}
+        self._lock = Lock()
+        for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
+            self._parts(parse_target(name), None)
+
+    def __repr__(self) -> str:
+        return f"<Directory {len(self._services)} services, {self.cache!r}>"
+
+    def service(self, target: str, default_port: int | None, now: float) -> Service:
+        """The service of a target. `default_port` is used where neither the target nor an SRV record gives one.
+
+        Raises `ConfigurationError` for what is no target.
+        """
+        found = self._named.get((target, default_port))
+        return found if found is not None else self._find(target, default_port, now)
+
+    def services(self) -> tuple[Service, ...]:
+        """Every service there is."""
+        with self._lock:
+            return tuple(self._services.values())
+
+    def dependents(self, question: Question) -> tuple[Service, ...]:
+        """The services that an answer to `question` matters to."""
+        return self._dependents.get(question, ())
+
+    def due(self, service: Service, now: float, *, waited: bool = False, claim: float = 0.0) -> Due:
+        """Bring the service up to date with the cache and say what is to be asked."""
+        for _ in range(3):  # once, once more when the known kind of record is gone, and never for ever
+            looks = {question: self.cache.lookup(question, now, claim) for question in service.wanted()}
+            due = service.judge(looks, now, waited=waited)
+            if not due.again:
+                break
+        return due
+
+    def reset_locks(self) -> None:
+        """Fresh locks, for the child of a fork."""
+        self._lock = Lock()
+        self.cache.reset_lock()
+        for service in self._services.values():
+            service.reset_lock()
+
+    def _find(self, target: str, default_port: int | None, now: float) -> Service:
+        parsed = parse_target(target)
+        sources, config = self._parts(parsed, default_port)
+        key: Key = (
+            tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
+            parsed.port,
+            None if parsed.port else default_port,
+        )
+        with self._lock:
+            service = self._services.get(key)
+            if service is None:
+                service = self._make(target, parsed, sources, config, default_port, now)
+                self._services[key] = service
+                for question in service.questions:
+                    self._dependents[question] = (*self._dependents.get(question, ()), service)
+                if len(self._services) > _SERVICES:
+                    self._drop_locked(min(self._services, key=lambda key: self._services[key].fresh_until))
+            if len(self._named) >= _NAMES:
+                self._named = {}
+            self._named[target, default_port] = service
+            return service
+
+    def _parts(self, parsed: Target, default_port: int | None) -> tuple[tuple[Target, ...], ServiceConfig | None]:
+        settings = self.settings
+        config = None
+        if parsed.scheme == "auto":
+            config = settings.config(parsed.name) or settings.config(settings.short(parsed.name))
+        row = config.targets if config is not None else (parsed,)
+        sources = []
+        for source in row:
+            if source.scheme in ("auto", "dns", "srv"):
+                name = settings.qualified(source.name)
+                source = Target(source.scheme, name, source.port)
+            sources.append(source)
+        # Checks the schemes.
+        plan(sources, port=parsed.port, default_port=default_port, families=("a",), schemes=self._schemes)
+        return tuple(sources), config
+
+    def _make(
+        self,
+        text: str,
+        parsed: Target,
+        sources: tuple[Target, ...],
+        config: ServiceConfig | None,
+        default_port: int | None,
+        now: float,
+    ) -> Service:
+        settings = self.settings
+        static: tuple[Endpoint, ...] = tuple(endpoint for source in sources for endpoint in source.addresses)
+        groups = plan(
+            sources,
+            port=parsed.port,
+            default_port=default_port,
+            families=settings.dns.families,
+            schemes=self._schemes,
+        )
+        hint = None
+        if settings.disabled:
+            port = parsed.port or default_port
+            if not static and port is None:
+                raise ConfigurationError("target", text, "a name with a port while ECS_DISCOVERY_DISABLED is set")
+            static = static or (Endpoint(parsed.name, port or 0),)
+            groups = ()
+        elif groups and all(group.port is None for group in groups) and parsed.scheme == "auto":
+            hint = f"without an SRV record the port must be given: '{text}:8080'"
+        if static:
+            groups = ()
+        qualified = settings.qualified(parsed.name if parsed.scheme in ("auto", "dns", "srv") else "")
+        return Service(
+            text,
+            groups,
+            static,
+            balancing=(config and config.balancing) or settings.balancing,
+            outlier=(config and config.outlier) or settings.outlier,
+            retry=(config and config.retry) or settings.retry,
+            timeout=(config and config.timeout) or settings.timeout,
+            tls_name=(config and config.tls_name) or qualified,
+            hint=hint,
+            dice=self._dice,
+            now=now,
+        )
+
+    def _drop_locked(self, key: Key) -> None:
+        service = self._services.pop(key)
+        self._named = {name: other for name, other in self._named.items() if other is not service}
+        for question in service.questions:
+            left = tuple(other for other in self._dependents.get(question, ()) if other is not service)
+            if left:
+                self._dependents[question] = left
+            else:
+                self._dependents.pop(question, None)

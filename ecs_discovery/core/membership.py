@@ -1,0 +1,90 @@
+"""Membership: the endpoints believed to exist now, with the history of each.
+
+An endpoint that stays keeps its node, and so its load and health; one that comes back within five
+minutes finds its history again. An empty answer is a claim, not the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ecs_discovery.core.node import Node
+from ecs_discovery.models import Endpoint
+
+__all__ = ["Membership"]
+
+EMPTY_APART = 30.0
+"""Two empty answers this many seconds apart are needed before they are believed."""
+EMPTY_AT_LAST = 300.0
+"""After this long, empty answers are believed although endpoints still answer."""
+_HISTORY = 300.0  # seconds the history of a removed endpoint is kept
+_HISTORY_SIZE = 1000
+
+
+class Membership:
+    """Guarded by its service's lock. `nodes` is replaced, never changed: readers may keep it."""
+
+    def __init__(self) -> None:
+        self.nodes: tuple[Node, ...] = ()
+        self._gone: dict[tuple[str, int, str | None], tuple[float, Node]] = {}
+        self._empty_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Membership {len(self.nodes)} endpoints>"
+
+    @property
+    def doubted(self) -> bool:
+        """True while empty answers contradict the endpoints that are still used."""
+        return self._empty_since is not None
+
+    def replace(self, endpoints: Iterable[Endpoint], now: float) -> bool:
+        """Take over an answer. True if an endpoint came or left."""
+        self._empty_since = None
+        current = {node.endpoint.key: node for node in self.nodes}
+        kept: dict[tuple[str, int, str | None], Node] = {}
+        for endpoint in endpoints:
+            node = current.get(endpoint.key) or self._returning(endpoint, now) or Node(endpoint)
+            node.endpoint = endpoint  # weight, priority and attributes may have changed
+            kept[endpoint.key] = node
+        if kept.keys() == current.keys():
+            return False
+        self._remember([node for key, node in current.items() if key not in kept], now)
+        self.nodes = tuple(kept.values())
+        return True
+
+    def empty(self, now: float) -> bool:
+        """An empty answer came. True if the endpoints are now given up.
+
+        They stay until two empty answers at least 30 s apart stand and either no endpoint answered
+        in between or five minutes have passed.
+        """
+        if not self.nodes:
+            return False
+        if self._empty_since is None:
+            self._empty_since = now
+            return False
+        waited = now - self._empty_since
+        if waited < EMPTY_APART:
+            return False
+        if waited < EMPTY_AT_LAST and any(node.answered > self._empty_since for node in self.nodes):
+            return False
+        self._remember(self.nodes, now)
+        self.nodes = ()
+        self._empty_since = None
+        return True
+
+    def _returning(self, endpoint: Endpoint, now: float) -> Node | None:
+        left, node = self._gone.pop(endpoint.key, (0.0, None))
+        if node is None or now - left > _HISTORY:
+            return None
+        node.removed = False
+        return node
+
+    def _remember(self, nodes: Iterable[Node], now: float) -> None:
+        for node in nodes:
+            node.removed = True
+            self._gone[node.endpoint.key] = (now, node)
+        for key in [key for key, (left, _) in self._gone.items() if now - left > _HISTORY]:
+            del self._gone[key]
+        while len(self._gone) > _HISTORY_SIZE:
+            del self._gone[next(iter(self._gone))]

@@ -1,0 +1,79 @@
+"""Outlier detection: when a node is taken out of choice, for how long, and what brings it back.
+
+Pure rules over nodes; the balancer applies them. Statistical rules are left out on purpose: with
+up to four endpoints a mean minus 1.9 standard deviations can never eject anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ecs_discovery.core.node import Health, Node
+from ecs_discovery.policies import OutlierPolicy
+
+__all__ = ["ejection_allowed", "on_connect_failure", "on_failure", "on_success", "panicking"]
+
+
+def on_success(node: Node) -> bool:
+    """Record good behaviour; True if this made the node healthy again."""
+    was = node.health
+    node.consecutive = 0
+    node.connect_failures = 0
+    node.reconnecting = False
+    if was is Health.HEALTHY:
+        return False
+    if was is Health.EJECTED:
+        return False  # a request from before the ejection, or one sent in panic: the probe decides
+    node.health = Health.HEALTHY
+    node.reason = ""
+    if node.ejections:
+        node.ejections -= 1
+    return True
+
+
+def on_failure(node: Node, policy: OutlierPolicy, now: float, dice: Callable[[], float]) -> bool:
+    """Record a failure; True if the node should be ejected, `node.until` then says until when."""
+    node.consecutive += 1
+    if node.health is Health.PROBING or (
+        node.health is Health.HEALTHY and node.consecutive >= policy.consecutive_failures
+    ):
+        span = min(policy.eject_max, policy.eject_min * 2.0 ** min(node.ejections, 30))
+        # Half fixed, half drawn, so that clients do not come back together; never past the cap.
+        node.until = now + span * (0.5 + 0.5 * dice())
+        return True
+    return False
+
+
+def on_connect_failure(node: Node, policy: OutlierPolicy, now: float) -> bool:
+    """Record a failed connect: the node is down until a connect succeeds. True if it was not down before.
+
+    `node.until` is when the next connect may be tried.
+    """
+    changed = node.health is not Health.DOWN
+    if changed or node.reconnecting or now >= node.until:  # connects that began together are one piece of news
+        node.reconnecting = False
+        node.until = now + min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures, 30))
+        node.connect_failures += 1
+    node.health = Health.DOWN
+    return changed
+
+
+def ejection_allowed(nodes: Sequence[Node], policy: OutlierPolicy) -> bool:
+    """May one more node be ejected? Counted as it would be afterwards, and never the last healthy one.
+
+    Nodes that do not even connect stand outside the count.
+    """
+    healthy = ejected = 0
+    for node in nodes:
+        if node.health is Health.HEALTHY:
+            healthy += 1
+        elif node.health is not Health.DOWN:
+            ejected += 1
+    return healthy > 1 and ejected + 1 <= policy.max_ejected * (healthy + ejected)
+
+
+def panicking(nodes: Sequence[Node], policy: OutlierPolicy) -> bool:
+    """True when so few of the nodes that connect are healthy that their ejections are better ignored."""
+    healthy = sum(node.health is Health.HEALTHY for node in nodes)
+    connecting = sum(node.health is not Health.DOWN for node in nodes)
+    return healthy < policy.panic_threshold * connecting

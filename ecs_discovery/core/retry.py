@@ -1,0 +1,148 @@
+"""Whether a call is tried again, after how long, and why not.
+
+The class of the failure decides, not the error's name: what was never sent may go elsewhere
+whatever the method; what may have been processed is repeated only if that is harmless (RFC 9110,
+section 9.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from ecs_discovery.core.budget import RetryBudget
+from ecs_discovery.core.node import Node
+from ecs_discovery.errors import AttemptReport
+from ecs_discovery.policies import RetryPolicy
+
+__all__ = ["Call", "Failure"]
+
+
+class Failure(Enum):
+    """What an attempt's failure says about repeating it."""
+
+    NOT_SENT = "connect"
+    """Nothing of the request was sent: any request may go elsewhere."""
+    CLOSED = "closed"
+    """The connection ended, or the peer's kernel fell silent, before a byte of the answer."""
+    STATUS = "status"
+    """An answer that asks to try again (429, 502, 503, 504)."""
+    OTHER = "error"
+    """Anything else: it may have been processed, or trying again would not help."""
+
+
+class Call:
+    """One call over all its attempts. Used by one thread or task at a time."""
+
+    __slots__ = (
+        "_backoff",
+        "_budget",
+        "_free",
+        "_policy",
+        "connect_until",
+        "deadline",
+        "idempotent",
+        "number",
+        "reason",
+        "replayable",
+        "reports",
+        "target",
+        "tried",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        target: str,
+        policy: RetryPolicy,
+        budget: RetryBudget,
+        *,
+        deadline: float,
+        connect_until: float,
+        idempotent: bool,
+    ) -> None:
+        self.target = target
+        self._policy = policy
+        self._budget = budget
+        self.deadline = deadline
+        """No attempt and no wait begins after this (monotonic)."""
+        self.connect_until = connect_until
+        """End of the time for look-up, connecting and TLS of all attempts (monotonic)."""
+        self.idempotent = idempotent
+        self.replayable = True
+        """False once a body was sent that cannot be sent again."""
+        self.number = 0
+        """Attempts begun."""
+        self.tried: list[Node] = []
+        self.reports: list[AttemptReport] = []
+        self.wait: float | None = None
+        """Pause before the next attempt, in seconds; None: the call is over."""
+        self.reason = ""
+        """Why it is over after a failure."""
+        self._free = True
+        self._backoff = 0
+
+    def begin(self, node: Node) -> None:
+        """An attempt on `node` begins."""
+        self.number += 1
+        self.wait = None
+        self.tried.append(node)
+
+    def report(self, node: Node, outcome: str, seconds: float, error: object = "") -> None:
+        """Keep what became of the attempt, for people."""
+        self.reports.append(AttemptReport(str(node.endpoint), outcome, seconds, str(error)))
+
+    def connect_share(self, now: float, choices: int) -> float:
+        """Seconds the connect of the attempt just begun may take, so that those after it still have their share.
+
+        `choices` is how many endpoints have not been tried.
+        """
+        left = max(1, min(self._policy.attempts - self.number, choices) + 1)
+        return max(0.0, min(self.connect_until, self.deadline) - now) / left
+
+    def failed(
+        self,
+        failure: Failure,
+        now: float,
+        dice: Callable[[], float],
+        *,
+        retry_after: float | None = None,
+        choices: int = 1,
+    ) -> None:
+        """Decide after a failed attempt: sets `wait`, or `reason`. `choices` is how many endpoints are untried."""
+        self.wait = None
+        self.reason = self._objection(failure)
+        if self.reason:
+            return
+        wait = self._pause(failure, dice, retry_after, choices)
+        limit = min(self.connect_until, self.deadline) if failure is Failure.NOT_SENT else self.deadline
+        if now + wait >= limit:
+            self.reason = "no time left"
+        elif failure is Failure.NOT_SENT and self._free:
+            self._free = False  # nothing reached a task, so nothing is multiplied
+            self.wait = wait
+        elif self._budget.withdraw(now):
+            self.wait = wait
+        else:
+            self.reason = "the retry budget is used up"
+
+    def _objection(self, failure: Failure) -> str:
+        if failure is Failure.OTHER:
+            return "it failed in a way that is not repeated"
+        if failure is not Failure.NOT_SENT:
+            if not self.idempotent:
+                return "it may have been processed and is not idempotent"
+            if not self.replayable:
+                return "its body cannot be sent again"
+        limit = self._policy.attempts
+        if limit > 1 and (failure is Failure.NOT_SENT or not self._free):
+            limit += 1  # one replay of what was never sent does not count
+        return f"all {self.number} attempts are used" if self.number >= limit else ""
+
+    def _pause(self, failure: Failure, dice: Callable[[], float], retry_after: float | None, choices: int) -> float:
+        if failure is not Failure.STATUS and choices > 0:
+            return 0.0  # another endpoint is not the one that failed: no reason to be slow
+        bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
+        self._backoff += 1
+        wait = bound * dice()
+        return wait if retry_after is None else max(wait, retry_after)

@@ -1,0 +1,298 @@
+"""The engine: what both drivers share. It decides and keeps books; it does no I/O and waits for nothing.
+
+`Discovery` and `AsyncDiscovery` drive it; one engine may be driven by both at once (`share=`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, NamedTuple
+
+from ecs_discovery import _fork
+from ecs_discovery.core.directory import Directory
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Node, Outcome
+from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.core.service import Due, Service
+from ecs_discovery.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceeded,
+    DiscoveryError,
+    NoEndpoints,
+    ResolutionError,
+    ResolutionTimeout,
+    TargetNotFound,
+)
+from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
+from ecs_discovery.flights import Flights
+from ecs_discovery.models import Question, Resolution
+from ecs_discovery.options import current_options
+from ecs_discovery.settings import Settings
+from ecs_discovery.snapshot import ServiceSnapshot, take
+
+__all__ = ["BUILT_IN_SCHEMES", "Engine", "Judgement", "failure_of", "judge_exception"]
+
+logger = logging.getLogger("ecs_discovery")
+
+BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
+
+
+class Judgement(NamedTuple):
+    """What an attempt's result or exception says."""
+
+    outcome: Outcome
+    failure: Failure | None
+    """None: the call is done with it."""
+    label: str
+    retry_after: float | None = None
+
+
+GOOD = Judgement(Outcome.SUCCESS, None, "ok")
+
+
+class Engine:
+    """`clock` gives monotonic seconds, `dice` numbers in [0, 1); both can be replaced for tests."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        resolvers: Mapping[str, Any] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.random = dice if dice is not None else Random()
+        self.dice = self.random.random
+        self.resolvers = dict(resolvers or {})
+        for scheme in self.resolvers:
+            if scheme in BUILT_IN_SCHEMES:
+                raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
+        self.directory = Directory(settings, self.dice, self.resolvers)
+        self.flights = Flights()
+        self.queries = 0
+        """Look-ups begun."""
+        self._on_event = on_event
+        self._closed = False
+        _fork.track(self)
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.directory!r}>"
+
+    # Services and what is known of them
+
+    def service(self, target: str, default_port: int | None = None) -> Service:
+        """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
+        if self._closed:
+            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+        return self.directory.service(target, default_port, self.clock())
+
+    def due(self, service: Service, *, waited: bool = False) -> Due:
+        """What is to be asked before the service can be used."""
+        due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
+        self.tell(service)
+        return due
+
+    def settled(self, question: Question) -> bool:
+        """Did somebody else get an answer between the decision to ask and now?"""
+        look = self.directory.cache.lookup(question, self.clock())
+        return not look.refresh
+
+    def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
+        """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
+        now = self.clock()
+        cache = self.directory.cache
+        if isinstance(outcome, Resolution):
+            cache.store(question, outcome, outcome.ttl, now)
+        elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
+            cache.store_negative(question, outcome, outcome.ttl, now)
+        else:
+            cache.store_failure(question, outcome, now)
+        asked: dict[Question, None] = {}
+        for service in self.directory.dependents(question):
+            if service.resolution is not None or isinstance(outcome, Resolution):
+                due = self.due(service)
+                asked.update(dict.fromkeys((*due.ask, *due.wait)) if service.resolution is not None else {})
+        asked.pop(question, None)
+        return tuple(asked)
+
+    def unexpected(self, question: Question, error: Exception) -> ResolutionError:
+        """A resolver raised what it should not: an error of ours that keeps it."""
+        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {error}", target=str(question))
+        named.__cause__ = error
+        return named
+
+    def too_slow(self, service: Service) -> ResolutionTimeout:
+        return ResolutionTimeout(
+            "not resolved within the time limit", target=service.target, hint="is the DNS server reachable?"
+        )
+
+    def use(self, service: Service) -> Resolution:
+        """What is known of a service that is ready. Raises `NoEndpoints` if that is nothing."""
+        resolution = service.resolution
+        if resolution is None:
+            raise NoEndpoints("has no endpoints now", target=service.target)
+        return resolution
+
+    # Calls
+
+    def call(
+        self,
+        service: Service,
+        *,
+        idempotent: bool | None,
+        deadline: float | None = None,
+        connect: float | None = None,
+    ) -> Call:
+        """The books of one call. What is None is taken from `options(...)`, then from the policies."""
+        now = self.clock()
+        chosen = current_options()
+        limit = deadline if deadline is not None else chosen.deadline
+        until = now + (limit if limit is not None else service.timeout.deadline)
+        may_repeat = chosen.idempotent if chosen.idempotent is not None else bool(idempotent)
+        return Call(
+            service.target,
+            service.retry,
+            service.budget,
+            deadline=until,
+            connect_until=min(until, now + (connect if connect is not None else service.timeout.connect)),
+            idempotent=may_repeat,
+        )
+
+    def begin(self, service: Service, call: Call, key: str | bytes | None = None) -> Lease:
+        """Choose an endpoint for the next attempt: one not tried yet, if there is one.
+
+        Raises `NoEndpoints`, `DeadlineExceeded`.
+        """
+        now = self.clock()
+        if now >= call.deadline:
+            raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
+        node = service.pick(now, call.tried, key) if call.tried else service.pick(now, (), key)
+        if node is None:
+            node = service.pick(now)
+        if node is None:
+            raise NoEndpoints("has no endpoints now", target=service.target, attempts=call.reports)
+        call.begin(node)
+        return Lease(service, node, now)
+
+    def connect_limit(self, service: Service, call: Call) -> float:
+        """Seconds the attempt just begun may take to connect."""
+        return call.connect_share(self.clock(), service.untried(call.tried))
+
+    def settle(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> tuple[Question, ...]:
+        """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
+        now = self.clock()
+        service = lease.service
+        told = lease.finish(judgement.outcome, now)
+        return self.decide(call, lease, judgement, now, told, error)
+
+    def decide(
+        self, call: Call, lease: Lease, judgement: Judgement, now: float, told: bool, error: object = ""
+    ) -> tuple[Question, ...]:
+        """The part of `settle` after the node was judged."""
+        service = lease.service
+        if judgement.failure is None:
+            service.budget.deposit()
+        else:
+            call.report(lease.node, judgement.label, now - lease.began, error)
+            call.failed(
+                judgement.failure,
+                now,
+                self.dice,
+                retry_after=judgement.retry_after,
+                choices=service.untried(call.tried),
+            )
+        if told:
+            self.tell(service)
+        if judgement.outcome is Outcome.CONNECT:
+            return service.force(now, self.settings.dns.min_refresh)
+        return ()
+
+    def reconnected(self, service: Service, node: Node, worked: bool) -> None:
+        """Report a reconnect."""
+        if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
+            self.tell(service)
+
+    # For people
+
+    def snapshot(self, service: Service) -> ServiceSnapshot:
+        return take(service, self.clock())
+
+    def tell(self, service: Service) -> None:
+        """Log what changed and hand it to the hook."""
+        for event in service.take_events():
+            logger.log(_level(event), "%s", event)
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:  # a hook's fault must not become the request's
+                    logger.exception("on_event hook failed for %r", event)
+
+    # Life cycle
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+
+    def after_fork(self) -> None:
+        """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
+        self.random.seed()
+        self.flights.reset()
+        self.directory.reset_locks()
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, (LookupFailed, Notice)):
+        return logging.WARNING
+    if isinstance(event, PanicChanged):
+        return logging.WARNING if event.panic else logging.INFO
+    if isinstance(event, HealthChanged):
+        return logging.INFO if event.health == "healthy" else logging.WARNING
+    return logging.INFO
+
+
+_CHAIN = 16  # causes looked at
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The exception and what led to it, nearest first."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found and len(found) < _CHAIN:
+        found.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return found
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The class of a failure, read off an exception of any library: what caused it decides.
+
+    A refused connection was never used. Another OSError or an early end of the stream may be
+    repeated if the call is idempotent. Anything else is not ours to repeat.
+    """
+    for cause in causes(error):
+        if isinstance(cause, ConnectionRefusedError):
+            return Failure.NOT_SENT
+        if isinstance(cause, DiscoveryError):
+            return Failure.OTHER
+        if isinstance(cause, (OSError, EOFError)):
+            return Failure.CLOSED
+    return Failure.OTHER
+
+
+def judge_exception(error: Exception, is_failure: Callable[[BaseException], bool] | None) -> Judgement:
+    """What an exception of the caller's own code says."""
+    failure = failure_of(error)
+    if failure is Failure.NOT_SENT:
+        return Judgement(Outcome.CONNECT, failure, "connect")
+    counts = True if is_failure is None else bool(is_failure(error))
+    return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)

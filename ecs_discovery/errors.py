@@ -1,0 +1,185 @@
+"""Everything that can go wrong, as one tree of exceptions.
+
+Every error a user can meet is a `DiscoveryError`. It names the target, the endpoints that were
+tried and what to do about it, keeps its cause, and survives pickling (the cause as text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "AttemptReport",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeout",
+    "DeadlineExceeded",
+    "DiscoveryError",
+    "NoEndpoints",
+    "ResolutionError",
+    "ResolutionTimeout",
+    "TargetNotFound",
+    "combined",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """One attempt, as shown on responses and exceptions."""
+
+    endpoint: str
+    """`address:port` that was tried."""
+    outcome: str
+    """`ok`, or the class of the failure (`connect`, `timeout`, `closed`, `status 503`, …)."""
+    seconds: float
+    """How long the attempt took."""
+    error: str = ""
+    """The text of the failure, empty for a success."""
+
+    def __str__(self) -> str:
+        text = f": {self.error}" if self.error else ""
+        return f"{self.endpoint} {self.outcome} after {self.seconds * 1000:.0f} ms{text}"
+
+
+class DiscoveryError(Exception):
+    """The base of every error of this package.
+
+    `target` is what the application asked for, `attempts` what was tried (a tuple of
+    `AttemptReport`), `hint` what to do. `cause_text` is the text of the cause; it is kept when
+    the error is pickled, where the cause itself cannot be.
+    """
+
+    target: str | None
+    attempts: tuple[AttemptReport, ...]
+    hint: str | None
+    cause_text: str
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: str | None = None,
+        attempts: Sequence[AttemptReport] = (),
+        hint: str | None = None,
+        **fields: Any,
+    ) -> None:
+        # One positional argument only: OSError, which some errors also are, reads two as errno and text.
+        Exception.__init__(self, message)
+        self.target = target
+        self.attempts = tuple(attempts)
+        self.hint = hint
+        self.cause_text = ""
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints that were tried, in order, as `address:port`."""
+        return tuple(attempt.endpoint for attempt in self.attempts)
+
+    def __str__(self) -> str:
+        parts = [f"{self.target}: " if self.target else "", str(self.args[0]) if self.args else ""]
+        if self.attempts:
+            parts.append(" [" + "; ".join(map(str, self.attempts)) + "]")
+        if self.hint:
+            parts.append(f" ({self.hint})")
+        if self.__cause__ is None and self.cause_text:
+            parts.append(f" caused by {self.cause_text}")
+        return "".join(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        for unpicklable in ("request", "response"):  # requests puts these on its errors
+            state.pop(unpicklable, None)
+        if self.__cause__ is not None:
+            state["cause_text"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
+        mixed: tuple[type, ...] = getattr(type(self), "combined_of", ())
+        return _rebuild, (mixed or (type(self),), self.args, state)
+
+
+def _rebuild(classes: tuple[type, ...], args: tuple[Any, ...], state: dict[str, Any]) -> DiscoveryError:
+    cls = combined(*classes) if len(classes) == 2 else classes[0]
+    error: DiscoveryError = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(DiscoveryError, ValueError):
+    """A target, policy value, argument or environment variable that cannot be used.
+
+    `field` names what was set, `value` what it was set to, `allowed` what would be accepted.
+    """
+
+    field: str
+    value: object
+    allowed: str
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        value = self.value if isinstance(self.value, (str, int, float, bool, type(None))) else repr(self.value)
+        return type(self), (self.field, value, self.allowed)
+
+
+class ClosedError(DiscoveryError):
+    """The discovery was used after it was closed."""
+
+
+class ResolutionError(DiscoveryError):
+    """The name could not be resolved: no server answered, or an answer made no sense."""
+
+
+class ResolutionTimeout(ResolutionError, TimeoutError):
+    """No answer to the look-up within its time limit."""
+
+
+class TargetNotFound(ResolutionError):
+    """The name does not exist (NXDOMAIN). `ttl` is how long the source says so, in seconds, if it does."""
+
+    ttl: float | None = None
+
+
+class NoEndpoints(ResolutionError):
+    """The name exists and has no endpoints now. `ttl` is how long the source says so, in seconds, if it does."""
+
+    ttl: float | None = None
+
+
+class ConnectError(DiscoveryError, OSError):
+    """No endpoint accepted a connection; `attempts` has each one's error."""
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """No endpoint accepted a connection in time."""
+
+
+class DeadlineExceeded(DiscoveryError, TimeoutError):
+    """The deadline over look-up, connections and attempts has passed."""
+
+
+_combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per pair, so that `except` and pickle agree
+
+
+def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[DiscoveryError]:
+    """A class that is both `ours` and a client library's own error class, so that existing `except` clauses hold.
+
+    The class is made once per pair, is named as `ours`, and its instances pickle.
+    """
+    if issubclass(ours, theirs):
+        return ours
+    found = _combined.get((ours, theirs))
+    if found is None:
+        bases = (ours, theirs)
+        made = type(
+            ours.__name__, bases, {"combined_of": bases, "__module__": ours.__module__, "__doc__": ours.__doc__}
+        )
+        found = _combined.setdefault(bases, made)
+    return found

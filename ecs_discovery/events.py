@@ -1,0 +1,88 @@
+"""Events: frozen records of what changed, for hooks (`on_event=`) and for the log.
+
+One record per change of state, not per request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ecs_discovery.models import Endpoint
+
+__all__ = ["EndpointsChanged", "Event", "HealthChanged", "LookupFailed", "LookupRecovered", "Notice", "PanicChanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsChanged:
+    """The endpoints of a target are now these."""
+
+    target: str
+    endpoints: tuple[Endpoint, ...]
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.target}: {len(self.endpoints)} endpoints from {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """An endpoint was taken out of choice, or came back."""
+
+    target: str
+    endpoint: Endpoint
+    health: str
+    """`healthy`, `ejected` or `down`."""
+    reason: str
+    seconds: float
+    """For how long at least; 0 when it came back."""
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.target}: {self.endpoint} is {self.health}{reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PanicChanged:
+    """Too few endpoints are healthy and health is now ignored, or no longer."""
+
+    target: str
+    panic: bool
+
+    def __str__(self) -> str:
+        return f"{self.target}: " + ("panic: too few healthy endpoints, all are used" if self.panic else "panic over")
+
+
+@dataclass(frozen=True, slots=True)
+class LookupFailed:
+    """Look-ups began to fail; what was known stays in use."""
+
+    target: str
+    error: str
+    endpoints_kept: int
+
+    def __str__(self) -> str:
+        return f"{self.target}: look-up failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class LookupRecovered:
+    """Look-ups succeed again."""
+
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.target}: look-ups succeed again"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something an operator should know, told once."""
+
+    target: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.text}"
+
+
+Event = EndpointsChanged | HealthChanged | PanicChanged | LookupFailed | LookupRecovered | Notice

@@ -1,0 +1,165 @@
+"""Frozen values that everything else speaks in: endpoints, questions, resolutions, targets.
+
+Nothing here does I/O, keeps state or decides anything beyond what a name means.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import parse_qsl
+
+from ecs_discovery.errors import ConfigurationError
+
+__all__ = ["Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address and port to connect to."""
+
+    host: str
+    """An IP address, or for a passed-through host its name."""
+    port: int
+    """1 to 65535; 0 only in an answer that carries no port."""
+    priority: int = 0
+    """Lower is used first (RFC 2782)."""
+    weight: int = 1
+    """Relative share among endpoints of one priority (RFC 2782)."""
+    zone: str | None = None
+    """Availability zone, where the source knows it."""
+    instance_id: str | None = None
+    """The source's own id of the instance, where it has one. Addresses are reused; ids are not."""
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Further facts from the source, as pairs."""
+
+    @property
+    def key(self) -> tuple[str, int, str | None]:
+        """What makes it the same endpoint from one answer to the next."""
+        return (self.host, self.port, self.instance_id)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing a resolver can be asked: a scheme (`a`, `aaaa`, `srv`, …) and a name, without a port."""
+
+    scheme: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A resolver's answer."""
+
+    endpoints: tuple[Endpoint, ...]
+    ttl: float
+    """How long the answer holds, in seconds: the smallest TTL of every record that led to it."""
+    source: str
+    """Where it came from, for people: `dns`, `hosts`, `static`, …"""
+    partial: bool = False
+    """True if the source may know more endpoints than it named."""
+    stale: bool = False
+    """True if it outlived its TTL because the source could not be asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the application asks for, taken apart.
+
+    `scheme` is `auto` for a plain name, else `srv`, `dns`, `static` or a registered one. `port` is
+    None where the target names none. `addresses` is filled for `static` targets only.
+    """
+
+    scheme: str
+    name: str
+    port: int | None = None
+    addresses: tuple[Endpoint, ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+_NAME_RULE = "a DNS name: labels of 1 to 63 letters, digits, '-' or '_', 253 characters at most"
+
+
+def check_name(field: str, name: str) -> str:
+    """`name` in lower case without a trailing dot. Raises `ConfigurationError` if it is no DNS name."""
+    if not isinstance(name, str):
+        raise ConfigurationError(field, name, _NAME_RULE)
+    plain = name.removesuffix(".").lower()
+    if not plain or len(plain) > 253 or not all(map(_LABEL.fullmatch, plain.split("."))):
+        raise ConfigurationError(field, name, _NAME_RULE)
+    return plain
+
+
+def is_address(host: str) -> bool:
+    """True for an IPv4 or IPv6 literal (brackets allowed)."""
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def parse_host_port(field: str, text: str, default_port: int | None = None) -> tuple[str, int]:
+    """`address:port` or `[v6]:port` as a pair. Raises `ConfigurationError` when a part is missing or wrong."""
+    allowed = "address:port, for example 127.0.0.1:8080 or [::1]:8080"
+    host, port = _split_port(field, text)
+    if not is_address(host):
+        raise ConfigurationError(field, text, allowed)
+    if port is None:
+        port = default_port
+    if port is None:
+        raise ConfigurationError(field, text, allowed)
+    return host.strip("[]"), port
+
+
+def _split_port(field: str, text: str) -> tuple[str, int | None]:
+    if is_address(text):
+        return text, None
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return text, None
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ConfigurationError(field, text, "a port from 1 to 65535 after the colon")
+    return host, int(port)
+
+
+def parse_target(text: str) -> Target:
+    """Take a target apart.
+
+    Accepted: `orders`, `orders:8080`, `orders.prod.local:8080`, `srv://name`, `dns://name:port`,
+    `static://ip:port,ip:port`, `scheme://name/path?KEY=value` for a registered scheme.
+    Raises `ConfigurationError` for anything else.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError("target", text, "a string such as 'orders:8080' or 'srv://orders.prod.local'")
+    match = _SCHEME.fullmatch(text)
+    if match is None:
+        host, port = _split_port("target", text)
+        return Target("auto", check_name("target", host), port)
+    scheme, rest = match[1].lower(), match[2]
+    if scheme == "static":
+        pairs = [parse_host_port("target", item.strip()) for item in rest.split(",") if item.strip()]
+        if not pairs:
+            raise ConfigurationError("target", text, "static://address:port,address:port with at least one of them")
+        endpoints = tuple(Endpoint(host, port) for host, port in dict.fromkeys(pairs))
+        return Target("static", ",".join(map(str, endpoints)), None, endpoints)
+    if scheme in ("dns", "srv"):
+        host, port = _split_port("target", rest)
+        if scheme == "srv" and port is not None:
+            raise ConfigurationError("target", text, "srv://name without a port: the SRV record gives it")
+        return Target(scheme, check_name("target", host), port)
+    if scheme in ("http", "https"):
+        raise ConfigurationError("target", text, "a name, not a URL: for example 'orders:8080'")
+    path, _, query = rest.partition("?")
+    if not path:
+        raise ConfigurationError("target", text, f"{scheme}:// followed by what to look up")
+    return Target(scheme, path, None, (), tuple(parse_qsl(query, keep_blank_values=True)))

@@ -1,0 +1,279 @@
+"""Policies: frozen, keyword-only values that check themselves.
+
+Each field states its meaning, unit, range and default. Every field can also be set by an
+environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for example
+`ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any, TypeVar
+
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import parse_host_port
+
+__all__ = [
+    "BalancingPolicy",
+    "CachePolicy",
+    "ConnectionPolicy",
+    "DnsPolicy",
+    "OutlierPolicy",
+    "RetryPolicy",
+    "TimeoutPolicy",
+    "from_environment",
+]
+
+P = TypeVar("P", bound="_Policy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a field accepts (`check`, which may normalise), how its text form is read, and both in words."""
+
+    check: Callable[[Any], Any]
+    read: Callable[[str], Any]
+    words: str
+
+
+def _ruled(default: Any, rule: _Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+def _number(default: float, low: float, high: float, unit: str = "seconds") -> Any:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError
+        return float(value)
+
+    return _ruled(default, _Rule(check, float, f"{unit} from {low:g} to {high:g}"))
+
+
+def _whole(default: int, low: int, high: int) -> Any:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return _ruled(default, _Rule(check, int, f"a whole number from {low} to {high}"))
+
+
+def _choices(default: tuple[str, ...], of: tuple[str, ...]) -> Any:
+    def check(value: Any) -> tuple[str, ...]:
+        items = tuple(value) if isinstance(value, (tuple, list)) else ()
+        if not items or len(set(items)) != len(items) or not set(items) <= set(of):
+            raise ValueError
+        return items
+
+    return _ruled(default, _Rule(check, _split, f"one or more of {', '.join(of)}, each once"))
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _nameservers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise ValueError
+    for item in value:
+        parse_host_port("nameserver", item, 53)
+    return tuple(value)
+
+
+def _statuses(value: Any) -> tuple[int, ...]:
+    items = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else None
+    if items is None or not all(isinstance(item, int) and 400 <= item <= 599 for item in items):
+        raise ValueError
+    return tuple(sorted(set(items)))
+
+
+def _predicate(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError
+    return value
+
+
+def _function() -> Any:
+    return _ruled(None, _Rule(_predicate, _unreadable, "a function of the exception, or None"))
+
+
+def _unreadable(text: str) -> Any:
+    raise ValueError
+
+
+class _Policy:
+    """Runs every field through its rule."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+            rule: _Rule = item.metadata["rule"]
+            value = getattr(self, item.name)
+            try:
+                checked = rule.check(value)
+            except (ValueError, TypeError):
+                raise ConfigurationError(f"{type(self).__name__}.{item.name}", value, rule.words) from None
+            if checked is not value:
+                object.__setattr__(self, item.name, checked)
+        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+            if "_min" in item.name or "min_" in item.name:
+                upper = item.name.replace("min", "max")
+                if getattr(self, upper, inf) < getattr(self, item.name):
+                    raise ConfigurationError(
+                        f"{type(self).__name__}.{item.name}", getattr(self, item.name), f"at most {upper}"
+                    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy(_Policy):
+    """How long answers are held."""
+
+    min_ttl: float = _number(5.0, 0, 3600)
+    """Floor on the TTL of an answer, TTL 0 included. 0: no floor; then an answer of TTL 0 serves only the
+    callers that waited for it. Default 5 (Linkerd's floor; Envoy asks every 5 s)."""
+    max_ttl: float = _number(60.0, 1, 86400)
+    """Cap on the TTL of an answer. Default 60."""
+    negative_ttl: float = _number(5.0, 0, 60)
+    """Cap on how long "there is no such name" is believed, whatever the SOA says (RFC 2308 lets
+    it say hours; Route 53's default is 900 s). Default 5."""
+    idle_grace: float = _number(30.0, 0, 3600)
+    """An answer that nobody tried to refresh for its TTL and this long makes a call wait for a new one. Default 30."""
+    jitter: float = _number(0.1, 0, 1, "a share")
+    """A refresh comes up to this share of the TTL later, so that clients do not ask together. Default 0.1."""
+    retry_min: float = _number(1.0, 0.05, 3600)
+    """Pause after a failed refresh; doubles with each further failure. Default 1."""
+    retry_max: float = _number(32.0, 0.05, 3600)
+    """Longest pause after failed refreshes. Default 32."""
+    max_entries: int = _whole(10_000, 1, 10_000_000)
+    """Answers held; beyond it the least recently used one goes. Default 10,000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsPolicy(_Policy):
+    """How DNS is asked."""
+
+    nameservers: tuple[str, ...] = _ruled(
+        (), _Rule(_nameservers, _split, "addresses, each with an optional port: '10.0.0.2' or '127.0.0.1:5353'")
+    )
+    """Servers to ask, as `address` or `address:port`. Empty: the system's (`/etc/resolv.conf`)."""
+    timeout: float = _number(3.0, 0.05, 60)
+    """Hard limit of one look-up: all its servers, retransmissions, TCP and follow-up questions. Default 3."""
+    query_timeout: float = _number(0.75, 0.02, 60)
+    """Wait for one server's answer before the question is sent again. Default 0.75."""
+    families: tuple[str, ...] = _choices(("a", "aaaa"), ("a", "aaaa"))
+    """Address records to ask for. A name that has only one kind is soon asked only for that. Default both."""
+    hosts_file: str = _ruled(
+        "/etc/hosts", _Rule(lambda v: v if isinstance(v, str) else _unreadable(""), str, "a path, or '' for none")
+    )
+    """The hosts file that is looked at before DNS for address records; '' for none."""
+    min_refresh: float = _number(5.0, 0, 3600)
+    """Least time between two refreshes that connect failures force. Default 5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancingPolicy(_Policy):
+    """How an endpoint is chosen."""
+
+    full_scan: int = _whole(4, 2, 64)
+    """Up to this many endpoints all are compared, above it two drawn at random (power of two choices,
+    Mitzenmacher 2001). Two choices are weak for tiny fleets. Default 4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierPolicy(_Policy):
+    """When an endpoint is taken out of choice for a while."""
+
+    consecutive_failures: int = _whole(5, 1, 1000)
+    """Failures in a row that eject an endpoint. Default 5 (Envoy, Finagle)."""
+    eject_min: float = _number(5.0, 0.05, 3600)
+    """First ejection; doubles with each further one. Default 5 (Finagle)."""
+    eject_max: float = _number(300.0, 0.05, 86400)
+    """Longest ejection. Default 300."""
+    connect_min: float = _number(1.0, 0.05, 3600)
+    """How long an endpoint is set aside after its first failed connect; doubles with each further one. Default 1
+    (Finagle's FailFast)."""
+    connect_max: float = _number(32.0, 0.05, 3600)
+    """Longest time set aside after failed connects. Default 32."""
+    max_ejected: float = _number(0.5, 0, 1, "a share")
+    """Greatest share of the endpoints ejected at once, counted after ejecting. The last one never is. Default 0.5."""
+    panic_threshold: float = _number(0.5, 0, 1, "a share")
+    """With fewer healthy endpoints than this share, ejections are ignored (Envoy's panic mode). Default 0.5."""
+    failure_statuses: tuple[int, ...] = _ruled(
+        (500, 502, 503, 504), _Rule(_statuses, lambda t: tuple(map(int, _split(t))), "HTTP statuses from 400 to 599")
+    )
+    """HTTP statuses that count as failures of the endpoint."""
+    is_failure: Callable[[BaseException], bool] | None = _function()
+    """Which exceptions of a lease or call count against the endpoint. None: every `Exception`;
+    cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy(_Policy):
+    """When and how often a call is tried again."""
+
+    attempts: int = _whole(3, 1, 20)
+    """Attempts of one call, the first included. 1: no retries. Default 3."""
+    backoff_min: float = _number(0.025, 0, 60)
+    """First pause is drawn from 0 to this; the bound doubles (full jitter). Default 0.025 (Envoy).
+    The first retry on another endpoint after a failed connect does not wait."""
+    backoff_max: float = _number(0.25, 0, 60)
+    """Greatest bound of a pause. Default 0.25 (Envoy)."""
+    budget: float = _number(0.2, 0, 10, "a share")
+    """Retries allowed as a share of the successes of the last seconds. Default 0.2 (Finagle)."""
+    budget_floor: float = _number(1.0, 0, 1000, "retries per second")
+    """Retries per second allowed on top. Default 1."""
+    statuses: tuple[int, ...] = _ruled(
+        (429, 502, 503, 504), _Rule(_statuses, lambda t: tuple(map(int, _split(t))), "HTTP statuses from 400 to 599")
+    )
+    """HTTP statuses after which an idempotent request is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutPolicy(_Policy):
+    """Time limits."""
+
+    connect: float = _number(2.0, 0.01, 3600)
+    """Bound on look-up, pool wait, connect and TLS of a request, over all its attempts. Default 2."""
+    deadline: float = _number(30.0, 0.01, 86400)
+    """No attempt and no wait begins later than this after the call began. Default 30."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionPolicy(_Policy):
+    """How connections are kept."""
+
+    max_idle: int = _whole(10, 1, 10_000)
+    """Idle connections kept per endpoint. Default 10."""
+    idle_timeout: float = _number(60.0, 0.1, 3600)
+    """A connection idle for longer is not used again. Default 60 (under the 350 s after which AWS drops
+    idle connections)."""
+    unsafe_idle_timeout: float = _number(4.0, 0, 3600)
+    """The same for a request that may not be replayed; less than the 5 s of common servers (uvicorn). Default 4."""
+    max_age: float = _number(600.0, 1, 86400)
+    """A connection older than this, give or take a fifth, is closed between requests. Default 600."""
+    ack_timeout: float = _number(0.25, 0.05, 60)
+    """A request whose bytes the peer's kernel has not acknowledged for this long (more on slow paths) is given
+    up if it may be replayed. Linux only (`TCP_INFO`). Default 0.25."""
+
+
+def from_environment(cls: type[P], environ: Mapping[str, str]) -> P:
+    """The policy with what `ECS_DISCOVERY_<POLICY>_<FIELD>` variables say, defaults elsewhere.
+
+    Raises `ConfigurationError` naming the variable when its text cannot be used.
+    """
+    prefix = "ECS_DISCOVERY_" + cls.__name__.removesuffix("Policy").upper()
+    found: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from it
+        variable = f"{prefix}_{item.name.upper()}"
+        text = environ.get(variable)
+        if text is None:
+            continue
+        rule: _Rule = item.metadata["rule"]
+        try:
+            found[item.name] = rule.check(rule.read(text))
+        except (ValueError, TypeError, KeyError):
+            raise ConfigurationError(variable, text, rule.words) from None
+    return cls(**found)

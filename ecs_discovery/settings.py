@@ -1,0 +1,205 @@
+"""Settings: everything a discovery is made from, as one frozen value.
+
+Equal settings share one default discovery; a wrapped session pickles by them. What the environment
+says is read once, when settings are made, and checked there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import Target, check_name, is_address, parse_target
+from ecs_discovery.policies import (
+    BalancingPolicy,
+    CachePolicy,
+    ConnectionPolicy,
+    DnsPolicy,
+    OutlierPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+    from_environment,
+)
+
+__all__ = ["ServiceConfig", "Settings", "disabled"]
+
+_POLICIES: dict[str, type[Any]] = {
+    "cache": CachePolicy,
+    "dns": DnsPolicy,
+    "balancing": BalancingPolicy,
+    "outlier": OutlierPolicy,
+    "retry": RetryPolicy,
+    "timeout": TimeoutPolicy,
+    "connection": ConnectionPolicy,
+}
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Where one service is found and how it is treated.
+
+    `sources` is a target or a row of them (`srv://…`, `dns://…`, `static://…`, a plain name): the next one
+    is asked when one fails or has no such name. `tls_name` is the name in its certificate, if that is not its
+    fully qualified name. Policies given here replace the discovery's for this service.
+    Raises `ConfigurationError` for a source that is no target.
+    """
+
+    sources: tuple[str, ...]
+    tls_name: str | None = field(default=None, kw_only=True)
+    balancing: BalancingPolicy | None = field(default=None, kw_only=True)
+    outlier: OutlierPolicy | None = field(default=None, kw_only=True)
+    retry: RetryPolicy | None = field(default=None, kw_only=True)
+    timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
+
+    def __init__(
+        self,
+        sources: str | Sequence[str],
+        *,
+        tls_name: str | None = None,
+        balancing: BalancingPolicy | None = None,
+        outlier: OutlierPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: TimeoutPolicy | None = None,
+    ) -> None:
+        row = (sources,) if isinstance(sources, str) else tuple(sources)
+        if not row:
+            raise ConfigurationError("ServiceConfig.sources", sources, "at least one target")
+        for source in row:
+            parse_target(source)
+        set_ = object.__setattr__
+        set_(self, "sources", row)
+        set_(self, "tls_name", None if tls_name is None else check_name("ServiceConfig.tls_name", tls_name))
+        for name, kind, value in (
+            ("balancing", BalancingPolicy, balancing),
+            ("outlier", OutlierPolicy, outlier),
+            ("retry", RetryPolicy, retry),
+            ("timeout", TimeoutPolicy, timeout),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
+            set_(self, name, value)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The sources, taken apart."""
+        return tuple(map(parse_target, self.sources))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that distinguishes one discovery from another. Make them with `Settings.make`."""
+
+    namespace: str | None
+    services: tuple[tuple[str, ServiceConfig], ...]
+    cache: CachePolicy
+    dns: DnsPolicy
+    balancing: BalancingPolicy
+    outlier: OutlierPolicy
+    retry: RetryPolicy
+    timeout: TimeoutPolicy
+    connection: ConnectionPolicy
+    disabled: bool = False
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        namespace: str | None = None,
+        services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
+        nameservers: Sequence[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **policies: Any,
+    ) -> Settings:
+        """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults.
+
+        Only `ECS_DISCOVERY_SERVICES` goes before the arguments: it redirects a service for local work.
+        Raises `ConfigurationError` naming the field or variable.
+        """
+        env = os.environ if environ is None else environ
+        field_name = "namespace"
+        if namespace is None and env.get("ECS_DISCOVERY_NAMESPACE"):
+            namespace, field_name = env["ECS_DISCOVERY_NAMESPACE"], "ECS_DISCOVERY_NAMESPACE"
+        chosen: dict[str, Any] = {}
+        for name, kind in _POLICIES.items():
+            given = policies.pop(name, None)
+            if given is not None and not isinstance(given, kind):
+                raise ConfigurationError(name, given, f"a {kind.__name__}")
+            chosen[name] = given if given is not None else from_environment(kind, env)
+        if policies:
+            allowed = ", ".join(["namespace", "services", "nameservers", *_POLICIES])
+            raise ConfigurationError(next(iter(policies)), next(iter(policies.values())), f"one of {allowed}")
+        servers = nameservers
+        if servers is None and not chosen["dns"].nameservers and env.get("ECS_DISCOVERY_NAMESERVERS"):
+            servers = [item.strip() for item in env["ECS_DISCOVERY_NAMESERVERS"].split(",") if item.strip()]
+        if servers is not None:
+            values = {item.name: getattr(chosen["dns"], item.name) for item in fields(DnsPolicy)}
+            chosen["dns"] = DnsPolicy(**{**values, "nameservers": tuple(servers)})
+        return cls(
+            namespace=None if namespace is None else check_name(field_name, namespace),
+            services=_services(services or {}, env),
+            disabled=disabled(env),
+            **chosen,
+        )
+
+    def config(self, name: str) -> ServiceConfig | None:
+        """The declared service of this name, if there is one."""
+        return dict(self.services).get(name)
+
+    def qualified(self, name: str) -> str:
+        """A short name with the namespace, any other as it is."""
+        return f"{name}.{self.namespace}" if self.namespace and "." not in name else name
+
+    def short(self, name: str) -> str:
+        """A name in the namespace without it, any other as it is."""
+        return name.removesuffix(f".{self.namespace}") if self.namespace else name
+
+    def owns(self, host: str) -> bool:
+        """Is this host of a URL ours to resolve?
+
+        A declared service, a name in the namespace (on a label boundary) or, with a namespace set,
+        a single label other than `localhost`. Never an IP literal.
+        """
+        name = host.removesuffix(".").lower()
+        if is_address(name):
+            return False
+        if any(name in (declared, self.qualified(declared)) for declared, _ in self.services):
+            return True
+        if self.namespace is None:
+            return False
+        return name.endswith(f".{self.namespace}") or ("." not in name and name not in ("", "localhost"))
+
+
+def disabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Does `ECS_DISCOVERY_DISABLED` turn everything off? Raises `ConfigurationError` for a value not understood."""
+    text = (os.environ if environ is None else environ).get("ECS_DISCOVERY_DISABLED", "").strip().lower()
+    if text in ("", "0", "false", "no"):
+        return False
+    if text in ("1", "true", "yes"):
+        return True
+    raise ConfigurationError("ECS_DISCOVERY_DISABLED", text, "1, true, yes, 0, false or no")
+
+
+def _services(
+    given: Mapping[str, str | Sequence[str] | ServiceConfig], environ: Mapping[str, str]
+) -> tuple[tuple[str, ServiceConfig], ...]:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError("services", given, "a mapping of service name to target or ServiceConfig")
+    found: dict[str, ServiceConfig] = {}
+    for name, value in given.items():
+        config = value if isinstance(value, ServiceConfig) else ServiceConfig(value)
+        found[check_name("services", name)] = config
+    for item in environ.get("ECS_DISCOVERY_SERVICES", "").replace("\n", ";").split(";"):
+        name, equals, target = item.partition("=")
+        if not item.strip():
+            continue
+        if not equals:
+            raise ConfigurationError(
+                "ECS_DISCOVERY_SERVICES", item, "name=target, several separated by ';' (a target may hold commas)"
+            )
+        plain = check_name("ECS_DISCOVERY_SERVICES", name.strip())
+        old = found.get(plain)
+        found[plain] = ServiceConfig(target.strip(), tls_name=old.tls_name if old else None)
+    return tuple(sorted(found.items()))

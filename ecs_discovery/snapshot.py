@@ -1,0 +1,108 @@
+"""Snapshots: what a discovery knows of a target and why, for people, logs and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ecs_discovery.core.service import Service
+
+__all__ = ["NodeSnapshot", "ServiceSnapshot", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """One endpoint."""
+
+    endpoint: str
+    health: str
+    """`healthy`, `ejected`, `probing` or `down`."""
+    reason: str
+    """Why it is not healthy."""
+    returns_in: float
+    """Seconds until it is tried again, 0 if healthy."""
+    pending: int
+    uses: int
+    successes: int
+    failures: int
+    latency: float | None
+    """Moving average of successful uses, in seconds."""
+    ejections: int
+    zone: str | None
+    instance_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """One target."""
+
+    target: str
+    source: str | None
+    """Where the endpoints are known from, None if nothing is known."""
+    ttl: float | None
+    """The TTL of that answer, in seconds."""
+    fresh_for: float
+    """Seconds until it is refreshed."""
+    partial: bool
+    stale: bool
+    """The answer outlived its TTL because the source could not be asked again."""
+    doubted: bool
+    """The source's newest answer is empty, which is not believed yet."""
+    failing: bool
+    """The last look-up failed."""
+    panic: bool
+    """Too few endpoints are healthy; health is ignored."""
+    retries_left: float
+    """What the retry budget allows now."""
+    nodes: tuple[NodeSnapshot, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        flags = [name for name in ("partial", "stale", "doubted", "failing", "panic") if getattr(self, name)]
+        head = f"{self.target}: {len(self.nodes)} endpoints from {self.source or 'nowhere yet'}"
+        lines = [head + (f" ({', '.join(flags)})" if flags else "")]
+        for node in self.nodes:
+            latency = f"{node.latency * 1000:.1f} ms" if node.latency is not None else "-"
+            why = f" ({node.reason}, again in {node.returns_in:.1f} s)" if node.reason else ""
+            counts = f"{node.uses} uses, {node.failures} failures, {node.pending} pending, {latency}"
+            lines.append(f"  {node.endpoint} {node.health}{why}: {counts}")
+        return "\n".join(lines)
+
+
+def take(service: Service, now: float) -> ServiceSnapshot:
+    """The state of a service at this moment."""
+    facts = service.facts()
+    resolution = service.resolution
+    nodes = tuple(
+        NodeSnapshot(
+            endpoint=str(node.endpoint),
+            health=node.health.value,
+            reason=node.reason,
+            returns_in=max(0.0, node.until - now) if node.reason else 0.0,
+            pending=node.pending,
+            uses=node.uses,
+            successes=node.successes,
+            failures=node.failures,
+            latency=node.latency,
+            ejections=node.ejections,
+            zone=node.endpoint.zone,
+            instance_id=node.endpoint.instance_id,
+        )
+        for node in facts["nodes"]
+    )
+    return ServiceSnapshot(
+        target=service.target,
+        source=resolution.source if resolution else None,
+        ttl=resolution.ttl if resolution else None,
+        fresh_for=max(0.0, service.fresh_until - now),
+        partial=bool(resolution and resolution.partial),
+        stale=bool(resolution and resolution.stale),
+        doubted=facts["doubted"],
+        failing=facts["failing"],
+        panic=facts["panic"],
+        retries_left=service.budget.balance(now),
+        nodes=nodes,
+    )

@@ -1,0 +1,74 @@
+"""Workers: a few daemon threads for what must not hold up a caller: look-ups and reconnects.
+
+A thread starts when there is work and none is idle, and ends when it had none for a while, so that
+a process that does nothing has none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Lock, Thread
+
+__all__ = ["Workers"]
+
+_LIMIT = 16
+_IDLE = 5.0  # seconds
+
+
+class Workers:
+    """`spawn(job)` runs `job` soon, in some thread. A job must not raise and must be bounded in time."""
+
+    def __init__(self, limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._wake = Condition(Lock())
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    def spawn(self, job: Callable[[], object]) -> None:
+        """Run `job` in a worker; in the calling thread if no thread can be started. Ignored once closed."""
+        with self._wake:
+            if self._closed:
+                return
+            if self._idle > len(self._jobs) or self._threads >= self._limit:
+                self._jobs.append(job)
+                self._wake.notify()
+                return
+            self._threads += 1
+        try:
+            Thread(target=self._work, args=(job,), name="ecs_discovery", daemon=True).start()
+        except RuntimeError:  # no thread can be had: interpreter shutdown, uWSGI without threads
+            with self._wake:
+                self._threads -= 1
+            job()
+
+    def close(self) -> None:
+        """Drop what has not begun, and let the threads end."""
+        with self._wake:
+            self._closed = True
+            self._jobs.clear()
+            self._wake.notify_all()
+
+    def reset(self) -> None:
+        """Start anew, for the child of a fork: the threads are not there."""
+        self._wake = Condition(Lock())
+        self._jobs = deque()
+        self._threads = self._idle = 0
+
+    def _work(self, job: Callable[[], object] | None) -> None:
+        while job is not None:
+            job()
+            job = self._next()
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._wake:
+            self._idle += 1
+            if not self._jobs and not self._closed:
+                self._wake.wait(_IDLE)
+            self._idle -= 1
+            if self._jobs:
+                return self._jobs.popleft()
+            self._threads -= 1
+            return None
