@@ -188,7 +188,6 @@ class Engine:
     def settle(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> tuple[Question, ...]:
         """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
         now = self.clock()
-        service = lease.service
         told = lease.finish(judgement.outcome, now)
         return self.decide(call, lease, judgement, now, told, error)
 

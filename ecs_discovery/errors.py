@@ -19,6 +19,7 @@ __all__ = [
     "DeadlineExceeded",
     "DiscoveryError",
     "NoEndpoints",
+    "RequestError",
     "ResolutionError",
     "ResolutionTimeout",
     "TargetNotFound",
@@ -159,6 +160,10 @@ class ConnectError(DiscoveryError, OSError):
 
 class ConnectTimeout(ConnectError, TimeoutError):
     """No endpoint accepted a connection in time."""
+
+
+class RequestError(DiscoveryError):
+    """A request reached an endpoint, or may have, and failed there; it was not or could not be repeated."""
 
 
 class DeadlineExceeded(DiscoveryError, TimeoutError):

@@ -95,12 +95,11 @@ def _predicate(value: Any) -> Any:
     return value
 
 
-def _function() -> Any:
-    return _ruled(None, _Rule(_predicate, _unreadable, "a function of the exception, or None"))
-
-
 def _unreadable(text: str) -> Any:
     raise ValueError
+
+
+_FUNCTION = _Rule(_predicate, _unreadable, "a function of the exception, or None")
 
 
 class _Policy:
@@ -205,7 +204,7 @@ class OutlierPolicy(_Policy):
         (500, 502, 503, 504), _Rule(_statuses, lambda t: tuple(map(int, _split(t))), "HTTP statuses from 400 to 599")
     )
     """HTTP statuses that count as failures of the endpoint."""
-    is_failure: Callable[[BaseException], bool] | None = _function()
+    is_failure: Callable[[BaseException], bool] | None = _ruled(None, _FUNCTION)
     """Which exceptions of a lease or call count against the endpoint. None: every `Exception`;
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
 

@@ -1,0 +1,1 @@
+"""Integrations: one module per client library. Each needs that library; nothing else imports them."""

@@ -1,0 +1,248 @@
+"""urllib3: connection pools that talk to one endpoint under the service's name.
+
+A pool keeps the logical host, so that the Host header, cookies, redirects and error messages show
+it; only the socket goes to the endpoint's address. Connections are urllib3's own class with hooks
+on the instance, so that tools which replace that class still see every request.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from http.client import HTTPException, RemoteDisconnected
+from random import random
+from typing import Any, Self
+
+import urllib3
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import Timeout
+
+from ecs_discovery import sockets
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.retry import Failure
+from ecs_discovery.models import Endpoint
+from ecs_discovery.policies import ConnectionPolicy
+
+__all__ = ["EndpointPool", "HttpEndpointPool", "HttpsEndpointPool", "PeerSilentError", "Use", "UseTimeout", "classify"]
+
+_SSL_OPTIONS = frozenset(
+    {
+        "key_file",
+        "cert_file",
+        "cert_reqs",
+        "ca_certs",
+        "ca_cert_dir",
+        "ca_cert_data",
+        "ssl_version",
+        "ssl_minimum_version",
+        "ssl_maximum_version",
+        "ssl_context",
+        "key_password",
+        "server_hostname",
+        "assert_hostname",
+        "assert_fingerprint",
+    }
+)
+
+
+class PeerSilentError(ConnectionAbortedError):
+    """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
+
+
+class Use:
+    """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
+
+    __slots__ = ("lease", "replayable", "sent")
+
+    def __init__(self, lease: Lease, replayable: bool) -> None:
+        self.lease = lease
+        self.replayable = replayable
+        self.sent = False
+        """True from the moment bytes of the request may be on the wire."""
+
+
+class UseTimeout(Timeout):
+    """A urllib3 timeout that carries the request's `Use` to where the connection is known."""
+
+    def __init__(self, connect: float | None, read: Any, use: Use) -> None:
+        super().__init__(connect=connect, read=read)
+        self.use = use
+
+    def clone(self) -> Self:
+        return type(self)(self._connect, self._read, self.use)  # type: ignore[arg-type]  # its own two values
+
+
+class _Books:
+    """What a pool remembers of a connection."""
+
+    __slots__ = ("idle_since", "opened", "use")
+
+    def __init__(self) -> None:
+        self.opened = 0.0
+        self.idle_since = 0.0
+        self.use: Use | None = None
+
+
+class EndpointPool(HTTPConnectionPool):
+    """Connections to one endpoint.
+
+    `host` and `port` are the URL's. `options` go to urllib3's pool. `clock` gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        policy: ConnectionPolicy,
+        host: str,
+        port: int | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Any,
+    ) -> None:
+        self._endpoint = endpoint
+        self._policy = policy
+        self._clock = clock
+        self._connect = _connector(endpoint)
+        super().__init__(host, port, **options)
+
+    def _new_conn(self) -> Any:
+        conn: Any = super()._new_conn()
+        conn.ecs_discovery = _Books()
+        # Weak, or each connection would be a cycle that only the garbage collector closes.
+        here = weakref.ref(conn)
+        conn._new_conn = lambda: self._connect(here())
+        conn.getresponse = lambda: _answer(here(), self._policy.ack_timeout, self._clock)
+        return conn
+
+    def _make_request(self, conn: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
+        timeout = options.get("timeout")
+        if isinstance(timeout, UseTimeout):
+            books: _Books = conn.ecs_discovery
+            books.use = timeout.use
+            if conn.sock is not None and self._worn(books, timeout.use.replayable):
+                conn.close()
+        return super()._make_request(conn, method, url, *args, **options)
+
+    def _validate_conn(self, conn: Any) -> None:
+        super()._validate_conn(conn)  # connects, if this is TLS
+        books: _Books = conn.ecs_discovery
+        if conn.sock is None:
+            conn.connect()
+            books.opened = self._clock()
+        elif not books.opened:
+            books.opened = self._clock()
+        if books.use is not None:
+            books.use.sent = True
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            books: _Books = conn.ecs_discovery
+            use, books.use = books.use, None
+            if conn.sock is None:
+                books.opened = 0.0
+            books.idle_since = self._clock()
+            if use is not None:
+                use.lease.release()
+        super()._put_conn(conn)
+
+    def _worn(self, books: _Books, replayable: bool) -> bool:
+        """Is an idle connection better not used for this request?"""
+        policy = self._policy
+        now = self._clock()
+        idle = now - books.idle_since
+        if idle >= (policy.idle_timeout if replayable else min(policy.idle_timeout, policy.unsafe_idle_timeout)):
+            books.opened = 0.0
+            return True
+        age = now - books.opened
+        # A fifth either way, so that connections which were opened together do not end together.
+        if age >= policy.max_age * 0.8 and age >= policy.max_age * (0.8 + 0.4 * random()):
+            books.opened = 0.0
+            return True
+        return False
+
+
+class HttpEndpointPool(EndpointPool):
+    """Plain HTTP."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{name: value for name, value in options.items() if name not in _SSL_OPTIONS})
+
+
+class HttpsEndpointPool(EndpointPool, HTTPSConnectionPool):
+    """TLS, verified for `tls_name` (also the SNI), whatever the address."""
+
+    def __init__(self, *args: Any, tls_name: str, **options: Any) -> None:
+        super().__init__(*args, **{**options, "server_hostname": tls_name, "assert_hostname": tls_name})
+
+
+def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
+    def connect(conn: Any) -> Any:
+        try:
+            return sockets.connect(endpoint, conn.timeout)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(conn, f"{endpoint} did not answer within {conn.timeout:.3g} s") from error
+        except OSError as error:
+            raise NewConnectionError(conn, f"{endpoint}: {error}") from error
+
+    return connect
+
+
+def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
+    """The response, unless the peer's kernel is silent and the request may go elsewhere."""
+    use = conn.ecs_discovery.use
+    sock = conn.sock
+    if (
+        use is not None
+        and use.replayable
+        and sock is not None
+        and not sockets.wait_for_answer(sock, limit, sock.gettimeout(), clock)
+    ):
+        raise PeerSilentError(f"the request was not acknowledged within {limit:g} s")
+    return type(conn).getresponse(conn)
+
+
+def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
+    """The class of a request's failure, and a word for it.
+
+    `error` is urllib3's or one that was raised from it.
+    """
+    chain = [error]
+    while len(chain) < 16 and (deeper := _deeper(chain[-1])) is not None and deeper not in chain:
+        chain.append(deeper)
+    if not use.sent:
+        if any(isinstance(item, ConnectTimeoutError) and not isinstance(item, NewConnectionError) for item in chain):
+            return Failure.NOT_SENT, "connect timeout"
+        if any(isinstance(item, SSLError) for item in chain):
+            return Failure.NOT_SENT, "tls"
+        if any(isinstance(item, (NewConnectionError, ClosedPoolError, ProtocolError, OSError)) for item in chain):
+            return Failure.NOT_SENT, "connect"
+        return Failure.OTHER, type(error).__name__
+    if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
+        return Failure.OTHER, "read timeout"
+    if any(isinstance(item, PeerSilentError) for item in chain):
+        return Failure.CLOSED, "silent"
+    if any(isinstance(item, (RemoteDisconnected, ConnectionError)) for item in chain):
+        return Failure.CLOSED, "closed"
+    if any(isinstance(item, HTTPException) for item in chain):
+        return Failure.OTHER, "bad answer"
+    return Failure.OTHER, type(error).__name__
+
+
+def _deeper(error: BaseException) -> BaseException | None:
+    if isinstance(error, MaxRetryError) and error.reason is not None:
+        return error.reason
+    return error.__cause__ or error.__context__
+
+
+if not hasattr(urllib3, "connectionpool"):  # niquests replaces the module of this name
+    raise ImportError("the installed 'urllib3' is not urllib3 2.x: uninstall urllib3-future or niquests")
