@@ -57,12 +57,14 @@ class Directory:
 
     def due(self, service: Service, now: float, *, waited: bool = False, claim: float = 0.0) -> Due:
         """Bring the service up to date with the cache and say what is to be asked."""
-        for _ in range(3):  # once, once more when the known kind of record is gone, and never for ever
-            looks = {question: self.cache.lookup(question, now, claim) for question in service.wanted()}
-            due = service.judge(looks, now, waited=waited)
-            if not due.again:
-                break
+        due = self._judged(service, now, waited, claim)
+        if due.again:  # the kind of record it had is gone: look at the others
+            due = self._judged(service, now, waited, claim)
         return due
+
+    def _judged(self, service: Service, now: float, waited: bool, claim: float) -> Due:
+        looks = {question: self.cache.lookup(question, now, claim) for question in service.wanted()}
+        return service.judge(looks, now, waited=waited)
 
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""
@@ -83,11 +85,11 @@ class Directory:
             service = self._services.get(key)
             if service is None:
                 service = self._make(target, parsed, sources, config, default_port, now)
+                if len(self._services) >= _SERVICES:
+                    self._drop_locked(min(self._services, key=lambda key: self._services[key].fresh_until))
                 self._services[key] = service
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
-                if len(self._services) > _SERVICES:
-                    self._drop_locked(min(self._services, key=lambda key: self._services[key].fresh_until))
             if len(self._named) >= _NAMES:
                 self._named = {}
             self._named[target, default_port] = service

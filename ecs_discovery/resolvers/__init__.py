@@ -1,0 +1,31 @@
+"""One-shot look-ups: a question in, an answer or a `ResolutionError` out, within a hard time limit.
+
+Nothing here caches. `DnsResolver` is for threads, `AsyncDnsResolver` for asyncio; both answer alike. The DNS
+libraries are imported when a resolver is first named, not with the package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ecs_discovery.resolvers.base import AsyncResolver, Resolver
+
+if TYPE_CHECKING:
+    from ecs_discovery.resolvers.dns import DnsResolver
+    from ecs_discovery.resolvers.dns_async import AsyncDnsResolver
+    from ecs_discovery.resolvers.hosts import HostsFile
+
+__all__ = ["AsyncDnsResolver", "AsyncResolver", "DnsResolver", "HostsFile", "Resolver"]
+
+_WHERE = {"AsyncDnsResolver": "dns_async", "DnsResolver": "dns", "HostsFile": "hosts"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,30 @@
+"""What a resolver is: one question in, one answer out, within a hard time limit, nothing remembered."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ecs_discovery.models import Question, Resolution
+
+__all__ = ["AsyncResolver", "Resolver"]
+
+
+class Resolver(Protocol):
+    """A one-shot look-up for threads. It keeps no answers: whoever calls it decides how long one holds."""
+
+    def resolve(self, question: Question, timeout: float) -> Resolution:
+        """Ask the source now and return at least one endpoint, within `timeout` seconds whatever happens.
+
+        Raises `TargetNotFound` if the name does not exist and `NoEndpoints` if it has nothing usable
+        (both with the source's negative TTL where it says one), `ResolutionTimeout` if nobody
+        answered, and `ResolutionError` for every other failure: that one never means "there is none".
+        """
+        ...
+
+
+class AsyncResolver(Protocol):
+    """The same for asyncio. One object serves any number of event loops, one after another or at once."""
+
+    async def resolve(self, question: Question, timeout: float) -> Resolution:
+        """As `Resolver.resolve`. Cancelling it leaves nothing behind."""
+        ...

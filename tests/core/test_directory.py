@@ -1,0 +1,133 @@
+"""The directory: services by what the application calls them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_discovery.core import directory as directory_module
+from ecs_discovery.core.cache import Freshness
+from ecs_discovery.core.directory import Directory
+from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
+from ecs_discovery.settings import ServiceConfig, Settings
+from tests.support import a, aaaa, answer, srv
+
+
+def directory_of(**settings) -> Directory:
+    made = Settings.make(environ=settings.pop("environ", {}), **settings)
+    return Directory(made, lambda: 0.5, ())
+
+
+def test_every_way_of_writing_a_target_is_one_service():
+    directory = directory_of(namespace="prod.local")
+    one = directory.service("orders:8080", None, 0.0)
+    assert directory.service("orders.prod.local:8080", None, 0.0) is one
+    assert directory.service("ORDERS.prod.local.:8080", 80, 0.0) is one
+    assert directory.service("orders:9090", None, 0.0) is not one
+    assert len(directory.services()) == 2
+
+
+def test_a_url_without_a_port_is_a_service_of_its_own_per_scheme():
+    directory = directory_of(namespace="prod.local")
+    assert directory.service("orders", 80, 0.0) is not directory.service("orders", 443, 0.0)
+
+
+def test_services_on_different_ports_share_one_answer():
+    directory = directory_of(namespace="prod.local")
+    first, second = directory.service("orders:80", None, 0.0), directory.service("orders:81", None, 0.0)
+    question = a("orders.prod.local")
+    directory.cache.store(question, answer("10.0.0.1"), 10.0, 0.0)
+    for service in directory.dependents(question):
+        directory.due(service, 0.0)
+    assert [str(service.nodes[0].endpoint) for service in (first, second)] == ["10.0.0.1:80", "10.0.0.1:81"]
+
+
+def test_a_declared_service_is_found_under_its_short_and_its_full_name():
+    directory = directory_of(
+        namespace="prod.local", services={"billing": ServiceConfig("srv://pay", tls_name="pay.example")}
+    )
+    for target in ("billing", "billing.prod.local"):
+        service = directory.service(target, None, 0.0)
+        assert service.questions == (srv("pay.prod.local"),)
+        assert service.tls_name == "pay.example"
+
+
+def test_a_wrong_declaration_is_told_at_construction():
+    with pytest.raises(ConfigurationError, match="consul"):
+        directory_of(services={"billing": "consul://pay"})
+
+
+def test_tls_names_are_fully_qualified():
+    directory = directory_of(namespace="prod.local")
+    assert directory.service("orders", 443, 0.0).tls_name == "orders.prod.local"
+    assert directory.service("srv://orders", 443, 0.0).tls_name == "orders.prod.local"
+
+
+def test_a_plain_name_without_port_or_scheme_hints_at_the_port():
+    directory = directory_of(namespace="prod.local")
+    service = directory.service("orders", None, 0.0)
+    directory.cache.store_negative(srv("orders.prod.local"), NoEndpoints("no SRV"), None, 0.0)
+    error = directory.due(service, 0.0).error
+    assert "'orders:8080'" in str(error)
+
+
+def test_a_record_that_is_gone_leads_to_the_other_kinds_in_the_same_step():
+    directory = directory_of()
+    service = directory.service("orders:80", None, 0.0)
+    directory.cache.store(a(), answer("10.0.0.1"), 10.0, 0.0)
+    for question in (aaaa(), srv()):
+        directory.cache.store_negative(question, NoEndpoints("none"), None, 0.0)
+    assert directory.due(service, 0.0).error is None
+    directory.cache.store_negative(a(), TargetNotFound("gone"), None, 20.0)
+    due = directory.due(service, 20.0)
+    assert set(due.ask) == {aaaa(), srv()}
+    assert directory.cache.lookup(a(), 20.0).freshness is Freshness.NEGATIVE
+
+
+def test_switched_off_a_name_is_passed_through_as_it_is():
+    directory = directory_of(namespace="prod.local", environ={"ECS_DISCOVERY_DISABLED": "1"})
+    service = directory.service("orders", 80, 0.0)
+    assert [str(node.endpoint) for node in service.nodes] == ["orders:80"]
+    with pytest.raises(ConfigurationError, match="DISABLED"):
+        directory.service("orders", None, 0.0)
+    static = directory.service("static://127.0.0.1:1", None, 0.0)
+    assert [str(node.endpoint) for node in static.nodes] == ["127.0.0.1:1"]
+
+
+def test_the_environment_redirects_a_service():
+    directory = directory_of(
+        namespace="prod.local", environ={"ECS_DISCOVERY_SERVICES": "orders=static://127.0.0.1:8080,127.0.0.1:8081"}
+    )
+    service = directory.service("orders.prod.local", 80, 0.0)
+    assert [str(node.endpoint) for node in service.nodes] == ["127.0.0.1:8080", "127.0.0.1:8081"]
+
+
+def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_SERVICES", 3)
+    monkeypatch.setattr(directory_module, "_NAMES", 5)
+    directory = directory_of(namespace="prod.local")
+    kept = directory.service("static://127.0.0.1:1", None, 0.0)
+    for number in range(20):
+        service = directory.service(f"s{number}:80", None, float(number))
+        service.fresh_until = float(number)
+    assert len(directory.services()) == 3
+    assert kept in directory.services()
+    assert directory.service("static://127.0.0.1:1", None, 0.0) is kept
+    assert len(directory._named) <= 5
+    assert directory.dependents(a("s0.prod.local")) == ()
+
+
+def test_dropping_one_service_leaves_others_that_share_its_questions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_SERVICES", 2)
+    directory = directory_of()
+    for port in (1, 2, 3):
+        directory.service(f"orders:{port}", None, 0.0).fresh_until = float(port)
+    assert len(directory.dependents(a())) == 2
+
+
+def test_the_child_of_a_fork_has_its_own_locks():
+    directory = directory_of()
+    directory.service("static://127.0.0.1:1", None, 0.0)
+    directory._lock.acquire()
+    directory.reset_locks()
+    assert len(directory.services()) == 1
+    assert repr(directory) == "<Directory 1 services, <TtlCache 0 of 10000 entries>>"

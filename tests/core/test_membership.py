@@ -1,0 +1,151 @@
+"""Membership: who is believed to exist, and whose history survives."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecs_discovery.core.membership import Membership
+from ecs_discovery.models import Endpoint
+from tests.support import endpoints
+
+
+def hosts(membership: Membership) -> list[str]:
+    return [node.endpoint.host for node in membership.nodes]
+
+
+def test_an_answer_replaces_the_endpoints_and_says_whether_that_changed_anything():
+    membership = Membership()
+    assert membership.replace(endpoints(3), 0.0)
+    assert not membership.replace(tuple(reversed(endpoints(3))), 1.0)
+    assert membership.replace(endpoints(2), 2.0)
+    assert hosts(membership) == ["10.0.0.1", "10.0.0.2"]
+    assert repr(membership) == "<Membership 2 endpoints>"
+
+
+def test_an_endpoint_that_stays_keeps_its_node():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    before = {node.endpoint.key: node for node in membership.nodes}
+    membership.replace(endpoints(3), 1.0)
+    after = {node.endpoint.key: node for node in membership.nodes}
+    assert all(after[key] is node for key, node in before.items())
+
+
+def test_a_node_takes_over_what_changed_about_its_endpoint():
+    membership = Membership()
+    membership.replace([Endpoint("10.0.0.1", 80, weight=1)], 0.0)
+    membership.replace([Endpoint("10.0.0.1", 80, weight=5)], 1.0)
+    assert membership.nodes[0].endpoint.weight == 5
+
+
+def test_a_removed_endpoint_is_marked_and_finds_its_history_when_it_comes_back():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    node = membership.nodes[1]
+    node.ejections = 3
+    membership.replace(endpoints(1), 10.0)
+    assert node.removed
+    membership.replace(endpoints(2), 200.0)
+    assert membership.nodes[1] is node
+    assert not node.removed
+
+
+def test_history_older_than_five_minutes_is_forgotten():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    node = membership.nodes[1]
+    membership.replace(endpoints(1), 10.0)
+    membership.replace(endpoints(2), 311.0)
+    assert membership.nodes[1] is not node
+
+
+def test_a_reused_address_with_another_instance_id_starts_without_history():
+    membership = Membership()
+    membership.replace([Endpoint("10.0.0.1", 80, instance_id="old")], 0.0)
+    old = membership.nodes[0]
+    membership.replace([Endpoint("10.0.0.1", 80, instance_id="new")], 1.0)
+    assert membership.nodes[0] is not old
+
+
+def test_history_is_bounded_in_number_and_age():
+    membership = Membership()
+    for step in range(5):
+        membership.replace(endpoints(400, first=1 + 400 * step), float(step))
+    assert len(membership._gone) <= 1000
+    membership.replace(endpoints(1), 1000.0)
+    membership.replace(endpoints(1, first=2), 1400.0)
+    assert len(membership._gone) == 1
+
+
+def test_one_empty_answer_changes_nothing():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    assert not membership.empty(1.0)
+    assert membership.doubted
+    assert len(membership.nodes) == 2
+
+
+def test_two_empty_answers_thirty_seconds_apart_drain_endpoints_that_no_longer_answer():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    node = membership.nodes[0]
+    assert not membership.empty(1.0)
+    assert not membership.empty(30.9)
+    assert membership.empty(31.0)
+    assert membership.nodes == ()
+    assert node.removed
+    assert not membership.doubted
+    assert not membership.empty(32.0)
+
+
+def test_endpoints_that_still_answer_stay_for_five_minutes():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    membership.empty(1.0)
+    membership.nodes[0].answered = 20.0
+    assert not membership.empty(31.0)
+    assert not membership.empty(300.9)
+    assert membership.empty(301.0)
+
+
+def test_an_answer_in_between_starts_the_count_again():
+    membership = Membership()
+    membership.replace(endpoints(2), 0.0)
+    membership.empty(1.0)
+    membership.replace(endpoints(2), 20.0)
+    assert not membership.doubted
+    assert not membership.empty(40.0)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("answer"), st.sets(st.integers(1, 6), min_size=1), st.floats(0, 100)),
+        st.tuples(st.just("empty"), st.just(set()), st.floats(0, 100)),
+        st.tuples(st.just("success"), st.sets(st.integers(0, 5), min_size=1), st.floats(0, 100)),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_members_are_the_last_answer_until_emptiness_has_stood_for_thirty_seconds(steps):
+    """Never emptied by one answer, never anything but the last answer, one node per endpoint."""
+    membership, now, last, empty_since = Membership(), 0.0, set(), None
+    for kind, numbers, pause in steps:
+        now += pause
+        if kind == "answer":
+            membership.replace([Endpoint(f"10.0.0.{n}", 80) for n in numbers], now)
+            last, empty_since = {f"10.0.0.{n}" for n in numbers}, None
+        elif kind == "success":
+            for node in membership.nodes[: len(numbers)]:
+                node.answered = now
+        elif membership.empty(now):
+            assert empty_since is not None
+            assert now - empty_since >= 30
+            last, empty_since = set(), None
+        elif last and empty_since is None:
+            empty_since = now
+        assert set(hosts(membership)) == last
+        assert len(membership.nodes) == len(last)
+        assert not any(node.removed for node in membership.nodes)

@@ -1,0 +1,138 @@
+"""Outlier rules on single nodes and small fleets."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_discovery.core import outlier
+from ecs_discovery.core.node import Health
+from ecs_discovery.policies import OutlierPolicy
+from tests.support import nodes
+
+POLICY = OutlierPolicy()
+
+
+def highest() -> float:
+    return 1.0 - 2**-53
+
+
+def test_the_fifth_failure_in_a_row_asks_for_an_ejection():
+    (node,) = nodes(1)
+    assert [outlier.on_failure(node, POLICY, 0.0, highest) for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_a_success_in_between_starts_the_count_again():
+    (node,) = nodes(1)
+    for _ in range(4):
+        outlier.on_failure(node, POLICY, 0.0, highest)
+    assert not outlier.on_success(node)
+    assert not outlier.on_failure(node, POLICY, 0.0, highest)
+
+
+def test_ejections_double_from_five_seconds_to_three_hundred():
+    (node,) = nodes(1)
+    node.health = Health.PROBING
+    spans = []
+    for _ in range(9):
+        assert outlier.on_failure(node, POLICY, 0.0, highest)
+        spans.append(round(node.until, 6))
+        node.ejections += 1
+    assert spans == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_jitter_shortens_an_ejection_by_half_at_most():
+    (node,) = nodes(1)
+    node.health = Health.PROBING
+    outlier.on_failure(node, POLICY, 100.0, lambda: 0.0)
+    assert node.until == 102.5
+
+
+def test_an_ejected_node_is_not_revived_by_a_request_from_before():
+    (node,) = nodes(1)
+    node.health = Health.EJECTED
+    assert not outlier.on_success(node)
+    assert node.health is Health.EJECTED
+
+
+def test_failures_of_an_ejected_node_do_not_eject_it_again():
+    (node,) = nodes(1)
+    node.health = Health.EJECTED
+    node.consecutive = 10
+    assert not outlier.on_failure(node, POLICY, 0.0, highest)
+
+
+@pytest.mark.parametrize("health", [Health.PROBING, Health.DOWN])
+def test_a_success_brings_a_probed_or_down_node_back_and_takes_an_ejection_off(health: Health):
+    (node,) = nodes(1)
+    node.health, node.ejections, node.reason = health, 2, "5 failures in a row"
+    assert outlier.on_success(node)
+    assert (node.health, node.ejections, node.reason) == (Health.HEALTHY, 1, "")
+    node.health, node.ejections = health, 0
+    assert outlier.on_success(node)
+    assert node.ejections == 0
+
+
+def test_failed_connects_set_aside_for_one_second_doubling_to_thirty_two():
+    (node,) = nodes(1)
+    now, spans = 0.0, []
+    for _ in range(8):
+        outlier.on_connect_failure(node, POLICY, now)
+        spans.append(node.until - now)
+        now = node.until
+    assert spans == [1, 2, 4, 8, 16, 32, 32, 32]
+    assert node.health is Health.DOWN
+
+
+def test_connects_that_failed_together_count_once():
+    (node,) = nodes(1)
+    assert outlier.on_connect_failure(node, POLICY, 0.0)
+    assert not outlier.on_connect_failure(node, POLICY, 0.1)
+    assert (node.until, node.connect_failures) == (1.0, 1)
+
+
+def test_a_failed_reconnect_counts_although_its_pause_was_moved():
+    (node,) = nodes(1)
+    outlier.on_connect_failure(node, POLICY, 0.0)
+    node.reconnecting, node.until = True, 33.0
+    outlier.on_connect_failure(node, POLICY, 1.1)
+    assert (node.until, node.connect_failures, node.reconnecting) == (3.1, 2, False)
+
+
+def fleet(text: str):
+    """H healthy, E ejected, P probing, D down."""
+    kinds = {"H": Health.HEALTHY, "E": Health.EJECTED, "P": Health.PROBING, "D": Health.DOWN}
+    made = nodes(len(text))
+    for node, letter in zip(made, text, strict=True):
+        node.health = kinds[letter]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fleet_now", "allowed"),
+    [
+        ("H", False),
+        ("HH", True),
+        ("HE", False),
+        ("HD", False),
+        ("HHH", True),
+        ("HHE", False),
+        ("HHD", True),
+        ("HHHH", True),
+        ("HHHE", True),
+        ("HHEE", False),
+        ("HHHP", True),
+        ("HHPE", False),
+        ("HHHDDD", True),
+        ("HEDD", False),
+    ],
+)
+def test_the_cap_is_counted_after_ejecting_and_the_last_healthy_one_stays(fleet_now: str, allowed: bool):
+    assert outlier.ejection_allowed(fleet(fleet_now), POLICY) is allowed
+
+
+@pytest.mark.parametrize(
+    ("fleet_now", "panic"),
+    [("H", False), ("E", True), ("HE", False), ("HEE", True), ("HDD", False), ("DDD", False), ("HEED", True)],
+)
+def test_panic_is_under_half_healthy_of_those_that_connect(fleet_now: str, panic: bool):
+    assert outlier.panicking(fleet(fleet_now), POLICY) is panic

@@ -1,0 +1,57 @@
+"""How a target becomes questions."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_discovery.core.plan import Group, plan
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import Endpoint, parse_target
+
+BOTH = ("a", "aaaa")
+
+
+def asked(*targets: str, default_port: int | None = None, schemes: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    parsed = [parse_target(target) for target in targets]
+    groups = plan(parsed, port=parsed[0].port, default_port=default_port, families=BOTH, schemes=schemes)
+    return [(*map(str, group.questions), str(group.port)) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("target", "default_port", "groups"),
+    [
+        ("orders:8080", 80, [("a://orders", "aaaa://orders", "8080"), ("srv://orders", "None")]),
+        ("orders", 80, [("srv://orders", "None"), ("a://orders", "aaaa://orders", "80")]),
+        ("orders", None, [("srv://orders", "None")]),
+        ("srv://orders", 80, [("srv://orders", "None")]),
+        ("dns://orders:9", 80, [("a://orders", "aaaa://orders", "9")]),
+        ("dns://orders", 80, [("a://orders", "aaaa://orders", "80")]),
+        ("static://127.0.0.1:80", None, []),
+    ],
+)
+def test_the_network_mode_table(target: str, default_port: int | None, groups: list[tuple[str, ...]]):
+    assert asked(target, default_port=default_port) == groups
+
+
+def test_a_registered_scheme_is_asked_with_its_query():
+    assert asked("file://a/b?x=1&y=2", schemes=("file",)) == [("file://a/b?x=1&y=2", "None")]
+    assert asked("file://a/b", schemes=("file",)) == [("file://a/b", "None")]
+
+
+def test_an_unknown_scheme_names_those_that_are_known():
+    with pytest.raises(ConfigurationError, match="dns://, file://, srv://, static://"):
+        asked("consul://orders", schemes=("file",))
+
+
+def test_several_sources_follow_each_other_and_keep_their_number():
+    groups = plan(
+        [parse_target("srv://orders"), parse_target("dns://orders")], port=80, default_port=None, families=("a",)
+    )
+    assert [group.source for group in groups] == [0, 1]
+    assert groups[1].port == 80
+
+
+def test_endpoints_without_a_port_get_the_groups_and_duplicates_go():
+    found = [Endpoint("10.0.0.1", 0), Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 9000)]
+    assert Group((), 80, 0).endpoints(found) == (Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 9000))
+    assert Group((), None, 0).endpoints(found) == (Endpoint("10.0.0.2", 9000),)

@@ -1,0 +1,115 @@
+"""Whether a call is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_discovery.core.budget import RetryBudget
+from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.policies import RetryPolicy
+from tests.support import nodes
+
+
+def call_of(
+    *, idempotent: bool = True, deadline: float = 30.0, connect: float = 2.0, budget: float = 1.0, **policy: float
+) -> Call:
+    made = RetryPolicy(**{"budget_floor": budget, **policy})  # type: ignore[arg-type]
+    return Call("orders", made, RetryBudget(made, 0.0), deadline=deadline, connect_until=connect, idempotent=idempotent)
+
+
+def attempt(call: Call, failure: Failure, now: float = 0.0, **facts: float) -> float | None:
+    call.begin(nodes(1)[0])
+    call.failed(failure, now, lambda: 0.5, **facts)  # type: ignore[arg-type]
+    return call.wait
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_what_was_never_sent_goes_elsewhere_at_once_whatever_the_method(idempotent: bool):
+    call = call_of(idempotent=idempotent)
+    assert attempt(call, Failure.NOT_SENT) == 0.0
+
+
+@pytest.mark.parametrize("failure", [Failure.CLOSED, Failure.STATUS])
+def test_what_may_have_been_processed_is_repeated_only_if_idempotent(failure: Failure):
+    assert attempt(call_of(), failure) is not None
+    call = call_of(idempotent=False)
+    assert attempt(call, failure) is None
+    assert call.reason == "it may have been processed and is not idempotent"
+
+
+def test_a_body_that_cannot_be_sent_again_is_not():
+    call = call_of()
+    call.replayable = False
+    assert attempt(call, Failure.CLOSED) is None
+    assert call.reason == "its body cannot be sent again"
+    assert attempt(call, Failure.NOT_SENT) == 0.0
+
+
+def test_other_failures_are_not_repeated():
+    call = call_of()
+    assert attempt(call, Failure.OTHER) is None
+    assert "not repeated" in call.reason
+
+
+def test_three_attempts_and_one_free_replay_of_what_was_never_sent():
+    call = call_of()
+    assert [attempt(call, Failure.NOT_SENT) for _ in range(4)] == [0.0, 0.0, 0.0, None]
+    assert call.reason == "all 4 attempts are used"
+    call = call_of()
+    assert [attempt(call, Failure.CLOSED) for _ in range(3)] == [0.0, 0.0, None]
+    call = call_of()
+    assert [attempt(call, Failure.CLOSED), attempt(call, Failure.CLOSED)] == [0.0, 0.0]
+    assert attempt(call, Failure.NOT_SENT) == 0.0
+    assert attempt(call, Failure.CLOSED) is None
+
+
+def test_one_attempt_means_no_retries_at_all():
+    assert attempt(call_of(attempts=1), Failure.NOT_SENT) is None
+
+
+def test_the_free_replay_is_not_taken_from_the_budget_and_others_are():
+    call = call_of(budget=0.0)
+    assert attempt(call, Failure.NOT_SENT) == 0.0
+    assert attempt(call, Failure.NOT_SENT) is None
+    assert call.reason == "the retry budget is used up"
+
+
+def test_pauses_are_drawn_from_a_bound_that_doubles_to_its_cap():
+    call = call_of(attempts=7)
+    waits = [attempt(call, Failure.STATUS) for _ in range(6)]
+    assert waits == pytest.approx([0.0125, 0.025, 0.05, 0.1, 0.125, 0.125])
+
+
+def test_with_no_other_endpoint_left_there_is_a_pause():
+    call = call_of()
+    assert attempt(call, Failure.CLOSED, choices=0) == pytest.approx(0.0125)
+
+
+def test_retry_after_is_honoured_inside_the_deadline_only():
+    assert attempt(call_of(), Failure.STATUS, retry_after=3.0) == 3.0
+    call = call_of(deadline=2.0)
+    assert attempt(call, Failure.STATUS, retry_after=3.0) is None
+    assert call.reason == "no time left"
+
+
+def test_connects_end_with_the_connect_time_and_requests_with_the_deadline():
+    assert attempt(call_of(connect=2.0), Failure.NOT_SENT, now=2.0) is None
+    assert attempt(call_of(connect=2.0), Failure.CLOSED, now=2.0) == 0.0
+    assert attempt(call_of(deadline=10.0, connect=20.0), Failure.NOT_SENT, now=10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "choices", "share"),
+    [(1, 2, 2 / 3), (2, 1, 1.0), (3, 0, 2.0), (1, 0, 2.0), (1, 1, 1.0), (4, 5, 2.0)],
+)
+def test_the_connect_time_is_shared_among_the_attempts_that_may_follow(number: int, choices: int, share: float):
+    call = call_of()
+    call.number = number
+    assert call.connect_share(0.0, choices) == pytest.approx(share)
+    assert call.connect_share(5.0, choices) == 0.0
+
+
+def test_reports_name_the_endpoint_the_class_and_the_time():
+    call = call_of()
+    call.report(nodes(1)[0], "connect", 0.0123, OSError("refused"))
+    assert [str(report) for report in call.reports] == ["10.0.0.1:80 connect after 12 ms: refused"]

@@ -1,0 +1,357 @@
+"""A service: from lookups to endpoints, and what is asked next."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.core.service import Due, Service
+from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
+from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
+from ecs_discovery.models import Question, Resolution
+from tests.support import a, aaaa, answer, endpoints, service_of, srv
+
+MISSING: Lookup[Resolution] = Lookup(Freshness.MISSING, refresh=True)
+NXDOMAIN = TargetNotFound("no such name", target="a://orders")
+NODATA = NoEndpoints("no such record", target="a://orders")
+SERVFAIL = ResolutionError("SERVFAIL", target="a://orders")
+
+
+def fresh(*hosts: str, port: int = 0, until: float = 2000.0, serial: int = 1) -> Lookup[Resolution]:
+    return Lookup(Freshness.FRESH, answer(*hosts, port=port), None, False, until, serial)
+
+
+def none(error: Exception = NODATA, until: float = 1005.0, serial: int = 1) -> Lookup[Resolution]:
+    return Lookup(Freshness.NEGATIVE, None, error, False, until, serial)
+
+
+def hosts(service: Service) -> list[str]:
+    return [str(node.endpoint) for node in service.nodes]
+
+
+def known(service: Service | None = None) -> Service:
+    """A service that was found under its A record."""
+    service = service or service_of()
+    service.judge({a(): fresh("10.0.0.1", "10.0.0.2"), aaaa(): none(), srv(): none()}, 1000.0)
+    service.take_events()
+    return service
+
+
+def test_a_cold_service_asks_for_every_kind_of_record_at_once():
+    service = service_of()
+    assert service.wanted() == (a(), aaaa(), srv())
+    assert service.judge(dict.fromkeys(service.wanted(), MISSING), 1000.0) == Due(wait=(a(), aaaa(), srv()))
+
+
+def test_what_a_name_turned_out_to_be_is_remembered_so_that_it_costs_one_question():
+    service = known()
+    assert service.wanted() == (a(),)
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert service.fresh_until == 2000.0
+    assert service.resolution is not None
+    assert (service.resolution.source, service.resolution.ttl, service.resolution.stale) == ("dns", 10.0, False)
+
+
+def test_both_families_are_used_together():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", until=1500.0), srv(): none()}, 1000.0)
+    assert hosts(service) == ["10.0.0.1:80", "[::1]:80"]
+    assert service.wanted() == (a(), aaaa())
+    assert service.fresh_until == 1500.0
+
+
+def test_one_family_is_served_while_the_other_is_still_asked():
+    service = service_of()
+    due = service.judge({a(): fresh("10.0.0.1"), aaaa(): MISSING, srv(): MISSING}, 1000.0)
+    assert due == Due(ask=(aaaa(),))
+    assert hosts(service) == ["10.0.0.1:80"]
+    assert service.wanted() == (a(), aaaa())
+
+
+def test_a_family_that_could_not_be_asked_is_asked_again_later():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): none(SERVFAIL, until=1001.0), srv(): none()}, 1000.0)
+    assert service.wanted() == (a(), aaaa())
+    assert service.fresh_until == 1001.0
+
+
+def test_srv_answers_where_there_is_no_address_and_its_port_wins_with_one_notice():
+    service = service_of("orders:80")
+    looks = {a(): none(), aaaa(): none(), srv(): fresh("10.0.0.1", port=32768)}
+    service.judge(looks, 1000.0)
+    assert hosts(service) == ["10.0.0.1:32768"]
+    assert service.wanted() == (srv(),)
+    service.judge({srv(): fresh("10.0.0.1", port=32769, serial=2)}, 1000.0)
+    notices = [event for event in service.take_events() if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert "instead of port 80" in str(notices[0])
+
+
+def test_without_a_port_srv_goes_first_and_addresses_get_the_schemes_port():
+    service = service_of("orders", default_port=443)
+    service.judge({srv(): none(), a(): fresh("10.0.0.1"), aaaa(): none()}, 1000.0)
+    assert hosts(service) == ["10.0.0.1:443"]
+
+
+def test_servfail_is_never_taken_for_there_is_none():
+    service = service_of("orders", default_port=80)
+    due = service.judge({srv(): none(SERVFAIL), a(): fresh("10.0.0.1"), aaaa(): none()}, 1000.0)
+    assert isinstance(due.error, ResolutionError)
+    assert not isinstance(due.error, (TargetNotFound, NoEndpoints))
+    assert due.error.__cause__ is SERVFAIL
+    assert due.error.target == "orders"
+
+
+def test_another_source_is_used_when_one_fails_and_the_first_is_asked_again():
+    service = service_of("orders", sources=["srv://orders", "dns://backup:80"])
+    other = Question("a", "backup")
+    looks = {srv(): none(SERVFAIL), other: fresh("10.9.0.1"), Question("aaaa", "backup"): none()}
+    assert service.judge(looks, 1000.0).error is None
+    assert hosts(service) == ["10.9.0.1:80"]
+    assert srv() in service.wanted()
+
+
+def test_when_every_source_fails_the_first_ones_error_is_told():
+    service = service_of("orders", sources=["srv://orders", "srv://backup"])
+    later = ResolutionError("REFUSED")
+    due = service.judge({srv(): none(SERVFAIL), srv("backup"): none(later)}, 1000.0)
+    assert due.error is not None
+    assert due.error.__cause__ is SERVFAIL
+
+
+def test_the_next_source_is_used_when_one_has_no_such_name():
+    service = service_of("orders", sources=["srv://orders", "dns://backup:80"])
+    other = Question("a", "backup")
+    service.judge({srv(): none(NXDOMAIN), other: fresh("10.9.0.1"), Question("aaaa", "backup"): none()}, 1000.0)
+    assert hosts(service) == ["10.9.0.1:80"]
+    assert service.wanted() == (other,)
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [
+        ((NXDOMAIN, NXDOMAIN, NXDOMAIN), TargetNotFound),
+        ((NXDOMAIN, NODATA, NXDOMAIN), NoEndpoints),
+        ((SERVFAIL, NODATA, NXDOMAIN), ResolutionError),
+        ((ResolutionTimeout("silence"), NODATA, NXDOMAIN), ResolutionTimeout),
+        ((ValueError("a resolver's own"), NODATA, NODATA), ResolutionError),
+    ],
+)
+def test_a_name_that_cannot_be_used_says_why(errors, kind):
+    service = service_of()
+    looks = {question: none(error) for question, error in zip((a(), aaaa(), srv()), errors, strict=True)}
+    due = service.judge(looks, 1000.0)
+    assert type(due.error) is kind
+    assert due.error.target == "orders:80"
+    assert due.error.__cause__ in errors
+    assert service.resolution is None
+
+
+def test_answers_without_any_port_are_an_error_that_says_so():
+    service = service_of("orders", sources=["file://orders"], schemes=("file",))
+    due = service.judge({Question("file", "orders"): fresh("10.0.0.1")}, 1000.0)
+    assert isinstance(due.error, NoEndpoints)
+    assert "no port" in str(due.error)
+
+
+def test_a_stale_answer_is_refreshed_in_the_background():
+    service = known()
+    stale = Lookup(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), None, True, 1010.0, 1)
+    assert service.judge({a(): stale}, 1010.0) == Due(ask=(a(),))
+    assert service.resolution is not None
+    assert service.resolution.stale
+
+
+def test_an_expired_answer_is_waited_for_and_served_stale_if_that_fails():
+    service = known()
+    expired = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), None, True, 1100.0, 1)
+    assert service.judge({a(): expired}, 1100.0) == Due(wait=(a(),))
+    failed = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, True, 1101.0, 2)
+    assert service.judge({a(): failed}, 1101.0, waited=True) == Due()
+    assert len(service.nodes) == 2
+
+
+def test_what_was_just_asked_in_vain_is_not_waited_for_again():
+    service = service_of()
+    looks = {a(): Lookup(Freshness.MISSING, None, SERVFAIL, True), aaaa(): none(), srv(): none()}
+    assert service.judge(looks, 1000.0).wait == (a(),)
+    assert service.judge(looks, 1000.0, waited=True).error is not None
+
+
+def test_failing_lookups_keep_the_endpoints_and_are_told_once():
+    service = known()
+    failed = Lookup(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, False, 1050.0, 2)
+    for _ in range(3):
+        service.judge({a(): failed}, 1040.0)
+    assert [type(event) for event in service.take_events()] == [LookupFailed]
+    assert len(service.nodes) == 2
+    service.judge({a(): fresh("10.0.0.1", "10.0.0.2", serial=3)}, 1051.0)
+    assert [type(event) for event in service.take_events()] == [LookupRecovered]
+
+
+def test_a_known_record_that_is_gone_makes_every_kind_be_asked_again():
+    service = known()
+    due = service.judge({a(): none(NXDOMAIN, serial=2)}, 1010.0)
+    assert due == Due(again=True)
+    assert service.wanted() == (a(), aaaa(), srv())
+    due = service.judge({a(): none(NXDOMAIN, serial=2), aaaa(): MISSING, srv(): MISSING}, 1010.0)
+    assert due == Due() or due.ask
+    assert len(service.nodes) == 2
+
+
+def test_an_emptied_service_keeps_its_endpoints_until_that_has_stood_for_thirty_seconds():
+    service = known()
+    service.judge({a(): none(NXDOMAIN, serial=2)}, 1010.0)
+    looks = dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=3))
+    assert service.judge(looks, 1010.0) == Due()
+    assert service.resolution is not None
+    assert service.resolution.stale
+    looks = dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=4))
+    assert service.judge(looks, 1030.0) == Due()
+    assert len(service.nodes) == 2
+    service.take_events()
+
+    due = service.judge(looks, 1041.0)
+    assert isinstance(due.error, TargetNotFound)
+    assert service.resolution is None
+    assert service.pick(1041.0) is None
+    changed = service.take_events()
+    assert isinstance(changed[0], EndpointsChanged)
+    assert changed[0].endpoints == ()
+
+
+def test_a_servfail_while_empty_keeps_the_endpoints():
+    service = known()
+    service.judge({a(): none(SERVFAIL, serial=2)}, 1100.0)
+    service.judge({a(): none(SERVFAIL, serial=3)}, 1200.0)
+    assert len(service.nodes) == 2
+    assert service.wanted() == (a(),)
+
+
+def test_a_late_answer_does_not_undo_a_newer_one():
+    service = known()
+    service.judge({a(): fresh("10.0.0.3", serial=5)}, 1010.0)
+    service.judge({a(): fresh("10.0.0.1", serial=4)}, 1010.0)
+    assert hosts(service) == ["10.0.0.3:80"]
+
+
+def test_a_forced_refresh_is_for_what_is_known_to_exist_and_rate_limited():
+    service = known()
+    assert service.force(1000.0, 5.0) == (a(),)
+    assert service.force(1004.9, 5.0) == ()
+    assert service.force(1005.0, 5.0) == (a(),)
+    assert service_of().force(1000.0, 5.0) == (a(), aaaa(), srv())
+
+
+def test_static_endpoints_need_no_questions():
+    service = service_of("orders", static=endpoints(2))
+    assert service.questions == ()
+    assert service.fresh_until == inf
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert repr(service) == "<Service orders <Balancer 2 endpoints, 0 out of choice, 0 in flight>>"
+
+
+def test_changes_of_health_and_panic_are_told():
+    service = service_of("orders", static=endpoints(2))
+    service.take_events()
+    first, second = service.nodes
+    assert service.observe(first, Outcome.CONNECT, 1000.0)
+    assert not service.observe(first, Outcome.CONNECT, 1000.1)
+    (event,) = service.take_events()
+    assert isinstance(event, HealthChanged)
+    assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connects")
+    second.health = Health.EJECTED
+    second.until = 1001.0
+    assert service.observe(first, Outcome.SUCCESS, 1000.5)
+    assert [type(event) for event in service.take_events()] == [HealthChanged]
+    first.health = Health.DOWN
+    assert service.observe(first, Outcome.SUCCESS, 1000.6) or True
+    second.health = Health.PROBING
+    assert service.observe(second, Outcome.SUCCESS, 1002.0)
+    assert service.facts()["panic"] is False
+
+
+def test_panic_is_told_when_it_begins_and_ends():
+    service = service_of("orders", static=endpoints(2))
+    service.take_events()
+    first, second = service.nodes
+    for _ in range(5):
+        service.observe(first, Outcome.FAILURE, 1000.0)
+    service.observe(second, Outcome.CONNECT, 1000.0)
+    told = [event for event in service.take_events() if isinstance(event, PanicChanged)]
+    assert [event.panic for event in told] == [True]
+    service.observe(second, Outcome.SUCCESS, 1001.0)
+    told = [event for event in service.take_events() if isinstance(event, PanicChanged)]
+    assert [event.panic for event in told] == [False]
+
+
+def test_a_drained_panic_is_over():
+    service = known()
+    first, second = service.nodes
+    for _ in range(5):
+        service.observe(first, Outcome.FAILURE, 1000.0)
+    service.observe(second, Outcome.CONNECT, 1000.0)
+    service.judge({a(): none(NXDOMAIN, serial=2)}, 1010.0)
+    service.judge(dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=3)), 1010.0)
+    service.take_events()
+    service.judge(dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=4)), 1050.0)
+    assert [event.panic for event in service.take_events() if isinstance(event, PanicChanged)] == [False]
+
+
+def test_reconnects_are_handed_out_once():
+    service = service_of("orders", static=endpoints(3))
+    service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
+    service.pick(1000.5)
+    assert not service.reconnects_due
+    service.pick(1001.0)
+    assert service.reconnects_due
+    assert service.take_reconnects() == (service.nodes[0],)
+    assert not service.reconnects_due
+
+
+def test_a_lease_counts_as_load_until_it_ends_once():
+    service = service_of("orders", static=endpoints(1))
+    node = service.pick(1000.0)
+    assert node is not None
+    lease = Lease(service, node, 1000.0)
+    assert lease.endpoint == node.endpoint
+    assert node.pending == 1
+    lease.observe(Outcome.SUCCESS, 1000.1)
+    assert not lease.finish(Outcome.SUCCESS, 1000.5)
+    assert not lease.finish(Outcome.CONNECT, 1000.6)
+    lease.release()
+    assert node.pending == 0
+    assert node.health is Health.HEALTHY
+
+
+def test_a_lease_that_is_forgotten_ends_at_the_next_pick():
+    service = service_of("orders", static=endpoints(1))
+    node = service.pick(1000.0)
+    assert node is not None
+    lease = Lease(service, node, 1000.0)
+    del lease
+    assert node.pending == 1
+    other = Lease(service, service.pick(1001.0), 1001.0)  # type: ignore[arg-type]
+    assert node.pending == 1
+    other.release()
+    assert node.pending == 0
+
+
+def test_untried_counts_the_endpoints_that_are_left():
+    service = service_of("orders", static=endpoints(3))
+    assert service.untried(()) == 3
+    assert service.untried(service.nodes[:2]) == 1
+
+
+def test_the_child_of_a_fork_has_its_own_locks_and_no_uses():
+    service = service_of("orders", static=endpoints(1))
+    node = service.pick(1000.0)
+    assert node is not None
+    service._lock.acquire()
+    service.reset_lock()
+    assert node.pending == 0
+    assert service.pick(1000.0) is node

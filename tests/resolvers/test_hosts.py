@@ -1,0 +1,116 @@
+"""The hosts file: how it is read, and that it comes before DNS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ecs_discovery.errors import NoEndpoints
+from ecs_discovery.models import Question
+from ecs_discovery.resolvers import HostsFile
+from tests.resolvers.support import ScriptedDns, World
+
+CONTENT = """
+# comment
+127.0.0.1\tlocalhost
+10.0.0.1  Orders.prod.local orders  # two names
+10.0.0.2 orders
+fd00::1 orders
+not-an-address broken
+10.0.0.999 broken
+10.0.0.3
+0.0.0.0 blocked
+10.0.0.1 orders
+fe80::1%lo scoped
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "hosts"
+    path.write_text(CONTENT)
+    return path
+
+
+def _lookup(path: Path, text: str) -> list[str] | None:
+    scheme, _, name = text.partition("://")
+    answer = HostsFile(str(path)).lookup(Question(scheme, name))
+    return None if answer is None else [endpoint.host for endpoint in answer.endpoints]
+
+
+@pytest.mark.parametrize(
+    ("question", "addresses"),
+    [
+        ("a://localhost", ["127.0.0.1"]),
+        ("a://orders.prod.local", ["10.0.0.1"]),
+        ("a://ORDERS.", ["10.0.0.1", "10.0.0.2"]),
+        ("aaaa://orders", ["fd00::1"]),
+        ("aaaa://scoped", ["fe80::1%lo"]),
+        ("a://broken", None),
+        ("a://comment", None),
+        ("srv://orders", None),
+    ],
+)
+def test_names_are_found_as_glibc_finds_them(path: Path, question: str, addresses: list[str] | None) -> None:
+    assert _lookup(path, question) == addresses
+
+
+@pytest.mark.parametrize("question", ["aaaa://localhost", "a://scoped", "a://blocked"])
+def test_a_name_without_a_usable_address_of_the_family_is_no_endpoints(path: Path, question: str) -> None:
+    with pytest.raises(NoEndpoints, match="hosts has the name") as caught:
+        _lookup(path, question)
+
+    assert caught.value.ttl == 5
+
+
+def test_the_answer_names_its_source_and_holds_shortly(path: Path) -> None:
+    answer = HostsFile(str(path)).lookup(Question("a", "orders"))
+
+    assert answer is not None
+    assert (answer.source, answer.ttl, answer.endpoints[0].port) == ("hosts", 5, 0)
+
+
+def test_a_missing_file_has_no_names(tmp_path: Path) -> None:
+    assert _lookup(tmp_path / "none", "a://localhost") is None
+
+
+def test_a_file_of_other_bytes_does_no_harm(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe\x00\n10.0.0.9 bytes\n" + b"\x80" * 100)
+
+    assert _lookup(path, "a://bytes") == ["10.0.0.9"]
+
+
+def test_changes_are_seen(path: Path) -> None:
+    hosts = HostsFile(str(path))
+    assert hosts.lookup(Question("a", "late")) is None
+
+    path.write_text(CONTENT + "10.0.0.7 late\n")
+    assert hosts.lookup(Question("a", "late")) is not None
+
+    path.unlink()
+    assert hosts.lookup(Question("a", "late")) is None
+
+
+def test_the_hosts_file_comes_before_dns(world: World, server: ScriptedDns, path: Path) -> None:
+    server.on("a://orders.prod.local", "orders.prod.local 60 A 10.9.9.9")
+    policy = replace(server.policy(), hosts_file=str(path))
+
+    assert world.resolve("a://orders.prod.local", policy).source == "hosts"
+    assert server.seen == []
+
+
+def test_a_name_in_the_hosts_file_is_not_asked_for_in_the_other_family(
+    world: World, server: ScriptedDns, path: Path
+) -> None:
+    with pytest.raises(NoEndpoints):
+        world.resolve("aaaa://orders.prod.local", replace(server.policy(), hosts_file=str(path)))
+
+    assert server.seen == []
+
+
+def test_what_the_hosts_file_does_not_have_is_asked_for_in_dns(world: World, server: ScriptedDns, path: Path) -> None:
+    server.on("a://web.prod.local", "web.prod.local 60 A 10.0.0.1")
+
+    assert world.resolve("a://web.prod.local", replace(server.policy(), hosts_file=str(path))).source == "dns"
