@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecs_discovery.aio import AsyncDiscovery
     from ecs_discovery.client import Discovery
+    from ecs_discovery.context import options
     from ecs_discovery.errors import (
         AttemptReport,
         ClosedError,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     )
     from ecs_discovery.integrations.requests import unwrap_session, wrap_session
     from ecs_discovery.models import Endpoint, Question, Resolution
-    from ecs_discovery.options import options
     from ecs_discovery.policies import (
         BalancingPolicy,
         CachePolicy,
@@ -67,7 +67,7 @@ _HOMES = {
     ),
     "integrations.requests": ("unwrap_session", "wrap_session"),
     "models": ("Endpoint", "Question", "Resolution"),
-    "options": ("options",),
+    "context": ("options",),
     "policies": (
         "BalancingPolicy",
         "CachePolicy",

@@ -6,27 +6,24 @@ It stands in the same order as `client.py`; the two differ in awaits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import ssl as ssl_module
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ecs_discovery import retrying, sockets
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery.background_async import AsyncBackground
+from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import GOOD, Engine, Judgement, judge_exception
-from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, NoEndpoints, ResolutionError
+from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
-from ecs_discovery.flights import Flight
-from ecs_discovery.models import Endpoint, Question, Resolution, is_address
-from ecs_discovery.options import current_options
+from ecs_discovery.leases import AsyncLeaseContext
+from ecs_discovery.models import Resolution
 from ecs_discovery.resolvers.base import AsyncResolver
 from ecs_discovery.settings import ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
@@ -34,7 +31,7 @@ from ecs_discovery.snapshot import ServiceSnapshot
 if TYPE_CHECKING:
     from ecs_discovery.client import Discovery
 
-__all__ = ["AsyncDiscovery", "AsyncLeaseContext"]
+__all__ = ["AsyncDiscovery"]
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -77,10 +74,8 @@ class AsyncDiscovery:
         self.settings = self.engine.settings
         self._shared = share is not None
         self._closed = False
-        self._resolvers = dict(resolvers or {})
         self._sleep = sleep
-        self._dns: AsyncResolver | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.background = AsyncBackground(self.engine, resolvers or {})
 
     def __repr__(self) -> str:
         return f"<AsyncDiscovery namespace={self.settings.namespace!r} {self.engine.directory!r}>"
@@ -94,7 +89,7 @@ class AsyncDiscovery:
         """As `Discovery.resolve`."""
         service = self._service(target)
         if self.engine.clock() >= service.fresh_until:
-            await self.ready(service, self._until(service, timeout))
+            await self.background.ready(service, self._until(service, timeout))
         return self.engine.use(service)
 
     async def warm(self, *targets: str, timeout: float | None = None) -> None:
@@ -102,10 +97,10 @@ class AsyncDiscovery:
         services = [self._service(target) for target in targets]
         for service in services:
             for question in self.engine.due(service).wait:
-                self.ask(question)
+                self.background.ask(question)
         until = max((self._until(service, timeout) for service in services), default=0.0)
         for service in services:
-            await self.ready(service, until)
+            await self.background.ready(service, until)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """As `Discovery.snapshot`."""
@@ -141,7 +136,7 @@ class AsyncDiscovery:
         hard = asyncio.timeout(limit)
         try:
             async with hard:
-                await self.ready(service, call.connect_until if limit is None else call.deadline)
+                await self.background.ready(service, call.connect_until if limit is None else call.deadline)
                 return await self.run(service, call, attempt, judge, key=key)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
@@ -190,7 +185,7 @@ class AsyncDiscovery:
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
             async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                sock = await _connect(lease.endpoint)
+                sock = await sockets.connect_async(lease.endpoint)
                 try:
                     return await asyncio.get_running_loop().create_connection(
                         protocol_factory, sock=sock, ssl=context, server_hostname=name
@@ -200,7 +195,7 @@ class AsyncDiscovery:
                     raise
 
         try:
-            await self.ready(service, call.connect_until)
+            await self.background.ready(service, call.connect_until)
             return await self.run(service, call, attempt, judge_connect)
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
@@ -214,11 +209,7 @@ class AsyncDiscovery:
         self._closed = True
         if not self._shared:
             self.engine.close()
-        loop = asyncio.get_running_loop()
-        mine = [task for task in self._tasks if task.get_loop() is loop]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        await self.background.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,33 +218,6 @@ class AsyncDiscovery:
         await self.aclose()
 
     # For integrations
-
-    async def ready(self, service: Service, until: float) -> None:
-        """As `Discovery.ready`."""
-        engine = self.engine
-        waited = False
-        while engine.clock() >= service.fresh_until:
-            due = engine.due(service, waited=waited)
-            for question in due.ask:
-                self.ask(question)
-            if due.error is not None:
-                raise due.error
-            if not due.wait:
-                return
-            flights = [self.ask(question) for question in due.wait]
-            left = until - engine.clock()
-            if left <= 0 or not await _any_landed(flights, left):
-                if service.resolution is not None:
-                    return
-                raise engine.too_slow(service)
-            waited = all(flight.done() for flight in flights)
-
-    def ask(self, question: Question, *, force: bool = False) -> Flight:
-        """As `Discovery.ask`."""
-        flight, leads = self.engine.flights.join(question)
-        if leads:
-            self._spawn(self._fly(question, flight, force))
-        return flight
 
     async def run(
         self,
@@ -269,17 +233,19 @@ class AsyncDiscovery:
         async def once() -> T:
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:
-                self.reconnect(service)
+                self.background.reconnect(service)
             try:
                 result = await attempt(lease)
             except Exception as error:
-                self.force(self.engine.settle(call, lease, judge(None, error), error))
+                self.background.force(self.engine.settle(call, lease, judge(None, error), error))
                 raise
             except BaseException:
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.force(self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label))
+            self.background.force(
+                self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label)
+            )
             return result
 
         return await self.pursue(call, once)
@@ -305,62 +271,6 @@ class AsyncDiscovery:
 
         return await retrying.go_on_async(again, once, lambda: call.wait, self._sleep)
 
-    def force(self, questions: Sequence[Question]) -> None:
-        """As `Discovery.force`."""
-        for question in questions:
-            self.ask(question, force=True)
-
-    def reconnect(self, service: Service) -> None:
-        """As `Discovery.reconnect`."""
-        for node in service.take_reconnects():
-            self._spawn(self._reconnect(service, node))
-
-    # In tasks
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _fly(self, question: Question, flight: Flight, force: bool) -> None:
-        engine = self.engine
-        following: tuple[Question, ...] = ()
-        try:
-            if force or not engine.settled(question):
-                following = engine.landed(question, await self._look_up(question))
-        finally:
-            engine.flights.land(question, flight)
-        for other in following:
-            self.ask(other)
-
-    async def _look_up(self, question: Question) -> Resolution | Exception:
-        self.engine.queries += 1
-        try:
-            return await self._resolver(question.scheme).resolve(question, self.settings.dns.timeout)
-        except ResolutionError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
-            return self.engine.unexpected(question, error)
-
-    def _resolver(self, scheme: str) -> AsyncResolver:
-        given = self._resolvers.get(scheme)
-        if given is not None:
-            return given
-        if self._dns is None:
-            from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
-
-            self._dns = AsyncDnsResolver(self.settings.dns)
-        return self._dns
-
-    async def _reconnect(self, service: Service, node: Node) -> None:
-        try:
-            async with asyncio.timeout(self.settings.timeout.connect):
-                (await _connect(node.endpoint)).close()
-        except OSError:
-            self.engine.reconnected(service, node, False)
-        else:
-            self.engine.reconnected(service, node, True)
-
     # Time limits
 
     def _service(self, target: str) -> Service:
@@ -376,100 +286,3 @@ class AsyncDiscovery:
 
     def _until(self, service: Service, timeout: float | None) -> float:
         return self.engine.clock() + self._limit(service, timeout)
-
-
-class AsyncLeaseContext:
-    """What `AsyncDiscovery.lease` returns: enter it with `async with` to get an endpoint."""
-
-    __slots__ = ("_discovery", "_failed", "_key", "_lease", "_service")
-
-    def __init__(self, discovery: AsyncDiscovery, service: Service, key: str | bytes | None) -> None:
-        self._discovery = discovery
-        self._service = service
-        self._key = key
-        self._lease: Lease | None = None
-        self._failed = False
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The endpoint leased. Raises `ClosedError` outside the block."""
-        if self._lease is None:
-            raise ClosedError("the lease is used outside its `async with` block", target=self._service.target)
-        return self._lease.node.endpoint
-
-    @property
-    def host(self) -> str:
-        """Its address."""
-        return self.endpoint.host
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return self.endpoint.port
-
-    def fail(self) -> None:
-        """Count this use as the endpoint's failure, although no exception leaves the block."""
-        self._failed = True
-
-    async def __aenter__(self) -> Self:
-        discovery, service = self._discovery, self._service
-        engine = discovery.engine
-        now = engine.clock()
-        if now >= service.fresh_until:
-            await discovery.ready(service, now + service.timeout.connect)
-        node = service.pick(now, (), self._key)
-        if node is None:
-            raise NoEndpoints("has no endpoints now", target=service.target)
-        self._failed = False
-        self._lease = Lease(service, node, now)
-        if service.reconnects_due:
-            discovery.reconnect(service)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        engine = self._discovery.engine
-        if error is None:
-            outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
-        elif isinstance(error, Exception):
-            outcome = judge_exception(error, self._discovery.settings.outlier.is_failure).outcome
-        else:
-            outcome = Outcome.NEUTRAL
-        now = engine.clock()
-        if lease.finish(outcome, now):
-            engine.tell(self._service)
-        if outcome is Outcome.CONNECT:
-            self._discovery.force(self._service.force(now, self._discovery.settings.dns.min_refresh))
-
-
-async def _any_landed(flights: Sequence[Flight], timeout: float) -> bool:
-    waiters = [asyncio.wrap_future(flight) for flight in flights]
-    try:
-        done, _ = await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for waiter in waiters:  # ends the waiting only: a flight that runs cannot be cancelled
-            waiter.cancel()
-    return bool(done)
-
-
-async def _connect(endpoint: Endpoint) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    address: Any = (endpoint.host, endpoint.port)
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    if not is_address(endpoint.host):  # discovery is switched off: the system resolves, as it would without us
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        with contextlib.suppress(OSError):
-            sockets.tune(sock)
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

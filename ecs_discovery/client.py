@@ -9,31 +9,26 @@ import socket
 import ssl as ssl_module
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import wait as wait_for_flights
-from functools import partial
 from random import Random
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ecs_discovery import _fork, retrying, sockets
+from ecs_discovery import retrying, sockets
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery.background import Background
+from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import GOOD, Engine, Judgement, judge_exception
-from ecs_discovery.errors import ClosedError, NoEndpoints, ResolutionError
+from ecs_discovery.errors import ResolutionError
 from ecs_discovery.events import Event
-from ecs_discovery.flights import Flight
-from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.options import current_options
+from ecs_discovery.leases import LeaseContext
+from ecs_discovery.models import Resolution
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.settings import ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
-from ecs_discovery.workers import Workers
 
-__all__ = ["Discovery", "LeaseContext"]
+__all__ = ["Discovery"]
 
 T = TypeVar("T")
 
@@ -69,9 +64,7 @@ class Discovery:
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self._sleep = sleep
-        self._dns: Resolver | None = None
-        self._workers = Workers()
-        _fork.track(self)
+        self.background = Background(self.engine)
 
     def __repr__(self) -> str:
         return f"<Discovery namespace={self.settings.namespace!r} {self.engine.directory!r}>"
@@ -89,7 +82,7 @@ class Discovery:
         """
         service = self.engine.service(target)
         if self.engine.clock() >= service.fresh_until:
-            self.ready(service, self._until(service, timeout))
+            self.background.ready(service, self._until(service, timeout))
         return self.engine.use(service)
 
     def warm(self, *targets: str, timeout: float | None = None) -> None:
@@ -100,10 +93,10 @@ class Discovery:
         services = [self.engine.service(target) for target in targets]
         for service in services:
             for question in self.engine.due(service).wait:
-                self.ask(question)
+                self.background.ask(question)
         until = max((self._until(service, timeout) for service in services), default=0.0)
         for service in services:
-            self.ready(service, until)
+            self.background.ready(service, until)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """What is known of a target and why. Asks nobody."""
@@ -139,7 +132,7 @@ class Discovery:
         service = self.engine.service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit)
-        self.ready(service, call.connect_until if limit is None else call.deadline)
+        self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = self.settings.outlier.is_failure
 
         def attempt(lease: Lease) -> T:
@@ -188,7 +181,7 @@ class Discovery:
             return sock
 
         try:
-            self.ready(service, call.connect_until)
+            self.background.ready(service, call.connect_until)
             return self.run(service, call, attempt, judge_connect)
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
@@ -200,7 +193,7 @@ class Discovery:
     def close(self) -> None:
         """Stop what runs in the background. Using it afterwards raises `ClosedError`."""
         self.engine.close()
-        self._workers.close()
+        self.background.close()
 
     def __enter__(self) -> Self:
         return self
@@ -208,42 +201,7 @@ class Discovery:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def after_fork(self) -> None:
-        """Called in the child of a fork."""
-        self._workers.reset()
-        self._dns = None
-
     # For integrations
-
-    def ready(self, service: Service, until: float) -> None:
-        """Wait until the service can be used, no longer than `until` (monotonic).
-
-        Raises `ResolutionError` when it cannot be resolved and nothing was known.
-        """
-        engine = self.engine
-        waited = False
-        while engine.clock() >= service.fresh_until:
-            due = engine.due(service, waited=waited)
-            for question in due.ask:
-                self.ask(question)
-            if due.error is not None:
-                raise due.error
-            if not due.wait:
-                return
-            flights = [self.ask(question) for question in due.wait]
-            left = until - engine.clock()
-            if left <= 0 or not wait_for_flights(flights, left, FIRST_COMPLETED).done:
-                if service.resolution is not None:
-                    return
-                raise engine.too_slow(service)
-            waited = all(flight.done() for flight in flights)
-
-    def ask(self, question: Question, *, force: bool = False) -> Flight:
-        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
-        flight, leads = self.engine.flights.join(question)
-        if leads:
-            self._workers.spawn(partial(self._fly, question, flight, force))
-        return flight
 
     def run(
         self,
@@ -259,17 +217,19 @@ class Discovery:
         def once() -> T:
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:
-                self.reconnect(service)
+                self.background.reconnect(service)
             try:
                 result = attempt(lease)
             except Exception as error:
-                self.force(self.engine.settle(call, lease, judge(None, error), error))
+                self.background.force(self.engine.settle(call, lease, judge(None, error), error))
                 raise
             except BaseException:
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.force(self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label))
+            self.background.force(
+                self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label)
+            )
             return result
 
         return self.pursue(call, once)
@@ -291,56 +251,6 @@ class Discovery:
             return result
         return retrying.go_on(lambda: result, once, lambda: call.wait, self._sleep)
 
-    def force(self, questions: Sequence[Question]) -> None:
-        """Ask these again now, whatever is cached."""
-        for question in questions:
-            self.ask(question, force=True)
-
-    def reconnect(self, service: Service) -> None:
-        """Try, in the background, whether endpoints that were down accept connections again."""
-        for node in service.take_reconnects():
-            self._workers.spawn(partial(self._reconnect, service, node))
-
-    # In workers
-
-    def _fly(self, question: Question, flight: Flight, force: bool) -> None:
-        engine = self.engine
-        following: tuple[Question, ...] = ()
-        try:
-            if force or not engine.settled(question):
-                following = engine.landed(question, self._look_up(question))
-        finally:
-            engine.flights.land(question, flight)
-        for other in following:
-            self.ask(other)
-
-    def _look_up(self, question: Question) -> Resolution | Exception:
-        self.engine.queries += 1
-        try:
-            return self._resolver(question.scheme).resolve(question, self.settings.dns.timeout)
-        except ResolutionError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
-            return self.engine.unexpected(question, error)
-
-    def _resolver(self, scheme: str) -> Resolver:
-        given: Resolver | None = self.engine.resolvers.get(scheme)
-        if given is not None:
-            return given
-        if self._dns is None:
-            from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
-
-            self._dns = DnsResolver(self.settings.dns)
-        return self._dns
-
-    def _reconnect(self, service: Service, node: Node) -> None:
-        try:
-            sockets.connect(node.endpoint, self.settings.timeout.connect).close()
-        except OSError:
-            self.engine.reconnected(service, node, False)
-        else:
-            self.engine.reconnected(service, node, True)
-
     # Time limits
 
     def _limit(self, service: Service, timeout: float | None) -> float:
@@ -351,69 +261,3 @@ class Discovery:
 
     def _until(self, service: Service, timeout: float | None) -> float:
         return self.engine.clock() + self._limit(service, timeout)
-
-
-class LeaseContext:
-    """What `Discovery.lease` returns: enter it to get an endpoint."""
-
-    __slots__ = ("_discovery", "_failed", "_key", "_lease", "_service")
-
-    def __init__(self, discovery: Discovery, service: Service, key: str | bytes | None) -> None:
-        self._discovery = discovery
-        self._service = service
-        self._key = key
-        self._lease: Lease | None = None
-        self._failed = False
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The endpoint leased. Raises `ClosedError` outside the block."""
-        if self._lease is None:
-            raise ClosedError("the lease is used outside its `with` block", target=self._service.target)
-        return self._lease.node.endpoint
-
-    @property
-    def host(self) -> str:
-        """Its address."""
-        return self.endpoint.host
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return self.endpoint.port
-
-    def fail(self) -> None:
-        """Count this use as the endpoint's failure, although no exception leaves the block."""
-        self._failed = True
-
-    def __enter__(self) -> Self:
-        discovery, service = self._discovery, self._service
-        engine = discovery.engine
-        now = engine.clock()
-        if now >= service.fresh_until:
-            discovery.ready(service, now + service.timeout.connect)
-        node = service.pick(now, (), self._key)
-        if node is None:
-            raise NoEndpoints("has no endpoints now", target=service.target)
-        self._failed = False
-        self._lease = Lease(service, node, now)
-        if service.reconnects_due:
-            discovery.reconnect(service)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        engine = self._discovery.engine
-        if error is None:
-            outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
-        elif isinstance(error, Exception):
-            outcome = judge_exception(error, self._discovery.settings.outlier.is_failure).outcome
-        else:
-            outcome = Outcome.NEUTRAL
-        now = engine.clock()
-        if lease.finish(outcome, now):
-            engine.tell(self._service)
-        if outcome is Outcome.CONNECT:
-            self._discovery.force(self._service.force(now, self._discovery.settings.dns.min_refresh))

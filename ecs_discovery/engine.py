@@ -12,6 +12,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from ecs_discovery import _fork
+from ecs_discovery.context import current_options
+from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
@@ -30,7 +32,6 @@ from ecs_discovery.errors import (
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flights
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.options import current_options
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
 
@@ -102,7 +103,7 @@ class Engine:
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
-        return not look.refresh
+        return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
 
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
@@ -134,10 +135,10 @@ class Engine:
         )
 
     def use(self, service: Service) -> Resolution:
-        """What is known of a service that is ready. Raises `NoEndpoints` if that is nothing."""
+        """What is known of a service that is ready. Raises the `ResolutionError` that says why if that is nothing."""
         resolution = service.resolution
         if resolution is None:
-            raise NoEndpoints("has no endpoints now", target=service.target)
+            raise service.unusable()
         return resolution
 
     # Calls
@@ -168,7 +169,7 @@ class Engine:
     def begin(self, service: Service, call: Call, key: str | bytes | None = None) -> Lease:
         """Choose an endpoint for the next attempt: one not tried yet, if there is one.
 
-        Raises `NoEndpoints`, `DeadlineExceeded`.
+        Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
         """
         now = self.clock()
         if now >= call.deadline:
@@ -177,7 +178,7 @@ class Engine:
         if node is None:
             node = service.pick(now)
         if node is None:
-            raise NoEndpoints("has no endpoints now", target=service.target, attempts=call.reports)
+            raise service.unusable()
         call.begin(node)
         return Lease(service, node, now)
 

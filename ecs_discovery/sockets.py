@@ -6,15 +6,17 @@ On Linux `TCP_INFO` shows that; elsewhere nothing here can tell, and read timeou
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import struct
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, is_address
 
-__all__ = ["connect", "silent", "tune", "wait_for_answer"]
+__all__ = ["acknowledged", "connect", "connect_async", "silent", "tune", "wait_for_answer"]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _UNACKED = 8 + 4 * 4
@@ -31,6 +33,25 @@ def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
     try:
         tune(sock)
     except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def connect_async(endpoint: Endpoint) -> socket.socket:
+    """The same for asyncio, non-blocking and without a time limit of its own."""
+    loop = asyncio.get_running_loop()
+    address: Any = (endpoint.host, endpoint.port)
+    family: int = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    if not is_address(endpoint.host):  # discovery is switched off: the system resolves, as it would without us
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        tune(sock)
+        await loop.sock_connect(sock, address)
+    except BaseException:
         sock.close()
         raise
     return sock

@@ -8,7 +8,7 @@ is held for arithmetic only, never over I/O, a callback or another lock. What ch
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from threading import Lock
@@ -16,12 +16,12 @@ from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.core.knowledge import Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.pickers import LeastPending
 from ecs_discovery.core.plan import Group
-from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
+from ecs_discovery.errors import NoEndpoints, ResolutionError
 from ecs_discovery.events import (
     EndpointsChanged,
     Event,
@@ -37,10 +37,6 @@ from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, 
 __all__ = ["Due", "Service"]
 
 _EVENTS = 256  # events kept until a driver tells them
-
-_NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
-
-Looks = Mapping[Question, Lookup[Resolution]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +80,20 @@ class Service:
         self.retry = retry
         self.timeout = timeout
         self.budget = RetryBudget(retry, now)
-        self.questions: tuple[Question, ...] = tuple(dict.fromkeys(q for group in groups for q in group.questions))
+        self._knowledge = Knowledge(groups)
+        self.questions = self._knowledge.questions
+        """Every question that may matter."""
         self.resolution: Resolution | None = None
         """The endpoints believed to exist now, or None while nothing is known."""
         self.fresh_until = -inf
         """Until then `resolution` needs no second look. Readers compare it without the lock."""
         self.generation = 0
         """Grows each time an endpoint comes or leaves."""
-        self._groups = tuple(groups)
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
         self._balancer = Balancer(LeastPending(balancing.full_scan), outlier, dice)
-        self._outlier = outlier
-        self._chosen: int | None = None  # the group that answers
-        self._narrowed: tuple[Question, ...] = ()  # those of its questions that have an answer
-        self._serials: dict[Question, int] = {}
-        self._surprised = False
+        self._reason: Exception | None = None  # why nothing is known
         self._failing = False
         self._forced = -inf
         self._events: deque[Event] = deque(maxlen=_EVENTS)
@@ -117,7 +110,7 @@ class Service:
     def wanted(self) -> tuple[Question, ...]:
         """The questions whose answers matter now."""
         with self._lock:
-            return self.questions if self._chosen is None else self._narrowed
+            return self._knowledge.wanted
 
     def judge(self, looks: Looks, now: float, *, waited: bool = False) -> Due:
         """Take over what the cache knows and say what to ask.
@@ -126,12 +119,24 @@ class Service:
         been made: what is known now has to do, however short its TTL.
         """
         if waited:
-            looks = {question: _settled(look) for question, look in looks.items()}
+            looks = {question: settled(look) for question, look in looks.items()}
         with self._lock:
-            if any(look.serial < self._serials.get(question, 0) for question, look in looks.items()):
-                return Due()  # read before a later report was applied: that one stands
-            self._serials.update((question, look.serial) for question, look in looks.items())
-            return self._judge_locked(looks, now)
+            if self._knowledge.outdated(looks):
+                return Due()
+            finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
+            self.fresh_until = finding.until
+            if finding.notice:
+                self._events.append(Notice(self.target, finding.notice))
+            if finding.answer is not None:
+                self._trouble_locked(finding.error)
+                self._accept(finding.answer, now)
+            elif finding.error is not None:
+                return self._doubt_locked(finding, now)
+            return Due(finding.ask, finding.wait, again=finding.again)
+
+    def unusable(self) -> ResolutionError:
+        """The error that says why there are no endpoints, with the look-up's own as its cause."""
+        return self._named(self._reason)
 
     def force(self, now: float, apart: float) -> tuple[Question, ...]:
         """The questions to ask again at once because an endpoint failed; none if that was done lately."""
@@ -139,7 +144,7 @@ class Service:
             if now < self._forced + apart:
                 return ()
             self._forced = now
-            return self._narrowed or self.questions
+            return self._knowledge.wanted
 
     # Using it
 
@@ -210,7 +215,6 @@ class Service:
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
                 "failing": self._failing,
-                "group": self._chosen,
                 "nodes": self._membership.nodes,
             }
 
@@ -224,102 +228,23 @@ class Service:
 
     # Under the lock
 
-    def _judge_locked(self, looks: Looks, now: float) -> Due:
-        known = bool(self._membership.nodes)
-        indexes = range(len(self._groups)) if self._chosen is None else (self._chosen,)
-        ask: list[Question] = []
-        wait: list[Question] = []
-        failed: Exception | None = None
-        absent: list[Exception] = []
-        for index in indexes:
-            group = self._groups[index]
-            mine = {q: looks[q] for q in group.questions if q in looks}
-            missing = [q for q, look in mine.items() if look.freshness is Freshness.MISSING]
-            found = [look for look in mine.values() if look.value is not None]
-            if missing and not found:
-                # Nothing of this group is known: everything that may be needed is asked at once.
-                cold = [q for q, look in looks.items() if look.freshness is Freshness.MISSING]
-                if known:
-                    self.fresh_until = now
-                    return Due(ask=tuple(cold))
-                return Due(wait=tuple(cold))
-            if found:
-                for question, look in mine.items():
-                    if look.freshness is Freshness.EXPIRED:
-                        wait.append(question)
-                    elif look.refresh:
-                        ask.append(question)
-                return self._found_locked(index, mine, ask, wait, failed, now)
-            errors = [look.error for look in mine.values() if look.error is not None]
-            trouble = next((e for e in errors if not isinstance(e, _NONE)), None)
-            if trouble is None:
-                absent += errors
-            elif failed is None:
-                failed = trouble
-            if trouble is not None and not self._other_source(index):
-                break
-        if self._chosen is not None and failed is None:
-            self._chosen, self._narrowed = None, ()  # gone as it was known: look at everything again
-            self.fresh_until = now
-            return Due(again=True)
-        return self._nothing_locked(looks, failed, absent, now)
-
-    def _found_locked(
-        self,
-        index: int,
-        looks: Looks,
-        ask: list[Question],
-        wait: list[Question],
-        failed: Exception | None,
-        now: float,
-    ) -> Due:
-        group = self._groups[index]
-        answers = [look.value for look in looks.values() if look.value is not None]
-        endpoints = group.endpoints(endpoint for answer in answers for endpoint in answer.endpoints)
-        errors = [look.error for look in looks.values() if look.value is not None and look.error is not None]
-        self.fresh_until = min(look.until for look in looks.values() if not _absent(look))
-        if not endpoints:
-            error = NoEndpoints("its answers carry no port", target=self.target, hint=self._hint)
-            return Due(tuple(ask), tuple(wait), None if self._membership.nodes else error)
-        if failed is None:
-            # A failed source earlier in the row may come back: it is asked again, this one is not settled on.
-            self._chosen = index
-            self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
-        if group.surprise and not self._surprised:
-            self._surprised = True
-            self._events.append(Notice(self.target, group.surprise))
-        self._trouble_locked(errors[0] if errors else None)
-        fresh = all(look.freshness is Freshness.FRESH for look in looks.values() if look.value is not None)
-        self._accept(
-            Resolution(
-                endpoints,
-                min(answer.ttl for answer in answers),
-                "+".join(dict.fromkeys(answer.source for answer in answers)),
-                any(answer.partial for answer in answers),
-                not fresh,
-            ),
-            now,
-        )
-        return Due(tuple(ask), tuple(wait))
-
-    def _nothing_locked(self, looks: Looks, failed: Exception | None, absent: Sequence[Exception], now: float) -> Due:
-        self.fresh_until = min((look.until for look in looks.values()), default=now)
-        # Of "no such name" and "no such record" the second says more: the name is there.
-        error = failed or next(iter(sorted(absent, key=lambda e: not isinstance(e, NoEndpoints))), None)
-        if self._membership.nodes:
-            panic = self._balancer.panic
-            if failed is None and self._membership.empty(now):
-                self._balancer.update((), now)
-                self.resolution = None
-                self.generation += 1
-                self._events.append(EndpointsChanged(self.target, (), f"empty answers: {error}"))
-                self._panic_locked(panic)
-            else:
-                self._trouble_locked(error)
-                if self.resolution is not None and not self.resolution.stale:
-                    self.resolution = replace(self.resolution, stale=True)
-                return Due()
-        return Due(error=self._named(error))
+    def _doubt_locked(self, finding: Finding, now: float) -> Due:
+        """There is no answer. What was known stays, unless emptiness has stood for long enough."""
+        self._reason = finding.error
+        if not self._membership.nodes:
+            return Due(finding.ask, finding.wait, self._named(finding.error))
+        panic = self._balancer.panic
+        if finding.empty and self._membership.empty(now):
+            self._balancer.update((), now)
+            self.resolution = None
+            self.generation += 1
+            self._events.append(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
+            self._panic_locked(panic)
+            return Due(error=self._named(finding.error))
+        self._trouble_locked(finding.error)
+        if self.resolution is not None and not self.resolution.stale:
+            self.resolution = replace(self.resolution, stale=True)
+        return Due(finding.ask, finding.wait)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         if resolution != self.resolution:
@@ -333,13 +258,10 @@ class Service:
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
-        kind = type(error) if isinstance(error, ResolutionError) else ResolutionError
-        named = kind(str(error) if error is not None else "nothing is known of it", target=self.target, hint=self._hint)
+        kind = NoEndpoints if error is None else type(error) if isinstance(error, ResolutionError) else ResolutionError
+        named = kind(str(error) if error is not None else "has no endpoints now", target=self.target, hint=self._hint)
         named.__cause__ = error
         return named
-
-    def _other_source(self, index: int) -> bool:
-        return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])
 
     def _trouble_locked(self, error: Exception | None) -> None:
         if (error is not None) == self._failing:
@@ -359,17 +281,3 @@ class Service:
     def _panic_locked(self, before: bool) -> None:
         if self._balancer.panic is not before:
             self._events.append(PanicChanged(self.target, self._balancer.panic))
-
-
-def _settled(look: Lookup[Resolution]) -> Lookup[Resolution]:
-    """A lookup that was just made, as one that nobody need wait for again."""
-    if look.freshness is Freshness.EXPIRED:
-        return replace(look, freshness=Freshness.STALE, refresh=False)
-    if look.freshness is Freshness.MISSING and look.error is not None:
-        return replace(look, freshness=Freshness.NEGATIVE, refresh=False)
-    return look
-
-
-def _absent(look: Lookup[Resolution]) -> bool:
-    """Is the answer that there is none?"""
-    return look.value is None and isinstance(look.error, _NONE)

@@ -6,36 +6,19 @@ before. One retry layer only: the inner adapters never retry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.exceptions import InvalidHeader, InvalidURL
-from requests.utils import rewind_body
-from urllib3.util import Timeout, parse_url
+from urllib3.util import parse_url
 
 from ecs_discovery.client import Discovery
-from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Node, Outcome
-from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.core.node import Node
 from ecs_discovery.core.service import Service
 from ecs_discovery.defaults import shared_discovery
-from ecs_discovery.engine import Judgement
-from ecs_discovery.errors import (
-    ConfigurationError,
-    ConnectError,
-    ConnectTimeout,
-    DeadlineExceeded,
-    DiscoveryError,
-    RequestError,
-    combined,
-)
-from ecs_discovery.integrations.urllib3 import HttpEndpointPool, HttpsEndpointPool, Use, UseTimeout, classify
-from ecs_discovery.options import current_options
+from ecs_discovery.errors import ClosedError, ConfigurationError
+from ecs_discovery.integrations.requests_exchange import Exchange, as_requests_error
+from ecs_discovery.integrations.urllib3 import HttpEndpointPool, HttpsEndpointPool
 from ecs_discovery.settings import Settings
 
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
@@ -123,7 +106,7 @@ class DiscoveryAdapter(BaseAdapter):
             return self.fallback.send(
                 request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )
-        return _Exchange(self, route, request, stream, timeout, verify, cert).run()
+        return Exchange(self, self.discovery, route, request, stream, timeout, verify, cert).run()
 
     def close(self) -> None:
         """Close the connections. The adapter works on; the discovery stays open."""
@@ -145,8 +128,10 @@ class DiscoveryAdapter(BaseAdapter):
         if self.settings.owns(host):
             target = host if parsed.port is None else f"{host}:{parsed.port}"
             scheme = parsed.scheme or "http"
-            with _as_requests_error(None):
+            try:
                 service = self.discovery.engine.service(target, _SCHEMES[f"{scheme}://"])
+            except ClosedError as error:
+                raise as_requests_error(error, None, None) from error
             route = _Route(self, service, scheme, host, parsed.port)
         return self._routes.setdefault(origin, route)
 
@@ -238,211 +223,3 @@ class _EndpointAdapter(HTTPAdapter):
 
     def close(self) -> None:
         self._pool.close()
-
-
-class _Exchange:
-    """One request over all its attempts."""
-
-    __slots__ = ("_adapter", "_call", "_cert", "_read", "_request", "_response", "_route", "_stream", "_verify")
-
-    def __init__(
-        self,
-        adapter: DiscoveryAdapter,
-        route: _Route,
-        request: requests.PreparedRequest,
-        stream: bool,
-        timeout: Any,
-        verify: Any,
-        cert: Any,
-    ) -> None:
-        connect, self._read = _parts(timeout)
-        self._adapter = adapter
-        self._route = route
-        self._request = request
-        self._stream = stream
-        self._verify = verify
-        self._cert = cert
-        self._response: requests.Response | None = None
-        idempotent = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
-        self._call = adapter.discovery.engine.call(route.service, idempotent=idempotent, connect=connect)
-
-    def run(self) -> requests.Response:
-        discovery, service, call = self._adapter.discovery, self._route.service, self._call
-        engine = discovery.engine
-        try:
-            if engine.closed:
-                engine.service(service.target)  # raises
-            if engine.clock() >= service.fresh_until:
-                discovery.ready(service, call.connect_until)
-            return discovery.pursue(call, self._attempt)
-        except Exception as error:
-            translated = _translated(error, call, self._request)
-            if translated is error:
-                raise
-            raise translated from error
-
-    def _attempt(self) -> requests.Response:
-        call, route = self._call, self._route
-        discovery = self._adapter.discovery
-        engine = discovery.engine
-        if self._response is not None:
-            _discard(self._response)
-            self._response = None
-        if call.number:
-            self._rewind()
-        lease = engine.begin(route.service, call, current_options().key)
-        if route.service.reconnects_due:
-            discovery.reconnect(route.service)
-        use = Use(lease, call.idempotent and _replayable(self._request))
-        try:
-            adapter: Any = route.adapter(lease.node, self._verify, self._cert, self._request)
-            response: requests.Response = adapter.send(
-                self._request,
-                stream=self._stream,
-                timeout=UseTimeout(engine.connect_limit(route.service, call), self._read, use),
-                verify=self._verify,
-                cert=self._cert,
-            )
-        except Exception as error:
-            self._failed(error, lease, use)
-            raise
-        except BaseException:
-            lease.release()
-            raise
-        self._answered(response, lease)
-        return response
-
-    def _failed(self, error: Exception, lease: Lease, use: Use) -> None:
-        call = self._call
-        if isinstance(error, (InvalidURL, InvalidHeader, ValueError)):
-            lease.release()  # the request itself is wrong
-            return
-        failure, label = classify(error, use)
-        if use.sent:
-            call.replayable = _replayable(self._request)
-        outcome = Outcome.CONNECT if failure is Failure.NOT_SENT or label == "silent" else Outcome.FAILURE
-        discovery = self._adapter.discovery
-        discovery.force(discovery.engine.settle(call, lease, Judgement(outcome, failure, label), _text(error)))
-
-    def _answered(self, response: requests.Response, lease: Lease) -> None:
-        call, service = self._call, self._route.service
-        discovery = self._adapter.discovery
-        engine = discovery.engine
-        settings = self._adapter.settings
-        status = response.status_code
-        response.connection = self._adapter  # type: ignore[assignment]  # any adapter will do: it is sent through
-        now = engine.clock()
-        good = status < 400 or status not in settings.outlier.failure_statuses
-        told = lease.observe(Outcome.SUCCESS if good else Outcome.FAILURE, now)
-        if getattr(response.raw, "connection", None) is None:
-            lease.release()  # no body, or the answer of a mock; else the pool ends it when the body was read
-        if status < 400 or status not in service.retry.statuses:
-            failure, retry_after = None, None
-        else:
-            failure, retry_after = Failure.STATUS, _retry_after(response)
-            call.replayable = _replayable(self._request)
-            self._response = response
-        judgement = Judgement(Outcome.SUCCESS, failure, f"status {status}", retry_after)
-        engine.decide(call, lease, judgement, now, told)
-
-    def _rewind(self) -> None:
-        if isinstance(getattr(self._request, "_body_position", None), int):  # a file; bytes need no rewinding
-            rewind_body(self._request)
-
-
-def _parts(timeout: Any) -> tuple[float | None, Any]:
-    """requests' `timeout=` as connect and read parts; None where it says nothing."""
-    if timeout is None:
-        return None, None
-    if isinstance(timeout, tuple):
-        try:
-            connect, read = timeout
-        except ValueError:
-            raise ValueError(f"Invalid timeout {timeout}: pass (connect, read), or one number for both") from None
-        return connect, read
-    if isinstance(timeout, Timeout):
-        connect = timeout.connect_timeout
-        return (connect if isinstance(connect, (int, float)) else None), timeout.read_timeout
-    return timeout, timeout
-
-
-def _replayable(request: requests.PreparedRequest) -> bool:
-    """Can its body be sent a second time?"""
-    body: Any = request.body
-    return body is None or isinstance(body, (bytes, str)) or isinstance(getattr(request, "_body_position", None), int)
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the answer asks to wait (RFC 9110, section 10.2.3), None if it does not or is not understood."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
-
-
-def _discard(response: requests.Response) -> None:
-    """Let go of an answer that is not wanted; a short one is read, so that its connection can be used again."""
-    length = response.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length[:9]) <= _DRAIN:
-        try:
-            _ = response.content
-        except (requests.RequestException, RuntimeError):
-            pass  # the connection is gone then, which is all that matters
-    response.close()
-
-
-def _text(error: BaseException) -> str:
-    """What went wrong, without the layers around it."""
-    while True:
-        deeper = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
-        if not isinstance(deeper, BaseException):
-            return str(error)
-        error = deeper
-
-
-def _translated(error: Exception, call: Call, request: requests.PreparedRequest | None) -> Exception:
-    """The error as one of ours that is also requests' own class."""
-    ours: type[DiscoveryError]
-    fields: dict[str, Any] = {"request": request, "response": None}
-    if isinstance(error, DiscoveryError):
-        theirs = requests.Timeout if isinstance(error, DeadlineExceeded) else requests.ConnectionError
-        kind = combined(type(error), theirs)
-        if kind is type(error):
-            return error
-        twin = kind(str(error.args[0]))
-        twin.__dict__.update(error.__dict__ | fields)
-        return twin
-    if not isinstance(error, requests.RequestException) or not call.reports:
-        return error
-    last = call.reports[-1]
-    if isinstance(error, requests.ConnectTimeout):
-        ours = ConnectTimeout
-    else:
-        ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls") else RequestError
-    tried = f"after {call.number} attempt{'s' if call.number > 1 else ''}"
-    return combined(ours, type(error))(
-        f"failed {tried}: {last.error or last.outcome}",
-        target=call.target,
-        attempts=call.reports,
-        hint=f"not tried again: {call.reason}" if call.reason else None,
-        **fields,
-    )
-
-
-@contextmanager
-def _as_requests_error(request: requests.PreparedRequest | None) -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except DiscoveryError as error:
-        kind = combined(type(error), requests.ConnectionError)
-        twin = kind(str(error.args[0]))
-        twin.__dict__.update(error.__dict__ | {"request": request, "response": None})
-        raise twin from error

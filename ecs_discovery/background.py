@@ -1,0 +1,125 @@
+"""The background of a `Discovery`: look-ups and reconnects in worker threads, and waiting for them.
+
+It stands in the same order as `background_async.py`; the two differ in awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import wait as wait_for_flights
+from functools import partial
+
+from ecs_discovery import _fork, sockets
+from ecs_discovery.core.node import Node
+from ecs_discovery.core.service import Service
+from ecs_discovery.engine import Engine
+from ecs_discovery.errors import ResolutionError
+from ecs_discovery.flights import Flight
+from ecs_discovery.models import Question, Resolution
+from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.workers import Workers
+
+__all__ = ["Background"]
+
+
+class Background:
+    """Runs what must not hold up a caller. Threads start when there is work and end when there is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dns: Resolver | None = None
+        """The resolver for DNS; made when first needed."""
+        self._workers = Workers()
+        _fork.track(self)
+
+    def ready(self, service: Service, until: float) -> None:
+        """Wait until the service can be used, no longer than `until` (monotonic).
+
+        Raises `ResolutionError` when it cannot be resolved and nothing was known.
+        """
+        engine = self.engine
+        waited = False
+        while engine.clock() >= service.fresh_until:
+            due = engine.due(service, waited=waited)
+            for question in due.ask:
+                self.ask(question)
+            if due.error is not None:
+                raise due.error
+            if not due.wait:
+                return
+            flights = [self.ask(question) for question in due.wait]
+            left = until - engine.clock()
+            if left <= 0 or not wait_for_flights(flights, left, FIRST_COMPLETED).done:
+                if service.resolution is not None:
+                    return
+                raise engine.too_slow(service)
+            waited = all(flight.done() for flight in flights)
+
+    def ask(self, question: Question, *, force: bool = False) -> Flight:
+        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
+        flight, leads = self.engine.flights.join(question)
+        if leads:
+            self._workers.spawn(partial(self._fly, question, flight, force))
+        return flight
+
+    def force(self, questions: Sequence[Question]) -> None:
+        """Ask these again now, whatever is cached."""
+        for question in questions:
+            self.ask(question, force=True)
+
+    def reconnect(self, service: Service) -> None:
+        """Try, in the background, whether endpoints that were down accept connections again."""
+        for node in service.take_reconnects():
+            self._workers.spawn(partial(self._reconnect, service, node))
+
+    # In workers
+
+    def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+        engine = self.engine
+        following: tuple[Question, ...] = ()
+        try:
+            if force or not engine.settled(question):
+                following = engine.landed(question, self._look_up(question))
+        finally:
+            engine.flights.land(question, flight)
+        for other in following:
+            self.ask(other)
+
+    def _look_up(self, question: Question) -> Resolution | Exception:
+        self.engine.queries += 1
+        try:
+            return self._resolver(question.scheme).resolve(question, self.engine.settings.dns.timeout)
+        except ResolutionError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+
+    def _resolver(self, scheme: str) -> Resolver:
+        given: Resolver | None = self.engine.resolvers.get(scheme)
+        if given is not None:
+            return given
+        if self.dns is None:
+            from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
+
+            self.dns = DnsResolver(self.engine.settings.dns)
+        return self.dns
+
+    def _reconnect(self, service: Service, node: Node) -> None:
+        try:
+            sockets.connect(node.endpoint, self.engine.settings.timeout.connect).close()
+        except OSError:
+            self.engine.reconnected(service, node, False)
+        else:
+            self.engine.reconnected(service, node, True)
+
+    # Life cycle
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        self._workers.close()
+
+    def after_fork(self) -> None:
+        """In the child of a fork there are no workers, and no sockets of its own."""
+        self._workers.reset()
+        self.dns = None

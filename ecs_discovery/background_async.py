@@ -1,0 +1,135 @@
+"""The background of an `AsyncDiscovery`: look-ups and reconnects in tasks, and waiting for them.
+
+It stands in the same order as `background.py`; the two differ in awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from ecs_discovery import sockets
+from ecs_discovery.core.node import Node
+from ecs_discovery.core.service import Service
+from ecs_discovery.engine import Engine
+from ecs_discovery.errors import ResolutionError
+from ecs_discovery.flights import Flight
+from ecs_discovery.models import Question, Resolution
+from ecs_discovery.resolvers.base import AsyncResolver
+
+__all__ = ["AsyncBackground"]
+
+
+class AsyncBackground:
+    """Runs what must not hold up a caller, in tasks of the loop that asked for it."""
+
+    def __init__(self, engine: Engine, resolvers: Mapping[str, AsyncResolver]) -> None:
+        self.engine = engine
+        self.dns: AsyncResolver | None = None
+        """The resolver for DNS; made when first needed."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._resolvers = dict(resolvers)
+
+    async def ready(self, service: Service, until: float) -> None:
+        """As `Background.ready`."""
+        engine = self.engine
+        waited = False
+        while engine.clock() >= service.fresh_until:
+            due = engine.due(service, waited=waited)
+            for question in due.ask:
+                self.ask(question)
+            if due.error is not None:
+                raise due.error
+            if not due.wait:
+                return
+            flights = [self.ask(question) for question in due.wait]
+            left = until - engine.clock()
+            if left <= 0 or not await _any_landed(flights, left):
+                if service.resolution is not None:
+                    return
+                raise engine.too_slow(service)
+            waited = all(flight.done() for flight in flights)
+
+    def ask(self, question: Question, *, force: bool = False) -> Flight:
+        """As `Background.ask`."""
+        flight, leads = self.engine.flights.join(question)
+        if leads:
+            self._spawn(self._fly(question, flight, force))
+        return flight
+
+    def force(self, questions: Sequence[Question]) -> None:
+        """As `Background.force`."""
+        for question in questions:
+            self.ask(question, force=True)
+
+    def reconnect(self, service: Service) -> None:
+        """As `Background.reconnect`."""
+        for node in service.take_reconnects():
+            self._spawn(self._reconnect(service, node))
+
+    # In tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+        engine = self.engine
+        following: tuple[Question, ...] = ()
+        try:
+            if force or not engine.settled(question):
+                following = engine.landed(question, await self._look_up(question))
+        finally:
+            engine.flights.land(question, flight)
+        for other in following:
+            self.ask(other)
+
+    async def _look_up(self, question: Question) -> Resolution | Exception:
+        self.engine.queries += 1
+        try:
+            return await self._resolver(question.scheme).resolve(question, self.engine.settings.dns.timeout)
+        except ResolutionError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+
+    def _resolver(self, scheme: str) -> AsyncResolver:
+        given = self._resolvers.get(scheme)
+        if given is not None:
+            return given
+        if self.dns is None:
+            from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
+
+            self.dns = AsyncDnsResolver(self.engine.settings.dns)
+        return self.dns
+
+    async def _reconnect(self, service: Service, node: Node) -> None:
+        try:
+            async with asyncio.timeout(self.engine.settings.timeout.connect):
+                (await sockets.connect_async(node.endpoint)).close()
+        except OSError:
+            self.engine.reconnected(service, node, False)
+        else:
+            self.engine.reconnected(service, node, True)
+
+    # Life cycle
+
+    async def aclose(self) -> None:
+        """Cancel what runs in this loop, and wait for its end."""
+        loop = asyncio.get_running_loop()
+        mine = [task for task in self.tasks if task.get_loop() is loop]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+
+async def _any_landed(flights: Sequence[Flight], timeout: float) -> bool:
+    waiters = [asyncio.wrap_future(flight) for flight in flights]
+    try:
+        done, _ = await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:  # ends the waiting only: a flight that runs cannot be cancelled
+            waiter.cancel()
+    return bool(done)

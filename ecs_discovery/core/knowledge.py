@@ -1,0 +1,139 @@
+"""Knowledge: what the lookups of a target's questions add up to.
+
+It settles on the kind of record that answers, remembers it, and says what to ask next. It keeps no
+endpoints: whether an answer is believed is the service's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.core.plan import Group
+from ecs_discovery.errors import NoEndpoints, TargetNotFound
+from ecs_discovery.models import Question, Resolution
+
+__all__ = ["Finding", "Knowledge", "Looks"]
+
+_NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
+
+Looks = Mapping[Question, Lookup[Resolution]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look at the cache came to."""
+
+    until: float
+    """When to look again."""
+    ask: tuple[Question, ...] = ()
+    """Due for a look-up nobody need wait for."""
+    wait: tuple[Question, ...] = ()
+    """Due for a look-up that must be waited for."""
+    again: bool = False
+    """Other questions matter now: look at them."""
+    answer: Resolution | None = None
+    """The endpoints, with their ports."""
+    error: Exception | None = None
+    """Without an answer, why; with one, why it could not be refreshed."""
+    empty: bool = False
+    """Every source says that there is none."""
+    notice: str = ""
+    """Something to tell once."""
+
+
+class Knowledge:
+    """Guarded by its service's lock."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = tuple(groups)
+        self.questions: tuple[Question, ...] = tuple(dict.fromkeys(q for group in groups for q in group.questions))
+        self._chosen: int | None = None  # the group that answers
+        self._narrowed: tuple[Question, ...] = ()  # those of its questions that have an answer
+        self._serials: dict[Question, int] = {}
+        self._surprised = False
+
+    @property
+    def wanted(self) -> tuple[Question, ...]:
+        """The questions whose answers matter now."""
+        return self.questions if self._chosen is None else self._narrowed
+
+    def outdated(self, looks: Looks) -> bool:
+        """Were these read before a report that was taken over since? If not, they count as taken over."""
+        if any(look.serial < self._serials.get(question, 0) for question, look in looks.items()):
+            return True
+        self._serials.update((question, look.serial) for question, look in looks.items())
+        return False
+
+    def weigh(self, looks: Looks, now: float, *, known: bool) -> Finding:
+        """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
+        indexes = range(len(self._groups)) if self._chosen is None else (self._chosen,)
+        failed: Exception | None = None
+        absent: list[Exception] = []
+        for index in indexes:
+            mine = {q: looks[q] for q in self._groups[index].questions if q in looks}
+            if any(look.value is not None for look in mine.values()):
+                return self._found(index, mine, failed)
+            if any(look.freshness is Freshness.MISSING for look in mine.values()):
+                # Nothing of this group is known: everything that may be needed is asked at once.
+                cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
+                return Finding(now, ask=cold if known else (), wait=() if known else cold)
+            errors = [look.error for look in mine.values() if look.error is not None]
+            trouble = next((error for error in errors if not isinstance(error, _NONE)), None)
+            if trouble is None:
+                absent += errors
+                continue
+            failed = failed or trouble
+            if not self._has_other_source(index):
+                break  # SERVFAIL is never "there is none": the next kind of record would be a guess
+        if self._chosen is not None and failed is None:
+            self._chosen, self._narrowed = None, ()  # gone as it was known: look at everything again
+            return Finding(now, again=True)
+        until = min((look.until for look in looks.values()), default=now)
+        # Of "no such name" and "no such record" the second says more: the name is there.
+        absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
+        return Finding(until, error=failed or next(iter(absent), None), empty=failed is None)
+
+    def _found(self, index: int, looks: Looks, failed: Exception | None) -> Finding:
+        group = self._groups[index]
+        answered = [look for look in looks.values() if look.value is not None]
+        values = [look.value for look in looks.values() if look.value is not None]
+        endpoints = group.endpoints(endpoint for value in values for endpoint in value.endpoints)
+        wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
+        ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
+        until = min(look.until for look in looks.values() if not _absent(look))
+        if not endpoints:
+            return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port"))
+        if failed is None:
+            # After a failed source this one is not settled on: the first is asked again when that is due.
+            self._chosen = index
+            self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
+        notice = "" if self._surprised else group.surprise
+        self._surprised = self._surprised or bool(notice)
+        answer = Resolution(
+            endpoints,
+            min(value.ttl for value in values),
+            "+".join(dict.fromkeys(value.source for value in values)),
+            any(value.partial for value in values),
+            any(look.freshness is not Freshness.FRESH for look in answered),
+        )
+        error = next((look.error for look in answered if look.error is not None), None)
+        return Finding(until, ask, wait, answer=answer, error=error, notice=notice)
+
+    def _has_other_source(self, index: int) -> bool:
+        return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])
+
+
+def settled(look: Lookup[Resolution]) -> Lookup[Resolution]:
+    """A lookup that was just made, as one that nobody need wait for again."""
+    if look.freshness is Freshness.EXPIRED:
+        return replace(look, freshness=Freshness.STALE, refresh=False)
+    if look.freshness is Freshness.MISSING and look.error is not None:
+        return replace(look, freshness=Freshness.NEGATIVE, refresh=False)
+    return look
+
+
+def _absent(look: Lookup[Resolution]) -> bool:
+    """Is the answer that there is none?"""
+    return look.value is None and isinstance(look.error, _NONE)

@@ -1,0 +1,119 @@
+"""Leases as an application sees them: `with discovery.lease("cache:6379") as lease:`, in both worlds."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.service import Service
+from ecs_discovery.engine import judge_exception
+from ecs_discovery.errors import ClosedError
+from ecs_discovery.models import Endpoint
+
+if TYPE_CHECKING:
+    from ecs_discovery.aio import AsyncDiscovery
+    from ecs_discovery.client import Discovery
+
+__all__ = ["AsyncLeaseContext", "LeaseContext"]
+
+
+class _LeaseContext:
+    """An endpoint in use. Ends with its block; how it went is recorded then."""
+
+    __slots__ = ("_discovery", "_failed", "_key", "_lease", "_service")
+
+    def __init__(self, discovery: Discovery | AsyncDiscovery, service: Service, key: str | bytes | None) -> None:
+        self._discovery = discovery
+        self._service = service
+        self._key = key
+        self._lease: Lease | None = None
+        self._failed = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint leased. Raises `ClosedError` outside the block."""
+        if self._lease is None:
+            raise ClosedError("the lease is used outside its block", target=self._service.target)
+        return self._lease.node.endpoint
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return self.endpoint.host
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self.endpoint.port
+
+    def fail(self) -> None:
+        """Count this use as the endpoint's failure, although no exception leaves the block."""
+        self._failed = True
+
+    def _begin(self, now: float) -> None:
+        service = self._service
+        node = service.pick(now, (), self._key)
+        if node is None:
+            raise service.unusable()
+        self._failed = False
+        self._lease = Lease(service, node, now)
+        if service.reconnects_due:
+            self._discovery.background.reconnect(service)
+
+    def _end(self, error: BaseException | None) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        discovery = self._discovery
+        engine = discovery.engine
+        if error is None:
+            outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
+        elif isinstance(error, Exception):
+            outcome = judge_exception(error, discovery.settings.outlier.is_failure).outcome
+        else:
+            outcome = Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
+        now = engine.clock()
+        if lease.finish(outcome, now):
+            engine.tell(self._service)
+        if outcome is Outcome.CONNECT:
+            discovery.background.force(self._service.force(now, discovery.settings.dns.min_refresh))
+
+
+class LeaseContext(_LeaseContext):
+    """What `Discovery.lease` returns: enter it to get an endpoint."""
+
+    __slots__ = ()
+    _discovery: Discovery
+
+    def __enter__(self) -> Self:
+        service = self._service
+        now = self._discovery.engine.clock()
+        if now >= service.fresh_until:
+            self._discovery.background.ready(service, now + service.timeout.connect)
+        self._begin(now)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._end(error)
+
+
+class AsyncLeaseContext(_LeaseContext):
+    """What `AsyncDiscovery.lease` returns: enter it with `async with` to get an endpoint."""
+
+    __slots__ = ()
+    _discovery: AsyncDiscovery
+
+    async def __aenter__(self) -> Self:
+        service = self._service
+        now = self._discovery.engine.clock()
+        if now >= service.fresh_until:
+            await self._discovery.background.ready(service, now + service.timeout.connect)
+        self._begin(now)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._end(error)

@@ -1,0 +1,79 @@
+"""What an import costs, and what the package says of itself."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ecs_discovery
+
+ROOT = Path(ecs_discovery.__file__).parent.parent
+
+
+def python(code: str, *, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter in which the `blocked` packages cannot be imported."""
+    block = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", block + code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+
+
+def test_importing_loads_nothing_heavy_starts_no_thread_and_opens_no_socket():
+    code = """
+import sys, threading, os
+before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+import ecs_discovery
+after = set(os.listdir("/proc/self/fd")) if before else set()
+heavy = {"dns", "aiodns", "pycares", "tenacity", "requests", "urllib3", "asyncio", "socket", "ssl", "logging"}
+print(sorted(heavy & set(sys.modules)), threading.active_count(), len(after) - len(before))
+"""
+    result = python(code)
+    assert result.stderr == ""
+    assert result.stdout.split() == ["[]", "1", "0"]
+
+
+def test_without_extras_everything_but_the_integration_works_and_that_says_what_to_install():
+    code = """
+import ecs_discovery
+with ecs_discovery.Discovery(services={"orders": "static://127.0.0.1:1"}) as discovery:
+    print(discovery.resolve("orders").endpoints[0])
+try:
+    ecs_discovery.wrap_session
+except ImportError as error:
+    print(error)
+"""
+    result = python(code, blocked=("requests", "urllib3", "click", "rich", "h11"))
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == [
+        "127.0.0.1:1",
+        "wrap_session needs requests: pip install 'ecs_discovery[requests]'",
+    ]
+
+
+def test_every_public_name_is_there():
+    for name in ecs_discovery.__all__:
+        assert getattr(ecs_discovery, name) is not None
+        assert name in dir(ecs_discovery)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        ecs_discovery.nothing  # type: ignore[attr-defined]
+
+
+def test_using_the_package_leaves_its_functions_under_their_names():
+    """A submodule of the same name would hide a function once it is imported."""
+    import ecs_discovery.context
+    import ecs_discovery.integrations.requests
+
+    assert callable(ecs_discovery.options)
+    assert callable(ecs_discovery.wrap_session)
+
+
+def test_the_package_is_typed_and_its_metadata_has_one_home():
+    assert (ROOT / "ecs_discovery" / "py.typed").exists()
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == "attr: ecs_discovery.__version__"
+    assert "[project]" not in (ROOT / "pyproject.toml").read_text()

@@ -1,0 +1,290 @@
+"""Targets, policies, settings, options and errors: what is accepted, and what refusals say."""
+
+from __future__ import annotations
+
+import pickle
+import ssl
+from typing import Any
+
+import pytest
+
+from ecs_discovery import errors
+from ecs_discovery.context import Options, current_options, options
+from ecs_discovery.errors import AttemptReport, ConfigurationError, ConnectError, DiscoveryError, combined
+from ecs_discovery.models import Endpoint, Target, check_name, parse_host_port, parse_target
+from ecs_discovery.policies import (
+    BalancingPolicy,
+    CachePolicy,
+    ConnectionPolicy,
+    DnsPolicy,
+    OutlierPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+    from_environment,
+)
+from ecs_discovery.settings import ServiceConfig, Settings, disabled
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("orders", Target("auto", "orders")),
+        ("Orders.Prod.Local.", Target("auto", "orders.prod.local")),
+        ("orders:8080", Target("auto", "orders", 8080)),
+        ("srv://orders", Target("srv", "orders")),
+        ("SRV://_http._tcp.orders", Target("srv", "_http._tcp.orders")),
+        ("dns://orders:80", Target("dns", "orders", 80)),
+        ("static://127.0.0.1:1", Target("static", "127.0.0.1:1", None, (Endpoint("127.0.0.1", 1),))),
+        ("static://[::1]:1, 10.0.0.1:2,[::1]:1", Target("static", "[::1]:1,10.0.0.1:2", None, (Endpoint("::1", 1), Endpoint("10.0.0.1", 2)))),
+        ("file://a/b?x=1", Target("file", "a/b", None, (), (("x", "1"),))),
+    ],
+)  # fmt: skip
+def test_targets_are_taken_apart(text: str, target: Target):
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ".", "-a", "a-", "a..b", "a b", "ä", "a" * 64, ".".join(["a" * 60] * 5), "a:0", "a:65536", "a:-1", "a:8o",
+        "a:٣", "a:" + "9" * 5000, "srv://a:80", "static://", "static://a:80", "static://127.0.0.1", "http://a", "file://",
+        "static://127.0.0.1:99999", "dns://", None, 5, b"a",
+    ],
+)  # fmt: skip
+def test_what_is_no_target_is_refused(text: Any):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_target(text)
+    assert caught.value.field == "target"
+    assert caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [("127.0.0.1:5353", ("127.0.0.1", 5353)), ("10.0.0.2", ("10.0.0.2", 53)), ("[::1]:54", ("::1", 54)), ("::1", ("::1", 53))],
+)  # fmt: skip
+def test_addresses_with_ports(text: str, pair: tuple[str, int]):
+    assert parse_host_port("nameserver", text, 53) == pair
+
+
+def test_names_are_normalised():
+    assert check_name("namespace", "Prod.Local.") == "prod.local"
+
+
+def test_endpoints_print_as_they_are_written():
+    assert str(Endpoint("::1", 80)) == "[::1]:80"
+    assert Endpoint("::1", 80, instance_id="x").key == ("::1", 80, "x")
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "value"),
+    [
+        (RetryPolicy, "attempts", 0),
+        (RetryPolicy, "attempts", True),
+        (RetryPolicy, "attempts", 2.5),
+        (RetryPolicy, "budget", -0.1),
+        (RetryPolicy, "statuses", (200,)),
+        (RetryPolicy, "statuses", "503"),
+        (CachePolicy, "min_ttl", "5"),
+        (CachePolicy, "jitter", 1.1),
+        (CachePolicy, "min_ttl", 100.0),
+        (OutlierPolicy, "eject_min", 400.0),
+        (OutlierPolicy, "is_failure", "ValueError"),
+        (DnsPolicy, "nameservers", ("dns.example",)),
+        (DnsPolicy, "nameservers", "127.0.0.1"),
+        (DnsPolicy, "families", ("a", "a")),
+        (DnsPolicy, "families", ()),
+        (DnsPolicy, "hosts_file", None),
+        (TimeoutPolicy, "deadline", float("nan")),
+        (ConnectionPolicy, "max_idle", 0),
+        (BalancingPolicy, "full_scan", 1),
+    ],
+)
+def test_a_policy_refuses_what_it_cannot_use(policy: type, field: str, value: Any):
+    with pytest.raises(ConfigurationError, match=f"{policy.__name__}.{field}") as caught:
+        policy(**{field: value})
+    assert caught.value.value is value
+    assert caught.value.allowed in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", [CachePolicy, DnsPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy])
+def test_policies_are_values(policy: type):
+    assert policy() == policy()
+    assert hash(policy()) == hash(policy())
+    assert pickle.loads(pickle.dumps(policy())) == policy()
+    with pytest.raises(TypeError):
+        policy(1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "made"),
+    [
+        ("RETRY_ATTEMPTS", "2", RetryPolicy(attempts=2)),
+        ("RETRY_STATUSES", "503, 429", RetryPolicy(statuses=(429, 503))),
+        ("CACHE_MIN_TTL", "0.5", CachePolicy(min_ttl=0.5)),
+        ("DNS_FAMILIES", "a", DnsPolicy(families=("a",))),
+        ("DNS_HOSTS_FILE", "", DnsPolicy(hosts_file="")),
+        ("TIMEOUT_CONNECT", "1", TimeoutPolicy(connect=1)),
+    ],
+)
+def test_policies_are_read_from_the_environment(variable: str, text: str, made: Any):
+    assert from_environment(type(made), {f"ECS_DISCOVERY_{variable}": text}) == made
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("ECS_DISCOVERY_RETRY_ATTEMPTS", "many"),
+        ("ECS_DISCOVERY_RETRY_ATTEMPTS", "0"),
+        ("ECS_DISCOVERY_RETRY_STATUSES", "x"),
+        ("ECS_DISCOVERY_CACHE_MAX_TTL", ""),
+        ("ECS_DISCOVERY_OUTLIER_IS_FAILURE", "lambda"),
+        ("ECS_DISCOVERY_NAMESPACE", "a..b"),
+        ("ECS_DISCOVERY_NAMESERVERS", "resolver"),
+        ("ECS_DISCOVERY_SERVICES", "orders"),
+        ("ECS_DISCOVERY_SERVICES", "or ders=static://127.0.0.1:1"),
+        ("ECS_DISCOVERY_SERVICES", "orders=static://nowhere"),
+        ("ECS_DISCOVERY_DISABLED", "maybe"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_refused_at_construction(variable: str, text: str):
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.make(environ={variable: text})
+    assert caught.value.field in (variable, "nameserver", "target", "DnsPolicy.nameservers")
+
+
+def test_arguments_go_before_variables_and_variables_before_defaults():
+    environ = {
+        "ECS_DISCOVERY_NAMESPACE": "env.local",
+        "ECS_DISCOVERY_NAMESERVERS": "127.0.0.1:1, 127.0.0.1:2",
+        "ECS_DISCOVERY_RETRY_ATTEMPTS": "7",
+    }
+    made = Settings.make(environ=environ)
+    assert (made.namespace, made.dns.nameservers, made.retry.attempts) == (
+        "env.local", ("127.0.0.1:1", "127.0.0.1:2"), 7,
+    )  # fmt: skip
+    made = Settings.make(
+        environ=environ, namespace="arg.local", nameservers=["127.0.0.1:3"], retry=RetryPolicy(attempts=2)
+    )
+    assert (made.namespace, made.dns.nameservers, made.retry.attempts) == ("arg.local", ("127.0.0.1:3",), 2)
+    made = Settings.make(environ=environ, dns=DnsPolicy(nameservers=("127.0.0.1:4",)))
+    assert made.dns.nameservers == ("127.0.0.1:4",)
+
+
+def test_the_environment_redirects_services_and_keeps_their_tls_name():
+    made = Settings.make(
+        services={"orders": ServiceConfig("srv://orders", tls_name="orders.example"), "users": "srv://users"},
+        environ={"ECS_DISCOVERY_SERVICES": "orders=static://127.0.0.1:1,127.0.0.1:2; new=static://127.0.0.1:3\n"},
+    )
+    config = made.config("orders")
+    assert config is not None
+    assert (config.sources, config.tls_name) == (("static://127.0.0.1:1,127.0.0.1:2",), "orders.example")
+    assert [name for name, _ in made.services] == ["new", "orders", "users"]
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("orders", True), ("orders.prod.local", True), ("a.orders.prod.local", True), ("ORDERS.Prod.Local.", True),
+        ("billing", True), ("localhost", False), ("prod.local", False), ("evilprod.local", False),
+        ("orders.prod.local.evil.com", False), ("127.0.0.1", False), ("[::1]", False), ("::1", False), ("", False),
+        ("example.com", False),
+    ],
+)  # fmt: skip
+def test_what_is_ours(host: str, ours: bool):
+    made = Settings.make(namespace="prod.local", services={"billing": "srv://pay"}, environ={})
+    assert made.owns(host) is ours
+
+
+def test_without_a_namespace_only_declared_services_are_ours():
+    made = Settings.make(services={"billing": "srv://pay"}, environ={})
+    assert made.owns("billing")
+    assert not made.owns("orders")
+    assert made.qualified("orders") == "orders"
+    assert made.short("orders.x") == "orders.x"
+
+
+@pytest.mark.parametrize(("text", "off"), [("1", True), ("True", True), ("yes", True), ("", False), ("0", False), ("no", False)])  # fmt: skip
+def test_the_off_switch(text: str, off: bool):
+    assert disabled({"ECS_DISCOVERY_DISABLED": text}) is off
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ServiceConfig([]),
+        lambda: ServiceConfig("srv://a:1"),
+        lambda: ServiceConfig("srv://a", tls_name="a b"),
+        lambda: ServiceConfig("srv://a", retry=3),  # type: ignore[arg-type]
+        lambda: Settings.make(services=["orders"], environ={}),  # type: ignore[arg-type]
+        lambda: Settings.make(services={"a b": "srv://a"}, environ={}),
+    ],
+)
+def test_services_that_cannot_be_used_are_refused(make: Any):
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+def test_settings_are_values():
+    made = Settings.make(namespace="prod.local", services={"billing": ["srv://pay", "dns://pay:80"]}, environ={})
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert hash(made) == hash(pickle.loads(pickle.dumps(made)))
+    assert [target.scheme for target in made.services[0][1].targets] == ["srv", "dns"]
+
+
+def test_options_nest_and_end_with_their_block():
+    with options(deadline=2, key="ann"):
+        with options(idempotent=True, deadline=1):
+            assert current_options() == Options(1, True, "ann")
+        assert current_options() == Options(2, None, "ann")
+    assert current_options() == Options()
+
+
+@pytest.mark.parametrize("given", [{"deadline": 0}, {"deadline": True}, {"idempotent": 1}, {"key": 5}])
+def test_options_of_the_wrong_kind_are_refused(given: dict[str, Any]):
+    with pytest.raises(ConfigurationError, match="options"), options(**given):
+        pass
+
+
+EVERY = [
+    getattr(errors, name)
+    for name in errors.__all__
+    if isinstance(getattr(errors, name), type) and issubclass(getattr(errors, name), Exception)
+]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_error_is_ours_pickles_and_keeps_its_causes_text(kind: type):
+    if kind is ConfigurationError:
+        error = ConfigurationError("retry", object(), "a RetryPolicy")
+        assert "retry is '<object" in str(pickle.loads(pickle.dumps(error)))
+        return
+    report = AttemptReport("10.0.0.1:80", "connect", 0.012, "refused")
+    error = kind("failed", target="orders:80", attempts=[report], hint="look at the task")
+    error.__cause__ = OSError(111, "refused")
+    twin = pickle.loads(pickle.dumps(error))
+    assert isinstance(twin, DiscoveryError)
+    assert type(twin) is kind
+    assert (twin.target, twin.attempts, twin.hint, twin.endpoints) == (
+        "orders:80", (report,), "look at the task", ("10.0.0.1:80",),
+    )  # fmt: skip
+    assert "ConnectionRefusedError" in twin.cause_text
+    assert str(error) == "orders:80: failed [10.0.0.1:80 connect after 12 ms: refused] (look at the task)"
+    assert str(twin).startswith(str(error))
+    assert "caused by ConnectionRefusedError" in str(twin)
+
+
+@pytest.mark.parametrize("theirs", [OSError, TimeoutError, ssl.SSLError, LookupError])
+def test_an_error_can_also_be_a_librarys_own(theirs: type[BaseException]):
+    kind = combined(ConnectError, theirs)
+    assert combined(ConnectError, theirs) is kind
+    error = kind("failed", target="orders")
+    twin = pickle.loads(pickle.dumps(error))
+    assert isinstance(twin, theirs)
+    assert isinstance(twin, ConnectError)
+    assert type(twin) is kind
+    assert str(twin) == "orders: failed"
+
+
+def test_an_error_needs_no_more_than_a_message():
+    assert str(DiscoveryError("plain")) == "plain"
+    assert str(AttemptReport("10.0.0.1:80", "ok", 0.5)) == "10.0.0.1:80 ok after 500 ms"
