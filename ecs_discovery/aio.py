@@ -243,9 +243,7 @@ class AsyncDiscovery:
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.background.force(
-                self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label)
-            )
+            self.background.force(self.engine.settle(call, lease, judgement, judgement.label))
             return result
 
         return await self.pursue(call, once)

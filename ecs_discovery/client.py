@@ -227,9 +227,7 @@ class Discovery:
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.background.force(
-                self.engine.settle(call, lease, judgement, "" if judgement.failure is None else judgement.label)
-            )
+            self.background.force(self.engine.settle(call, lease, judgement, judgement.label))
             return result
 
         return self.pursue(call, once)

@@ -334,8 +334,8 @@ def test_connect_passes_over_what_refuses(world: Worlds, refused_port: int):
         thread.start()
 
         async def scenario(w):
-            for _ in range(4):
-                peers.append(await w.connect(f"static://127.0.0.1:{refused_port},127.0.0.1:{port}", timeout=5))
+            target = f"static://127.0.0.1:{refused_port},127.0.0.1:{port}"
+            peers.extend([await w.connect(target, timeout=5) for _ in range(4)])
 
         world.run(scenario)
         thread.join()
@@ -554,7 +554,7 @@ def test_a_deadline_that_is_given_is_hard_in_asyncio():
             async def fetch(attempt):
                 await asyncio.sleep(30)
 
-            with pytest.raises(DeadlineExceeded, match="not done within 0.05 s"):
+            with pytest.raises(DeadlineExceeded, match=r"not done within 0\.05 s"):
                 await discovery.call("static://127.0.0.1:1", fetch, deadline=0.05)
             (node,) = discovery.snapshot("static://127.0.0.1:1").nodes
             assert (node.pending, node.failures) == (0, 0)

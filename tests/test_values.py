@@ -35,7 +35,10 @@ from ecs_discovery.settings import ServiceConfig, Settings, disabled
         ("SRV://_http._tcp.orders", Target("srv", "_http._tcp.orders")),
         ("dns://orders:80", Target("dns", "orders", 80)),
         ("static://127.0.0.1:1", Target("static", "127.0.0.1:1", None, (Endpoint("127.0.0.1", 1),))),
-        ("static://[::1]:1, 10.0.0.1:2,[::1]:1", Target("static", "[::1]:1,10.0.0.1:2", None, (Endpoint("::1", 1), Endpoint("10.0.0.1", 2)))),
+        (
+            "static://[::1]:1, 10.0.0.1:2,[::1]:1",
+            Target("static", "[::1]:1,10.0.0.1:2", None, (Endpoint("::1", 1), Endpoint("10.0.0.1", 2))),
+        ),
         ("file://a/b?x=1", Target("file", "a/b", None, (), (("x", "1"),))),
     ],
 )  # fmt: skip
@@ -60,8 +63,13 @@ def test_what_is_no_target_is_refused(text: Any):
 
 @pytest.mark.parametrize(
     ("text", "pair"),
-    [("127.0.0.1:5353", ("127.0.0.1", 5353)), ("10.0.0.2", ("10.0.0.2", 53)), ("[::1]:54", ("::1", 54)), ("::1", ("::1", 53))],
-)  # fmt: skip
+    [
+        ("127.0.0.1:5353", ("127.0.0.1", 5353)),
+        ("10.0.0.2", ("10.0.0.2", 53)),
+        ("[::1]:54", ("::1", 54)),
+        ("::1", ("::1", 53)),
+    ],
+)
 def test_addresses_with_ports(text: str, pair: tuple[str, int]):
     assert parse_host_port("nameserver", text, 53) == pair
 
@@ -203,7 +211,9 @@ def test_without_a_namespace_only_declared_services_are_ours():
     assert made.short("orders.x") == "orders.x"
 
 
-@pytest.mark.parametrize(("text", "off"), [("1", True), ("True", True), ("yes", True), ("", False), ("0", False), ("no", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "off"), [("1", True), ("True", True), ("yes", True), ("", False), ("0", False), ("no", False)]
+)
 def test_the_off_switch(text: str, off: bool):
     assert disabled({"ECS_DISCOVERY_DISABLED": text}) is off
 

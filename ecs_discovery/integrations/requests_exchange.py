@@ -29,6 +29,7 @@ from ecs_discovery.errors import (
     DeadlineExceeded,
     DiscoveryError,
     RequestError,
+    ResolutionTimeout,
     combined,
 )
 from ecs_discovery.integrations.urllib3 import Use, UseTimeout, classify
@@ -142,10 +143,9 @@ class Exchange:
         if use.sent:
             call.replayable = _replayable(self._request)
         outcome = Outcome.CONNECT if failure is Failure.NOT_SENT or label == "silent" else Outcome.FAILURE
+        judgement = Judgement(outcome, failure, label)
         discovery = self._discovery
-        discovery.background.force(
-            discovery.engine.settle(call, lease, Judgement(outcome, failure, label), _text(error))
-        )
+        discovery.background.force(discovery.engine.settle(call, lease, judgement, _text(error)))
 
     def _answered(self, response: requests.Response, lease: Lease) -> None:
         call, service = self._call, self._route.service
@@ -234,7 +234,11 @@ def as_requests_error(error: Exception, call: Call | None, request: requests.Pre
     ours: type[DiscoveryError]
     fields: dict[str, Any] = {"request": request, "response": None}
     if isinstance(error, DiscoveryError):
-        theirs = requests.Timeout if isinstance(error, DeadlineExceeded) else requests.ConnectionError
+        theirs: type[requests.RequestException] = requests.ConnectionError
+        if isinstance(error, DeadlineExceeded):
+            theirs = requests.Timeout
+        elif isinstance(error, (ResolutionTimeout, ConnectTimeout)):
+            theirs = requests.ConnectTimeout
         kind = combined(type(error), theirs)
         if kind is type(error):
             return error
