@@ -231,6 +231,7 @@ class AsyncDiscovery:
         """As `Discovery.run`."""
 
         async def once() -> T:
+            await self.background.rescue(service, call)
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:
                 self.background.reconnect(service)

@@ -12,6 +12,7 @@ from functools import partial
 
 from ecs_discovery import _fork, sockets
 from ecs_discovery.core.node import Node
+from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
@@ -62,6 +63,13 @@ class Background:
         if leads:
             self._workers.spawn(partial(self._fly, question, flight, force))
         return flight
+
+    def rescue(self, service: Service, call: Call) -> None:
+        """Before another attempt on endpoints none of which connects: wait for a look-up under way, a while."""
+        if call.number and service.stranded:
+            flights = self.engine.flights.under_way(service.wanted())
+            if flights:
+                wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
     def force(self, questions: Sequence[Question]) -> None:
         """Ask these again now, whatever is cached."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from ecs_discovery import sockets
 from ecs_discovery.core.node import Node
+from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
@@ -57,6 +58,13 @@ class AsyncBackground:
         if leads:
             self._spawn(self._fly(question, flight, force))
         return flight
+
+    async def rescue(self, service: Service, call: Call) -> None:
+        """As `Background.rescue`."""
+        if call.number and service.stranded:
+            flights = self.engine.flights.under_way(service.wanted())
+            if flights:
+                await _any_landed(flights, self.engine.patience(call))
 
     def force(self, questions: Sequence[Question]) -> None:
         """As `Background.force`."""

@@ -215,6 +215,7 @@ class Discovery:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
 
         def once() -> T:
+            self.background.rescue(service, call)
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:
                 self.background.reconnect(service)

@@ -186,6 +186,10 @@ class Engine:
         """Seconds the attempt just begun may take to connect."""
         return call.connect_share(self.clock(), service.untried(call.tried))
 
+    def patience(self, call: Call) -> float:
+        """Seconds to wait for a look-up before another attempt: half of the connect time that is left."""
+        return max(0.0, min(call.connect_until, call.deadline) - self.clock()) / 2
+
     def settle(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> tuple[Question, ...]:
         """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
         now = self.clock()
@@ -207,6 +211,7 @@ class Engine:
                 self.dice,
                 retry_after=judgement.retry_after,
                 choices=service.untried(call.tried),
+                seconds=now - lease.began,
             )
         if told:
             self.tell(service)

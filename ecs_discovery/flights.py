@@ -5,6 +5,7 @@ Whoever starts a flight leads it; everybody may wait for it. A waiter that gives
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future
 from threading import Lock
 
@@ -33,6 +34,11 @@ class Flights:
             flight = self._flights[question] = Future()
             flight.set_running_or_notify_cancel()
             return flight, True
+
+    def under_way(self, questions: Iterable[Question]) -> list[Flight]:
+        """The flights for these questions, if there are any."""
+        with self._lock:
+            return [self._flights[question] for question in questions if question in self._flights]
 
     def land(self, question: Question, flight: Flight) -> None:
         """The outcome is in the cache, or there will be none: let everybody look."""

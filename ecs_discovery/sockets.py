@@ -21,8 +21,9 @@ __all__ = ["acknowledged", "connect", "connect_async", "silent", "tune", "wait_f
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _UNACKED = 8 + 4 * 4
 _LAST_ACK = 8 + 4 * 12  # milliseconds since the last acknowledgement came
-_RTT = 8 + 4 * 15  # microseconds
-_INFO_SIZE = 104
+_RTT = 8 + 4 * 15  # microseconds; smoothed, and stretched by delayed acknowledgements of slow answers
+_MIN_RTT = 148  # microseconds; since Linux 4.6
+_INFO_SIZE = 152
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4))
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
@@ -88,6 +89,8 @@ def silent(sock: socket.socket, limit: float) -> bool | None:
     (unacked,) = struct.unpack_from("=I", info, _UNACKED)
     (last_ack,) = struct.unpack_from("=I", info, _LAST_ACK)
     (rtt,) = struct.unpack_from("=I", info, _RTT)
+    (shortest,) = struct.unpack_from("=I", info, _MIN_RTT)
+    rtt = min(rtt, shortest)
     return bool(unacked > 0 and last_ack >= max(limit * 1000, 8 * rtt / 1000))
 
 

@@ -30,12 +30,17 @@ class AsyncResolverOf:
 
 
 class Threads:
-    """Calls a `Discovery`. Coroutine functions here never suspend; concurrency is threads."""
+    """Calls a `Discovery`; `dns` is a fake resolver, `dnspolicy` the policy.
+
+    Coroutine functions here never suspend; concurrency is threads.
+    """
 
     name = "threads"
 
     def __init__(self, **settings: Any) -> None:
         resolver = settings.pop("dns", None)
+        if "dnspolicy" in settings:
+            settings["dns"] = settings.pop("dnspolicy")
         self.discovery = Discovery(**settings)
         if resolver is not None:
             self.discovery.background.dns = resolver
@@ -101,6 +106,8 @@ class Asyncio:
 
     def __init__(self, **settings: Any) -> None:
         resolver = settings.pop("dns", None)
+        if "dnspolicy" in settings:
+            settings["dns"] = settings.pop("dnspolicy")
         resolvers = settings.pop("resolvers", None)
         if resolvers:
             settings["resolvers"] = {scheme: AsyncResolverOf(each) for scheme, each in resolvers.items()}

@@ -60,15 +60,11 @@ class Balancer:
                 node = self._last_resort(exclude)
                 if node is None:
                     return None
-        self.begin(node)
-        return node
-
-    def begin(self, node: Node) -> None:
-        """Count a use of `node` as under way."""
         node.pending += 1
         node.uses += 1
         self._count += 1
         node.picked = self._count
+        return node
 
     def release(self, node: Node) -> None:
         """A use of `node` has ended; what it told of the node is `observe`d apart."""

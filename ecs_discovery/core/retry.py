@@ -18,6 +18,9 @@ from ecs_discovery.policies import RetryPolicy
 __all__ = ["Call", "Failure"]
 
 
+_LEAST_CONNECT = 0.05  # seconds; an attempt that was begun may connect
+
+
 class Failure(Enum):
     """What an attempt's failure says about repeating it."""
 
@@ -67,7 +70,8 @@ class Call:
         self.deadline = deadline
         """No attempt and no wait begins after this (monotonic)."""
         self.connect_until = connect_until
-        """End of the time for look-up, connecting and TLS of all attempts (monotonic)."""
+        """End of the time for look-up, connecting and TLS of all attempts (monotonic). It moves on by the time that
+        sent requests and pauses take: that is not spent on connecting."""
         self.idempotent = idempotent
         self.replayable = True
         """False once a body was sent that cannot be sent again."""
@@ -98,7 +102,7 @@ class Call:
         `choices` is how many endpoints have not been tried.
         """
         left = max(1, min(self._policy.attempts - self.number, choices) + 1)
-        return max(0.0, min(self.connect_until, self.deadline) - now) / left
+        return max(_LEAST_CONNECT, min(self.connect_until, self.deadline) - now) / left
 
     def failed(
         self,
@@ -108,13 +112,19 @@ class Call:
         *,
         retry_after: float | None = None,
         choices: int = 1,
+        seconds: float = 0.0,
     ) -> None:
-        """Decide after a failed attempt: sets `wait`, or `reason`. `choices` is how many endpoints are untried."""
+        """Decide after a failed attempt that took `seconds`: sets `wait`, or `reason`.
+
+        `choices` is how many endpoints are untried.
+        """
         self.wait = None
         self.reason = self._objection(failure)
         if self.reason:
             return
         wait = self._pause(failure, dice, retry_after, choices)
+        if failure is not Failure.NOT_SENT:
+            self.connect_until += seconds + wait
         limit = min(self.connect_until, self.deadline) if failure is Failure.NOT_SENT else self.deadline
         if now + wait >= limit:
             self.reason = "no time left"

@@ -182,6 +182,11 @@ class Service:
             self._balancer.release(node)
             return changed is not None and self._tell_locked(node, changed, panic, now)
 
+    @property
+    def stranded(self) -> bool:
+        """Is there no endpoint that connects? Then a look-up under way is the only hope."""
+        return all(node.health is Health.DOWN for node in self._membership.nodes)
+
     def untried(self, tried: Collection[Node]) -> int:
         """How many endpoints are not among `tried`."""
         return sum(node not in tried for node in self._membership.nodes)

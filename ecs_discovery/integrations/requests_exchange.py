@@ -112,6 +112,7 @@ class Exchange:
             self._response = None
         if call.number:
             self._rewind()
+            discovery.background.rescue(route.service, call)
         lease = engine.begin(route.service, call, current_options().key)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)

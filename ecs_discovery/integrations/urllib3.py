@@ -7,6 +7,7 @@ on the instance, so that tools which replace that class still see every request.
 
 from __future__ import annotations
 
+import errno
 import time
 import weakref
 from collections.abc import Callable
@@ -205,7 +206,8 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
         use is not None
         and use.replayable
         and sock is not None
-        and not sockets.wait_for_answer(sock, limit, sock.gettimeout(), clock)
+        # The connection's timeout is the read timeout by now; the socket has yet to be told.
+        and not sockets.wait_for_answer(sock, limit, conn.timeout, clock)
     ):
         raise PeerSilentError(f"the request was not acknowledged within {limit:g} s")
     return type(conn).getresponse(conn)
@@ -227,6 +229,10 @@ def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
         if any(isinstance(item, (NewConnectionError, ClosedPoolError, ProtocolError, OSError)) for item in chain):
             return Failure.NOT_SENT, "connect"
         return Failure.OTHER, type(error).__name__
+    # Unanswered keep-alive probes or retransmissions: the kernel ended the connection. Python calls that a
+    # TimeoutError too, but only the kernel's has an errno.
+    if any(isinstance(item, OSError) and item.errno == errno.ETIMEDOUT for item in chain):
+        return Failure.CLOSED, "silent"
     if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
         return Failure.OTHER, "read timeout"
     if any(isinstance(item, PeerSilentError) for item in chain):

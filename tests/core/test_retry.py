@@ -106,7 +106,18 @@ def test_the_connect_time_is_shared_among_the_attempts_that_may_follow(number: i
     call = call_of()
     call.number = number
     assert call.connect_share(0.0, choices) == pytest.approx(share)
-    assert call.connect_share(5.0, choices) == 0.0
+    assert 0 < call.connect_share(5.0, choices) <= 0.05
+
+
+def test_time_spent_on_a_sent_request_and_its_pause_is_not_connect_time():
+    call = call_of(connect=2.0)
+    assert attempt(call, Failure.CLOSED, now=9.0, seconds=9.0) == 0.0
+    assert call.connect_share(9.0, 0) == pytest.approx(2.0)
+    assert attempt(call, Failure.NOT_SENT, now=10.0, seconds=1.0) == 0.0
+    assert call.connect_share(10.0, 0) == pytest.approx(1.0)
+    call = call_of()
+    assert attempt(call, Failure.STATUS, retry_after=5.0) == 5.0
+    assert call.connect_share(5.0, 0) == pytest.approx(2.0)
 
 
 def test_reports_name_the_endpoint_the_class_and_the_time():

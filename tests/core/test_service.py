@@ -341,6 +341,14 @@ def test_a_lease_that_is_forgotten_ends_at_the_next_pick():
     assert node.pending == 0
 
 
+def test_it_is_stranded_when_no_endpoint_connects():
+    service = service_of("orders", static=endpoints(2))
+    service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
+    assert not service.stranded
+    service.observe(service.nodes[1], Outcome.CONNECT, 1000.0)
+    assert service.stranded
+
+
 def test_untried_counts_the_endpoints_that_are_left():
     service = service_of("orders", static=endpoints(3))
     assert service.untried(()) == 3

@@ -36,7 +36,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.lab import Lab
-from tests.support import eventually
+from tests.support import FakeClock, eventually
 
 
 @pytest.fixture
@@ -479,11 +479,26 @@ def test_worn_connections_are_replaced(lab: Lab, wrap):
     assert task.connections == 1
     session.post(url, timeout=10)  # may not be replayed: takes no connection that was idle
     assert task.connections == 2
-    session = wrap(connection=ConnectionPolicy(idle_timeout=0.1))
-    session.get(url, timeout=10)
-    time.sleep(0.1)
-    session.get(url, timeout=10)
+    clock = FakeClock()
+    session = wrap(clock=clock)
+    for pause in (0, 50, 61):  # idle_timeout is 60
+        clock.advance(pause)
+        session.get(url, timeout=10)
     assert task.connections == 4
+    for _ in range(20):  # max_age is 600, give or take a fifth
+        clock.advance(40)
+        session.get(url, timeout=10)
+    assert task.connections in (5, 6)
+
+
+@pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/status/204"), ("GET", "/status/304")])
+def test_answers_without_a_body_end_their_use_and_keep_their_connection(lab: Lab, wrap, method: str, path: str):
+    service = lab.service("orders", tasks=1)
+    session, target = wrap(), f"orders:{service.port}"
+    for _ in range(5):
+        session.request(method, f"http://{target}{path}", timeout=10)
+        assert discovery_of(session).snapshot(target).nodes[0].pending == 0
+    assert service.tasks[0].connections == 1
 
 
 # TLS

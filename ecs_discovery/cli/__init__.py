@@ -1,0 +1,26 @@
+"""The command line: `ecs-discovery resolve` and `ecs-discovery demo`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_QUIET = logging.NullHandler()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; ends with `SystemExit`. `arguments` are those of the process if None."""
+    # What goes wrong is told once, by the command; without a handler Python would print warnings itself.
+    logging.getLogger("ecs_discovery").addHandler(_QUIET)
+    try:
+        from ecs_discovery.cli.commands import commands  # click and rich are extras
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "ecs_discovery":
+            raise
+        sys.stderr.write(f"ecs-discovery: {missing} is not installed: pip install 'ecs_discovery[cli]'\n")
+        raise SystemExit(1) from None
+    commands(args=arguments, prog_name="ecs-discovery")

@@ -1,0 +1,79 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ecs_discovery import __version__
+from ecs_discovery.cli.console import fail
+from ecs_discovery.cli.resolve import resolve_target
+
+__all__ = ["commands"]
+
+SHORTEST = 10
+"""Seconds below which the demo's deployment would be faster than any DNS can follow."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ecs-discovery")
+def commands() -> None:
+    """Client-side service discovery for Amazon ECS."""
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--namespace", metavar="NS", help="Namespace that completes short names, such as prod.local.")
+@click.option(
+    "--nameserver", "nameservers", metavar="HOST:PORT", multiple=True, help="Ask this server; may be repeated."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Wait no longer than this."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def resolve(
+    name: str, namespace: str | None, nameservers: tuple[str, ...], timeout: float | None, as_json: bool
+) -> None:
+    """Show the endpoints that NAME resolves to.
+
+    NAME is what an application would ask for: orders, orders:8080, srv://orders.prod.local,
+    dns://orders.prod.local:8080, static://10.0.0.1:8080. What is not given is taken from
+    ECS_DISCOVERY_… variables. Exit status 1: it cannot be resolved; 2: it makes no sense.
+    """
+    sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json))
+
+
+@commands.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=SHORTEST, max=3600),
+    default=30.0,
+    show_default=True,
+    help="How long it takes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Nothing but one JSON object at the end.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1, max=1000),
+    default=60.0,
+    show_default=True,
+    metavar="N",
+    help="Requests per second of each client.",
+)
+@click.option("--seed", type=int, metavar="N", help="Repeat the same choices.")
+def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
+    """Watch requests survive what happens to tasks.
+
+    A small ECS on loopback: its tasks become slow, die, vanish and fail, and a deployment replaces them, while a
+    wrapped requests session and a plain one call them at the same rate. No AWS account is needed. Exit status 0 if the
+    wrapped session lost nothing.
+    """
+    try:
+        import h11  # noqa: F401  # the lab's HTTP
+        import requests  # noqa: F401
+    except ModuleNotFoundError as error:
+        sys.exit(fail(f"{error.name} is not installed: pip install 'ecs_discovery[demo]'", 1))
+    from ecs_discovery.cli.demo import show
+
+    sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json))

@@ -1,0 +1,183 @@
+"""Forks, threads and the pieces that run in the background."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import ecs_discovery
+from ecs_discovery.flights import Flights
+from ecs_discovery.workers import Workers
+from tests.support import a, eventually
+
+ROOT = Path(ecs_discovery.__file__).parent.parent
+
+
+def python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_child_of_a_fork_has_fresh_locks_dice_and_threads_and_keeps_what_is_known():
+    """A lock held by another thread at the fork stays locked for ever in the child, unless it is made anew."""
+    code = """
+import os, sys
+import requests
+from ecs_discovery import Discovery, wrap_session
+from ecs_discovery.defaults import _registry
+from ecs_discovery.lab import Lab
+with Lab(namespace="prod.local") as lab:
+    service = lab.service("orders", tasks=3, ttl=60)
+    target = f"orders:{service.port}"
+    session = wrap_session(requests.Session(), namespace="prod.local", nameservers=[lab.nameserver])
+    session.get(f"http://{target}/", timeout=10)
+    discovery = session.get_adapter("http://").discovery
+    inner = discovery.engine.service(target)
+    asked = lab.dns.total
+    for lock in (inner._lock, discovery.engine.directory._lock, discovery.engine.directory.cache._lock,
+                 discovery.engine.flights._lock, _registry._lock, discovery.background._workers._wake):
+        lock.acquire()
+    children = []
+    for _ in range(3):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            draws = [discovery.engine.dice() for _ in range(3)]
+            fresh = wrap_session(requests.Session(), namespace="prod.local", nameservers=[lab.nameserver])
+            code = fresh.get(f"http://{target}/", timeout=10).status_code
+            same = fresh.get_adapter("http://").discovery is discovery
+            os.write(write, repr((draws, code, same, discovery.engine.queries)).encode())
+            os._exit(0)
+        os.close(write)
+        children.append((pid, read))
+    results = []
+    for pid, read in children:
+        results.append(eval(os.read(read, 10000).decode() or "None"))
+        os.waitpid(pid, 0)
+        os.close(read)
+    assert None not in results, results
+    assert [result[1:3] for result in results] == [(200, True)] * 3, results
+    assert len({tuple(result[0]) for result in results}) == 3, "children share their dice"
+    assert lab.dns.total == asked, "the cached answer was not kept"
+    print("ok")
+    os._exit(0)
+"""
+    assert python(code).strip() == "ok"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_can_look_names_up_itself():
+    code = """
+import os
+from ecs_discovery import Discovery
+from ecs_discovery.lab import Lab
+with Lab(namespace="prod.local") as lab:
+    service = lab.service("orders", tasks=3)
+    lab.service("other", tasks=2, port=service.port)
+    discovery = Discovery(namespace="prod.local", nameservers=[lab.nameserver])
+    discovery.resolve(f"orders:{service.port}")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(discovery.resolve(f"other:{service.port}", timeout=5).endpoints))
+    _, status = os.waitpid(pid, 0)
+    print(os.waitstatus_to_exitcode(status))
+    discovery.close()
+"""
+    assert python(code).strip() == "2"
+
+
+def test_one_flight_per_question_and_a_new_one_after_it_landed():
+    flights = Flights()
+    flight, leads = flights.join(a())
+    assert leads
+    assert flights.join(a()) == (flight, False)
+    assert len(flights) == 1
+    assert not flight.cancel()  # a waiter cannot end it
+    flights.land(a(), flight)
+    assert flight.done()
+    other, leads = flights.join(a())
+    assert leads
+    flights.reset()
+    assert len(flights) == 0
+    flights.land(a(), other)
+
+
+def test_workers_run_jobs_side_by_side_up_to_their_limit_and_then_in_line():
+    workers = Workers(limit=2)
+    gate, done = threading.Event(), []
+    running = threading.Semaphore(0)
+
+    def job() -> None:
+        running.release()
+        gate.wait(10)
+        done.append(threading.current_thread().name)
+
+    for _ in range(5):
+        workers.spawn(job)
+    assert running.acquire(timeout=5)
+    assert running.acquire(timeout=5)
+    assert not running.acquire(timeout=0.05)
+    gate.set()
+    eventually(lambda: len(done) == 5)
+    workers.spawn(lambda: done.append("reused"))
+    eventually(lambda: len(done) == 6)
+    workers.close()
+    workers.spawn(lambda: done.append("never"))
+    eventually(lambda: not any(thread.name == "ecs_discovery" for thread in threading.enumerate()))
+    assert len(done) == 6
+
+
+def test_idle_workers_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ecs_discovery.workers._IDLE", 0.01)
+    workers = Workers()
+    workers.spawn(lambda: None)
+    eventually(lambda: workers._threads == 0)
+
+
+def test_where_no_thread_can_start_the_job_runs_at_once(monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    Workers().spawn(lambda: done.append(threading.current_thread() is threading.main_thread()))
+    assert done == [True]
+
+
+def test_threads_that_switch_all_the_time_keep_the_books_right():
+    from ecs_discovery import Discovery
+
+    discovery = Discovery(services={"orders": "static://" + ",".join(f"127.0.0.1:{port}" for port in range(1, 8))})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def work() -> None:
+            for number in range(500):
+                try:
+                    with discovery.lease("orders"):
+                        if number % 50 == 0:
+                            raise ValueError
+                except ValueError:
+                    pass
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    nodes = discovery.snapshot("orders").nodes
+    assert sum(node.uses for node in nodes) == 4000
+    assert sum(node.failures for node in nodes) == 80
+    assert all(node.pending == 0 for node in nodes)
+    discovery.close()

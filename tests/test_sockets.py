@@ -1,0 +1,158 @@
+"""Telling a silent peer from a slow one, on real sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+from ecs_discovery import sockets
+from ecs_discovery.lab import Lab, LabTask
+from ecs_discovery.models import Endpoint
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
+REQUEST = b"GET /slow/30 HTTP/1.1\r\nHost: orders\r\n\r\n"
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(seed=1) as lab:
+        yield lab
+
+
+@pytest.fixture
+def task(lab: Lab) -> LabTask:
+    return lab.service("orders", tasks=1).tasks[0]
+
+
+def connected(task: LabTask) -> socket.socket:
+    return sockets.connect(Endpoint(task.address, task.port), 5)
+
+
+def test_a_connection_is_tuned(task: LabTask):
+    with connected(task) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.gettimeout() == 5
+
+
+@linux
+def test_a_peer_that_vanished_is_silent(task: LabTask):
+    with connected(task) as sock:
+        task.vanish()
+        sock.sendall(REQUEST)
+        assert not sockets.wait_for_answer(sock, 0.25, None, time.monotonic)
+        assert sockets.silent(sock, 0.25)
+        assert sockets.acknowledged(sock) is False
+
+
+@linux
+def test_a_slow_application_is_not(task: LabTask):
+    with connected(task) as sock:
+        sock.sendall(REQUEST)
+        assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
+        assert sockets.silent(sock, 0.0) is False
+        assert sockets.acknowledged(sock)
+
+
+@linux
+def test_a_peer_that_answers_is_waited_for_no_longer_than_it_takes(task: LabTask):
+    with connected(task) as sock:
+        sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
+        assert sockets.wait_for_answer(sock, 5.0, None, time.monotonic)
+        assert sock.recv(12) == b"HTTP/1.1 200"
+
+
+@linux
+def test_a_read_timeout_shorter_than_the_limit_comes_first(task: LabTask):
+    with connected(task) as sock:
+        task.vanish()
+        sock.sendall(REQUEST)
+        assert sockets.wait_for_answer(sock, 0.25, 0.05, time.monotonic)
+
+
+@linux
+def test_a_peer_that_reads_an_upload_late_is_not_silent():
+    """A full window is acknowledged, and probed: progress of acknowledgements counts as life."""
+    with socket.create_server(("127.0.0.1", 0)) as server, connected_to(server) as sock:
+        peer, _ = server.accept()
+        sock.setblocking(False)
+        try:
+            while True:
+                sock.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        until = time.monotonic() + 0.8
+        while time.monotonic() < until:
+            assert not sockets.silent(sock, 0.25)
+            time.sleep(0.02)
+        peer.close()
+
+
+def connected_to(server: socket.socket) -> socket.socket:
+    return sockets.connect(Endpoint(*server.getsockname()[:2]), 5)
+
+
+@linux
+@pytest.mark.parametrize("vanish", [True, False], ids=["vanished", "slow"])
+def test_under_tls_session_tickets_do_not_pass_for_an_answer(lab: Lab, vanish: bool):
+    """TLS 1.3 sends tickets after the handshake: a fresh connection is readable before any answer."""
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.prod.local").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    task = lab.service("orders", tasks=1, ssl_context=server_side).tasks[0]
+    with client_side.wrap_socket(connected(task), server_hostname="orders.prod.local") as sock:
+        assert sock.version() == "TLSv1.3"
+        time.sleep(0.05)  # the tickets arrive
+        if vanish:
+            task.vanish()
+        sock.sendall(REQUEST)
+        assert sockets.wait_for_answer(sock, 0.25, None, time.monotonic) is not vanish
+
+
+def test_where_nothing_can_be_told_the_read_comes_next(task: LabTask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sockets, "_TCP_INFO", None)
+    with connected(task) as sock:
+        assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
+        assert sockets.silent(sock, 0.1) is None
+        assert sockets.acknowledged(sock) is None
+
+
+@linux
+def test_a_closed_socket_tells_nothing():
+    sock = socket.socket()
+    sock.close()
+    assert sockets.silent(sock, 0.1) is None
+    assert sockets.acknowledged(sock) is None
+
+
+def test_connecting_to_a_vanished_task_ends_at_its_timeout(task: LabTask):
+    task.vanish()
+    with pytest.raises(TimeoutError):
+        sockets.connect(Endpoint(task.address, task.port), 0.1)
+
+
+def test_a_name_is_passed_through_where_discovery_is_switched_off():
+    import asyncio
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = Endpoint("localhost", server.getsockname()[1])
+        sockets.connect(endpoint, 5).close()
+        asyncio.run(sockets.connect_async(endpoint)).close()
+
+
+def test_the_select_fallback_reads_as_poll_does(task: LabTask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr("select.poll", raising=False)
+    with connected(task) as sock:
+        assert not sockets._readable(sock, 0.01)
+        sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
+        assert sockets._readable(sock, 5)
+    assert threading.active_count() < 20
