@@ -279,6 +279,47 @@ def test_an_exception_that_is_no_broken_connection_is_never_repeated(world: Worl
     world.run(scenario)
 
 
+def test_an_interrupted_call_says_nothing_of_the_endpoint(world: Worlds):
+    async def scenario(w):
+        def fetch(attempt):
+            assert repr(attempt) == "<Attempt 1 on 127.0.0.1:1>"
+            assert attempt.host == "127.0.0.1"
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await w.call("static://127.0.0.1:1", fetch, idempotent=True)
+        (node,) = w.discovery.snapshot("static://127.0.0.1:1").nodes
+        assert (node.uses, node.failures, node.pending) == (1, 0, 0)
+
+    world.run(scenario)
+
+
+def test_a_lease_of_what_refuses_sets_it_aside_and_asks_again(world: Worlds, refused_port: int):
+    dns = dns_of("127.0.0.1", ttl=60)
+
+    async def scenario(w):
+        target = f"orders:{refused_port}"
+        with pytest.raises(ConnectionRefusedError):
+            async with w.lease(target) as lease:
+                socket.create_connection((lease.host, lease.port), timeout=5)
+        assert w.discovery.snapshot(target).nodes[0].health == "down"
+        while dns.asked.count(a()) < 2:
+            await w.pause(0.001)
+
+    world.run(scenario, dns=dns)
+
+
+def test_a_lease_of_an_unknown_name_says_why(world: Worlds):
+    dns = FakeResolver({a(): NXDOMAIN, aaaa(): NXDOMAIN, srv(): NXDOMAIN})
+
+    async def scenario(w):
+        with pytest.raises(TargetNotFound, match="orders:80"):
+            async with w.lease("orders:80"):
+                raise AssertionError("not reached")
+
+    world.run(scenario, dns=dns)
+
+
 def test_a_client_librarys_exception_is_read_by_what_caused_it(world: Worlds):
     class LibraryError(Exception):
         pass

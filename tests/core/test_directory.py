@@ -112,9 +112,9 @@ def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.Mon
     assert len(directory.services()) == 3
     assert kept in directory.services()
     assert directory.service("static://127.0.0.1:1", None, 0.0) is kept
-    for number in range(20):
-        directory.service(f"S{number}:80", None, 100.0)
-    assert len(directory._named) <= 5
+    for spelling in ("STATIC", "Static", "sTatic", "stAtic", "staTic", "statIc", "statiC"):
+        assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
+        assert len(directory._named) <= 5
     assert directory.dependents(a("s0.prod.local")) == ()
 
 

@@ -661,3 +661,59 @@ def test_the_routes_a_session_remembers_are_bounded(lab: Lab, wrap, monkeypatch:
     for name in ("orders", "ORDERS", "orders.prod.local", "Orders", "oRders", "orderS"):
         assert session.get(f"http://{name}:{service.port}/", timeout=10).status_code == 200
     assert len(session.get_adapter("http://")._routes) <= 3  # type: ignore[attr-defined]
+
+
+def test_a_short_unwanted_answer_is_read_so_that_its_connection_is_used_again(lab: Lab, wrap):
+    service = lab.service("orders", tasks=1)
+    session, url = wrap(), f"http://orders:{service.port}/"
+    task = service.tasks[0]
+    task.errors(503)
+    session.get(url, timeout=10)
+    task.heal()
+    assert session.get(url, timeout=10).status_code == 200
+    assert task.connections == 1
+    assert task.requests == 4
+
+
+def test_an_interrupted_request_leaves_no_use_behind(lab: Lab, wrap, monkeypatch: pytest.MonkeyPatch):
+    service = lab.service("orders", tasks=1)
+    session, target = wrap(), f"orders:{service.port}"
+    session.get(f"http://{target}/", timeout=10)
+
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ecs_discovery.sockets.wait_for_answer", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.get(f"http://{target}/", timeout=10)
+    assert discovery_of(session).snapshot(target).nodes[0].pending == 0
+
+
+def test_a_key_sends_requests_to_one_task(lab: Lab, wrap):
+    service = lab.service("orders", tasks=4)
+    session, url = wrap(), f"http://orders:{service.port}/"
+    with options(key="customer-7"):
+        assert len(shares(session, url, 12)) == 1
+
+
+def test_a_task_that_comes_back_is_used_again(lab: Lab, wrap):
+    service = lab.service("orders", tasks=2)
+    clock = FakeClock()
+    session, url = wrap(clock=clock), f"http://orders:{service.port}/"
+    shares(session, url, 4)
+    bad = service.tasks[0]
+    bad.refuse(cut=True)
+    assert len(shares(session, url, 10)) == 1
+    bad.heal()
+    clock.advance(1.5)
+    eventually(lambda: bad.id in shares(session, url, 2))
+
+
+def test_a_wrong_header_is_the_callers_fault_not_the_tasks(lab: Lab, wrap):
+    service = lab.service("orders", tasks=1)
+    session, target = wrap(), f"orders:{service.port}"
+    session.get(f"http://{target}/", timeout=10)
+    with pytest.raises(requests.exceptions.InvalidHeader):
+        session.get(f"http://{target}/", headers={"X": "a\nb"}, timeout=10)
+    node = discovery_of(session).snapshot(target).nodes[0]
+    assert (node.pending, node.failures) == (0, 0)

@@ -1,0 +1,142 @@
+"""What requests' and urllib3's values and errors are taken to mean."""
+
+from __future__ import annotations
+
+import errno
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.client import BadStatusLine, RemoteDisconnected
+from typing import Any
+
+import pytest
+import requests
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import Timeout
+
+from ecs_discovery.core.retry import Failure
+from ecs_discovery.errors import ClosedError, DiscoveryError, NoEndpoints
+from ecs_discovery.integrations.requests_exchange import _parts, _retry_after, _text, as_requests_error
+from ecs_discovery.integrations.urllib3 import HttpEndpointPool, PeerSilentError, Use, UseTimeout, classify
+from ecs_discovery.models import Endpoint
+from ecs_discovery.policies import ConnectionPolicy
+
+POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
+
+
+def use(*, sent: bool) -> Use:
+    made = Use(None, True)  # type: ignore[arg-type]  # no lease is needed to classify
+    made.sent = sent
+    return made
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "label"),
+    [
+        (NewConnectionError(POOL, "refused"), Failure.NOT_SENT, "connect"),
+        (MaxRetryError(POOL, "/", NewConnectionError(POOL, "refused")), Failure.NOT_SENT, "connect"),
+        (MaxRetryError(POOL, "/", ConnectTimeoutError(POOL, "slow")), Failure.NOT_SENT, "connect timeout"),
+        (SSLError("certificate"), Failure.NOT_SENT, "tls"),
+        (ClosedPoolError(POOL, "closed"), Failure.NOT_SENT, "connect"),
+        (KeyError("a bug"), Failure.OTHER, "KeyError"),
+    ],
+)
+def test_before_anything_was_sent(error: Exception, failure: Failure, label: str):
+    assert classify(error, use(sent=False)) == (failure, label)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "label"),
+    [
+        (RemoteDisconnected("closed"), Failure.CLOSED, "closed"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), Failure.CLOSED, "closed"),
+        (BrokenPipeError(errno.EPIPE, "pipe"), Failure.CLOSED, "closed"),
+        (PeerSilentError("no ack"), Failure.CLOSED, "silent"),
+        (TimeoutError(errno.ETIMEDOUT, "keep-alive"), Failure.CLOSED, "silent"),
+        (TimeoutError("timed out"), Failure.OTHER, "read timeout"),
+        (ReadTimeoutError(POOL, "/", "read"), Failure.OTHER, "read timeout"),
+        (BadStatusLine("nonsense"), Failure.OTHER, "bad answer"),
+        (KeyError("a bug"), Failure.OTHER, "KeyError"),
+    ],
+)
+def test_after_something_was_sent(error: Exception, failure: Failure, label: str):
+    outer = ProtocolError("Connection aborted.", error)
+    outer.__cause__ = error
+    expected = label if label != "KeyError" else "ProtocolError"
+    assert classify(outer, use(sent=True)) == (failure, expected)
+
+
+def test_an_error_that_causes_itself_does_not_loop():
+    first, second = KeyError("a"), KeyError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert classify(first, use(sent=True))[0] is Failure.OTHER
+
+
+def test_a_timeout_keeps_its_use_when_urllib3_copies_it():
+    made = use(sent=False)
+    twin = UseTimeout(1.0, None, made).clone()
+    assert twin.use is made
+    assert (twin.connect_timeout, twin.read_timeout) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "parts"),
+    [
+        (None, (None, None)),
+        (3, (3, 3)),
+        ((1, 2), (1, 2)),
+        ((None, 2), (None, 2)),
+        (Timeout(connect=1, read=2), (1, 2)),
+        (Timeout(), (None, None)),
+    ],
+    ids=str,
+)
+def test_timeouts_part_by_part(timeout: Any, parts: tuple[Any, Any]):
+    connect, read = _parts(timeout)
+    assert connect == parts[0]
+    if not isinstance(timeout, Timeout) or parts[1] is not None:
+        assert read == parts[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("", None), ("soon", None), ("-1", None), ("1e9", None), ("9" * 400, 999999999)],
+)
+def test_retry_after_in_seconds(text: str, seconds: float | None):
+    response = requests.Response()
+    response.headers["Retry-After"] = text
+    assert _retry_after(response) == seconds
+
+
+def test_retry_after_as_a_date():
+    response = requests.Response()
+    response.headers["Retry-After"] = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    seconds = _retry_after(response)
+    assert seconds is not None
+    assert 50 < seconds <= 60
+    response.headers["Retry-After"] = "Wed, 21 Oct 2015 07:28:00 -0000"
+    assert _retry_after(response) == 0
+
+
+def test_the_text_of_an_error_is_what_went_wrong_without_the_layers():
+    inner = NewConnectionError(POOL, "127.0.0.1:1: refused")
+    assert "refused" in _text(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+    assert "Max retries" not in _text(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+
+
+def test_errors_become_requests_own_once():
+    made = as_requests_error(NoEndpoints("none", target="orders"), None, None)
+    assert isinstance(made, (NoEndpoints, requests.ConnectionError))
+    assert as_requests_error(made, None, None) is made
+    assert isinstance(as_requests_error(ClosedError("closed"), None, None), requests.ConnectionError)
+    own = ValueError("the caller's")
+    assert as_requests_error(own, None, None) is own
+    assert isinstance(made, DiscoveryError)
+    assert made.request is None  # type: ignore[attr-defined]  # requests' attribute
