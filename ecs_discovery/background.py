@@ -40,7 +40,7 @@ class Background:
         Raises `ResolutionError` when it cannot be resolved and nothing was known.
         """
         engine = self.engine
-        waited = False
+        waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
             for question in due.ask:
@@ -49,13 +49,13 @@ class Background:
                 raise due.error
             if not due.wait:
                 return
-            flights = [self.ask(question) for question in due.wait]
+            flights = {question: self.ask(question) for question in due.wait}
             left = until - engine.clock()
-            if left <= 0 or not wait_for_flights(flights, left, FIRST_COMPLETED).done:
+            if left <= 0 or not wait_for_flights(flights.values(), left, FIRST_COMPLETED).done:
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
-            waited = all(flight.done() for flight in flights)
+            waited.update(question for question, flight in flights.items() if flight.done())
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""

@@ -6,7 +6,7 @@ It stands in the same order as `background.py`; the two differ in awaits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from ecs_discovery import sockets
@@ -35,7 +35,7 @@ class AsyncBackground:
     async def ready(self, service: Service, until: float) -> None:
         """As `Background.ready`."""
         engine = self.engine
-        waited = False
+        waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
             for question in due.ask:
@@ -44,13 +44,13 @@ class AsyncBackground:
                 raise due.error
             if not due.wait:
                 return
-            flights = [self.ask(question) for question in due.wait]
+            flights = {question: self.ask(question) for question in due.wait}
             left = until - engine.clock()
-            if left <= 0 or not await _any_landed(flights, left):
+            if left <= 0 or not await _any_landed(flights.values(), left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
-            waited = all(flight.done() for flight in flights)
+            waited.update(question for question, flight in flights.items() if flight.done())
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """As `Background.ask`."""
@@ -133,7 +133,7 @@ class AsyncBackground:
         await asyncio.gather(*mine, return_exceptions=True)
 
 
-async def _any_landed(flights: Sequence[Flight], timeout: float) -> bool:
+async def _any_landed(flights: Iterable[Flight], timeout: float) -> bool:
     waiters = [asyncio.wrap_future(flight) for flight in flights]
     try:
         done, _ = await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
@@ -94,8 +94,8 @@ class Engine:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
         return self.directory.service(target, default_port, self.clock())
 
-    def due(self, service: Service, *, waited: bool = False) -> Due:
-        """What is to be asked before the service can be used."""
+    def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
+        """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
         due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
         self.tell(service)
         return due
@@ -118,8 +118,10 @@ class Engine:
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
             if service.resolution is not None or isinstance(outcome, Resolution):
-                due = self.due(service)
-                asked.update(dict.fromkeys((*due.ask, *due.wait)) if service.resolution is not None else {})
+                # No claim: what only a caller would wait for is left to the next caller.
+                due = self.directory.due(service, now, waited=(question,))
+                self.tell(service)
+                asked.update(dict.fromkeys(due.ask))
         asked.pop(question, None)
         return tuple(asked)
 

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from ecs_discovery import (
+    CachePolicy,
     ClosedError,
     ConfigurationError,
     ConnectError,
@@ -16,7 +17,6 @@ from ecs_discovery import (
     DiscoveryError,
     NoEndpoints,
     ResolutionError,
-    ResolutionTimeout,
     RetryPolicy,
     TargetNotFound,
     options,
@@ -74,9 +74,11 @@ def test_a_stale_answer_is_served_at_once_and_refreshed_in_the_background(world:
 
     async def scenario(w):
         await w.resolve("orders:80")
-        dns.answers[a()] = answer("10.0.0.2")
+        gate = threading.Event()
+        dns.answers[a()] = lambda: gate.wait(10) and answer("10.0.0.2")
         clock.advance(15)
         assert (await w.resolve("orders:80")).endpoints[0].host == "10.0.0.1"
+        gate.set()
         while (await w.resolve("orders:80")).endpoints[0].host != "10.0.0.2":
             await w.pause(0.001)
         assert dns.asked.count(a()) == 2
@@ -136,18 +138,27 @@ def test_a_cold_name_that_cannot_be_resolved_is_an_error_that_names_it(world: Wo
     world.run(scenario, dns=dns)
 
 
-def test_a_cold_lookup_ends_at_its_timeout(world: Worlds):
-    gate = threading.Event()
-    dns = FakeResolver({a(): lambda: gate.wait(10) and answer("10.0.0.1"), aaaa(): NODATA, srv(): NODATA})
-    if world.name == "asyncio":
-        pytest.skip("a resolver that blocks the loop is no resolver for asyncio; see the lab's silent DNS")
+def test_an_answer_of_ttl_zero_serves_those_who_waited_for_it_and_no_floor_means_none(world: Worlds):
+    dns = dns_of("10.0.0.1", ttl=0)
 
     async def scenario(w):
-        with pytest.raises(ResolutionTimeout, match="within the time limit"):
-            await w.resolve("orders:80", timeout=0.05)
-        gate.set()
+        for number in range(1, 6):
+            assert (await w.resolve("orders:80")).endpoints[0].host == "10.0.0.1"
+            assert dns.asked.count(a()) == number
 
-    world.run(scenario, dns=dns)
+    world.run(scenario, dns=dns, cache=CachePolicy(min_ttl=0, jitter=0))
+
+
+def test_negative_answers_need_not_be_held_at_all(world: Worlds):
+    dns = FakeResolver({a(): NXDOMAIN, aaaa(): NXDOMAIN, srv(): NXDOMAIN})
+
+    async def scenario(w):
+        for number in range(1, 4):
+            with pytest.raises(TargetNotFound):
+                await w.resolve("orders:80")
+            assert dns.asked.count(a()) == number
+
+    world.run(scenario, dns=dns, cache=CachePolicy(negative_ttl=0))
 
 
 def test_warming_resolves_several_targets_or_says_which_could_not_be(world: Worlds):

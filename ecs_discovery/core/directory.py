@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from threading import Lock
 
 from ecs_discovery.core.cache import TtlCache
@@ -55,15 +55,22 @@ class Directory:
         """The services that an answer to `question` matters to."""
         return self._dependents.get(question, ())
 
-    def due(self, service: Service, now: float, *, waited: bool = False, claim: float = 0.0) -> Due:
-        """Bring the service up to date with the cache and say what is to be asked."""
+    def due(self, service: Service, now: float, *, waited: Collection[Question] = (), claim: float = 0.0) -> Due:
+        """Bring the service up to date with the cache and say what is to be asked.
+
+        `waited` are questions that were asked just now: what is known of them has to do. `claim` is
+        how long whoever is told to ask a question has to report.
+        """
         due = self._judged(service, now, waited, claim)
         if due.again:  # the kind of record it had is gone: look at the others
             due = self._judged(service, now, waited, claim)
         return due
 
-    def _judged(self, service: Service, now: float, waited: bool, claim: float) -> Due:
-        looks = {question: self.cache.lookup(question, now, claim) for question in service.wanted()}
+    def _judged(self, service: Service, now: float, waited: Collection[Question], claim: float) -> Due:
+        looks = {
+            question: self.cache.lookup(question, now, 0.0 if question in waited else claim)
+            for question in service.wanted()
+        }
         return service.judge(looks, now, waited=waited)
 
     def reset_locks(self) -> None:

@@ -112,14 +112,14 @@ class Service:
         with self._lock:
             return self._knowledge.wanted
 
-    def judge(self, looks: Looks, now: float, *, waited: bool = False) -> Due:
+    def judge(self, looks: Looks, now: float, *, waited: Collection[Question] = ()) -> Due:
         """Take over what the cache knows and say what to ask.
 
-        `looks` holds a lookup for each of `wanted()`. With `waited`, the look-ups that were due have
-        been made: what is known now has to do, however short its TTL.
+        `looks` holds a lookup for each of `wanted()`. Those in `waited` were asked just now: what is known
+        of them has to do, however short its TTL.
         """
         if waited:
-            looks = {question: settled(look) for question, look in looks.items()}
+            looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
         with self._lock:
             if self._knowledge.outdated(looks):
                 return Due()

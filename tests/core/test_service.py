@@ -171,7 +171,7 @@ def test_an_expired_answer_is_waited_for_and_served_stale_if_that_fails():
     expired = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), None, True, 1100.0, 1)
     assert service.judge({a(): expired}, 1100.0) == Due(wait=(a(),))
     failed = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, True, 1101.0, 2)
-    assert service.judge({a(): failed}, 1101.0, waited=True) == Due()
+    assert service.judge({a(): failed}, 1101.0, waited=(a(),)) == Due()
     assert len(service.nodes) == 2
 
 
@@ -179,7 +179,7 @@ def test_what_was_just_asked_in_vain_is_not_waited_for_again():
     service = service_of()
     looks = {a(): Lookup(Freshness.MISSING, None, SERVFAIL, True), aaaa(): none(), srv(): none()}
     assert service.judge(looks, 1000.0).wait == (a(),)
-    assert service.judge(looks, 1000.0, waited=True).error is not None
+    assert service.judge(looks, 1000.0, waited=(a(),)).error is not None
 
 
 def test_failing_lookups_keep_the_endpoints_and_are_told_once():

@@ -1,0 +1,42 @@
+"""How the documentation is built: `python -m sphinx -W -n -b html docs docs/_build/html`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
+
+from ecs_discovery import __version__  # noqa: E402  # the path comes first
+
+project = "ecs_discovery"
+author = "the ecs_discovery contributors"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "policy_tables"]
+exclude_patterns = ["_build", "_ext"]
+html_theme = "furo"
+html_title = f"ecs_discovery {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+default_role = "code"  # docstrings put names into single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+# The documentation is built without a network, so that names of the standard library lead nowhere.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(asyncio|collections|concurrent|random|socket|ssl|threading|types|typing|pathlib|enum)\..*"),
+    (r"py:.*", r"(requests|urllib3|dns)\..*"),
+    (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|OSError|ValueError|TimeoutError|Exception)"),
+    # What is public only as the type of an attribute or argument, and described where it is used.
+    (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|attempts\.Judgement).*"),
+    (r"py:.*", r"ecs_discovery\.policies\._Policy"),
+    (r"py:.*", r"ecs_discovery\.(client|aio)\.(T|P)"),
+    (r"py:.*", r"ecs_discovery\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection)\..*"),
+    (r"py:.*", r"(Service|ecs_discovery\.leases\._LeaseContext)"),
+]

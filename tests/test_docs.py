@@ -1,0 +1,144 @@
+"""The documentation is true: its Python runs, its commands are the ones that are used, its names exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ecs_discovery
+from ecs_discovery import errors, policies, settings
+from ecs_discovery.lab import Lab
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+DEMO = "python3 -m venv .venv && .venv/bin/pip install -q '.[demo]' && .venv/bin/ecs-discovery demo"
+TESTS = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/python -m pytest"
+
+_FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NOT_RUN = re.compile(r"<!-- not run: .+ -->\n\Z")
+
+
+class Block(NamedTuple):
+    """A Python block of a page."""
+
+    page: Path
+    line: int
+    code: str
+    runs: bool
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in _FENCE.finditer(text):
+            before = text[: match.start()]
+            found.append(Block(page, before.count("\n") + 2, match[1], _NOT_RUN.search(before) is None))
+    return found
+
+
+BLOCKS = _blocks()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Lab]:
+    """What the examples talk to: `orders` in the namespace `prod.local`, on port 8080 with A and SRV records."""
+    with Lab(namespace="prod.local", seed=1) as lab:
+        lab.service("orders", tasks=3, records="A+SRV", port=None if lab.single_address else 8080)
+        yield lab
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_python_block_runs(block: Block, cluster: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader who copies a block and has such a service gets no error and no warning."""
+    code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+    if not block.runs:
+        return
+    monkeypatch.setenv("ECS_DISCOVERY_NAMESPACE", cluster.namespace)
+    monkeypatch.setenv("ECS_DISCOVERY_NAMESERVERS", cluster.nameserver)
+    exec(code, {"__name__": "example"})
+
+
+def test_most_blocks_run() -> None:
+    """ "Not run" is the exception."""
+    assert sum(not block.runs for block in BLOCKS) <= 1 < len(BLOCKS)
+
+
+def test_the_demo_command_is_the_same_everywhere() -> None:
+    assert f"\n{DEMO}\n" in README.read_text(encoding="utf-8")
+    assert f"\n{DEMO}\n" in (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+
+
+def test_the_test_command_is_the_same_everywhere() -> None:
+    assert f"\n{TESTS}\n" in README.read_text(encoding="utf-8")
+    assert f"\n{TESTS}\n" in (ROOT / "docs" / "develop.md").read_text(encoding="utf-8")
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    """The script takes the command from the README, and stops if it does not find it."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    match = re.search(r"grep -x \"(.+)\" README\.md", script)
+    assert match is not None
+    lines = [line for line in README.read_text(encoding="utf-8").splitlines() if re.fullmatch(match[1], line)]
+    assert lines == [TESTS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_variables_in_the_text_are_read_by_the_code(page: Path) -> None:
+    known = {"NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "REQUIRE_SERVERS"}
+    for policy in settings._POLICIES.values():
+        prefix = policy.__name__.removesuffix("Policy").upper()
+        known |= {f"{prefix}_{field.name.upper()}" for field in fields(policy)}
+    for name in re.findall(r"ECS_DISCOVERY_([A-Z][A-Z_]*[A-Z])", page.read_text(encoding="utf-8")):
+        assert name in known
+
+
+def test_every_error_is_in_the_tree() -> None:
+    """The page on errors shows each one below its base."""
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    tree = text.split("```text\n", 1)[1].split("```", 1)[0]
+    above: list[str] = []
+    shown = {}
+    for line in tree.splitlines():
+        match = re.search(r"[A-Z]\w+", line)
+        assert match is not None
+        depth = match.start() // 4
+        above[depth:] = [match[0]]
+        shown[match[0]] = above[depth - 1] if depth else "Exception"
+    real = {
+        name: kind.__bases__[0].__name__
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.DiscoveryError)
+    }
+    assert shown == real
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    whole_modules = {*errors.__all__}
+    for name in ecs_discovery.__all__:
+        assert name in whole_modules or name == "__version__" or f":: ecs_discovery.{name}\n" in text, name
+
+
+def test_every_policy_has_a_table() -> None:
+    """The table is written from these; a policy that is not exported would be missing in it."""
+    assert {name for name in policies.__all__ if name.endswith("Policy")} == {
+        policy.__name__ for policy in settings._POLICIES.values()
+    }
