@@ -104,7 +104,8 @@ class AsyncDiscovery:
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """As `Discovery.snapshot`."""
-        return self.engine.snapshot(self._service(target))
+        self._check_open(target)
+        return self.engine.snapshot(self.engine.known(target))
 
     # Using
 
@@ -117,7 +118,7 @@ class AsyncDiscovery:
         target: str,
         fetch: Callable[[Attempt], Awaitable[T]],
         *,
-        idempotent: bool = False,
+        idempotent: bool | None = None,
         deadline: float | None = None,
         key: str | bytes | None = None,
     ) -> T:
@@ -125,7 +126,7 @@ class AsyncDiscovery:
         service = self._service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit)
-        is_failure = self.settings.outlier.is_failure
+        is_failure = service.outlier.is_failure
 
         async def attempt(lease: Lease) -> T:
             return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
@@ -273,9 +274,12 @@ class AsyncDiscovery:
     # Time limits
 
     def _service(self, target: str) -> Service:
+        self._check_open(target)
+        return self.engine.service(target)
+
+    def _check_open(self, target: str) -> None:
         if self._closed:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
-        return self.engine.service(target)
 
     def _limit(self, service: Service, timeout: float | None) -> float:
         if timeout is not None:

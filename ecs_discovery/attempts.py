@@ -54,7 +54,7 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
     if error is None:
         return GOOD
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Judgement(Outcome.FAILURE, Failure.NOT_SENT, "tls", None)
+        return Judgement(Outcome.FAILURE, Failure.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         tls = isinstance(error, ssl.SSLError)
         label = "timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"

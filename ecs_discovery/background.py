@@ -19,6 +19,7 @@ from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.resolvers.static import StaticResolver
 from ecs_discovery.workers import Workers
 
 __all__ = ["Background"]
@@ -107,6 +108,8 @@ class Background:
         given: Resolver | None = self.engine.resolvers.get(scheme)
         if given is not None:
             return given
+        if scheme == "static":
+            return StaticResolver()
         if self.dns is None:
             from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
 

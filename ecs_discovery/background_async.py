@@ -18,6 +18,7 @@ from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver
+from ecs_discovery.resolvers.static import AsyncStaticResolver
 
 __all__ = ["AsyncBackground"]
 
@@ -107,6 +108,8 @@ class AsyncBackground:
         given = self._resolvers.get(scheme)
         if given is not None:
             return given
+        if scheme == "static":
+            return AsyncStaticResolver()
         if self.dns is None:
             from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
 

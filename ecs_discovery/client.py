@@ -100,7 +100,7 @@ class Discovery:
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """What is known of a target and why. Asks nobody."""
-        return self.engine.snapshot(self.engine.service(target))
+        return self.engine.snapshot(self.engine.known(target))
 
     # Using
 
@@ -118,22 +118,22 @@ class Discovery:
         target: str,
         fetch: Callable[[Attempt], T],
         *,
-        idempotent: bool = False,
+        idempotent: bool | None = None,
         deadline: float | None = None,
         key: str | bytes | None = None,
     ) -> T:
         """Call `fetch(attempt)` with an endpoint, and again with others where that may help.
 
-        A refused connection is always tried elsewhere; with `idempotent=True` any `OSError` or `EOFError`, or an
-        error caused by one, is. No attempt begins after `deadline` seconds (default: the service's
-        `TimeoutPolicy.deadline`); pass `attempt.remaining` on as your own timeout to make it hard. Your exceptions
-        come out as they are, with a note on what was tried.
+        A refused connection is always tried elsewhere; with `idempotent=True` (default: what `options` says, else
+        False) any `OSError` or `EOFError`, or an error caused by one, is. No attempt begins after `deadline`
+        seconds (default: the service's `TimeoutPolicy.deadline`); pass `attempt.remaining` on as your own timeout
+        to make it hard. Your exceptions come out as they are, with a note on what was tried.
         """
         service = self.engine.service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit)
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
-        is_failure = self.settings.outlier.is_failure
+        is_failure = service.outlier.is_failure
 
         def attempt(lease: Lease) -> T:
             return fetch(Attempt(lease.endpoint, call, self.engine.clock))

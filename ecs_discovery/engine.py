@@ -94,6 +94,12 @@ class Engine:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
         return self.directory.service(target, default_port, self.clock())
 
+    def known(self, target: str) -> Service:
+        """The service of a target as it is in use, for a look at it."""
+        if self._closed:
+            self.service(target)  # raises
+        return self.directory.known(target, self.clock())
+
     def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
         """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
         due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
@@ -149,23 +155,28 @@ class Engine:
         self,
         service: Service,
         *,
-        idempotent: bool | None,
+        idempotent: bool | None = None,
+        repeatable: bool = False,
         deadline: float | None = None,
         connect: float | None = None,
     ) -> Call:
-        """The books of one call. What is None is taken from `options(...)`, then from the policies."""
+        """The books of one call. What is None is taken from `options(...)`, then from the policies.
+
+        `repeatable` is whether its kind (an HTTP method) is idempotent, where nobody says otherwise.
+        """
         now = self.clock()
         chosen = current_options()
         limit = deadline if deadline is not None else chosen.deadline
         until = now + (limit if limit is not None else service.timeout.deadline)
-        may_repeat = chosen.idempotent if chosen.idempotent is not None else bool(idempotent)
+        if idempotent is None:
+            idempotent = chosen.idempotent if chosen.idempotent is not None else repeatable
         return Call(
             service.target,
             service.retry,
             service.budget,
             deadline=until,
             connect_until=min(until, now + (connect if connect is not None else service.timeout.connect)),
-            idempotent=may_repeat,
+            idempotent=idempotent,
         )
 
     def begin(self, service: Service, call: Call, key: str | bytes | None = None) -> Lease:
@@ -174,6 +185,8 @@ class Engine:
         Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
         """
         now = self.clock()
+        if key is None:
+            key = current_options().key
         if now >= call.deadline:
             raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
         node = service.pick(now, call.tried, key) if call.tried else service.pick(now, (), key)

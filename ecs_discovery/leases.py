@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.service import Service
@@ -54,7 +55,8 @@ class _LeaseContext:
 
     def _begin(self, now: float) -> None:
         service = self._service
-        node = service.pick(now, (), self._key)
+        key = self._key if self._key is not None else current_options().key
+        node = service.pick(now, (), key)
         if node is None:
             raise service.unusable()
         self._failed = False
@@ -71,7 +73,7 @@ class _LeaseContext:
         if error is None:
             outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
         elif isinstance(error, Exception):
-            outcome = judge_exception(error, discovery.settings.outlier.is_failure).outcome
+            outcome = judge_exception(error, self._service.outlier.is_failure).outcome
         else:
             outcome = Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
         now = engine.clock()

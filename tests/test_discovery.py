@@ -212,6 +212,62 @@ def test_a_key_sticks_to_an_endpoint(world: Worlds):
     world.run(scenario)
 
 
+def test_options_give_a_key_and_what_is_written_at_the_call_goes_first(world: Worlds):
+    target = "static://" + ",".join(f"127.0.0.1:{port}" for port in range(1, 9))
+
+    async def scenario(w):
+        seen = set()
+        with options(key="ann"):
+            for _ in range(5):
+                async with w.lease(target) as lease:
+                    seen.add(lease.port)
+                seen.add(await w.call(target, lambda attempt: attempt.port))
+        assert len(seen) == 1
+        tried = []
+
+        def fetch(attempt):
+            tried.append(attempt.port)
+            raise ConnectionResetError(104, "reset")
+
+        with options(idempotent=True), pytest.raises(ConnectionResetError):
+            await w.call(target, fetch, idempotent=False)
+        assert len(tried) == 1
+        with options(idempotent=False), pytest.raises(ConnectionResetError):
+            await w.call(target, fetch, idempotent=True)
+        assert len(tried) == 4
+
+    world.run(scenario)
+
+
+def test_a_row_of_sources_falls_back_on_addresses(world: Worlds):
+    dns = FakeResolver({srv(): NXDOMAIN})
+
+    async def scenario(w):
+        found = await w.resolve("orders")
+        assert ([str(endpoint) for endpoint in found.endpoints], found.source) == (["10.0.0.9:80"], "static")
+        dns.answers[srv()] = ResolutionError("SERVFAIL")
+
+    world.run(scenario, dns=dns, services={"orders": ["srv://orders", "static://10.0.0.9:80"]})
+
+
+def test_a_services_own_policies_replace_the_discoverys(world: Worlds):
+    from ecs_discovery import OutlierPolicy, ServiceConfig
+
+    lenient = OutlierPolicy(is_failure=lambda error: False)
+
+    async def scenario(w):
+        for name, failures in (("strict", 1), ("lenient", 0)):
+            with pytest.raises(ValueError, match="bad"):
+                async with w.lease(name):
+                    raise ValueError("bad")
+            assert w.discovery.snapshot(name).nodes[0].failures == failures
+
+    world.run(
+        scenario,
+        services={"strict": "static://127.0.0.1:1", "lenient": ServiceConfig("static://127.0.0.1:2", outlier=lenient)},
+    )
+
+
 def test_the_callers_idea_of_a_failure_decides(world: Worlds):
     from ecs_discovery import OutlierPolicy
 

@@ -46,6 +46,18 @@ class Directory:
         found = self._named.get((target, default_port))
         return found if found is not None else self._find(target, default_port, now)
 
+    def known(self, target: str, now: float) -> Service:
+        """The service of a target as it is in use: with whatever scheme's port, if it was not given one."""
+        service = self.service(target, None, now)
+        parsed = parse_target(target)
+        if service.resolution is None and parsed.port is None:
+            key = self._key(parsed, None)
+            with self._lock:
+                for other, twin in self._services.items():
+                    if other[:2] == key[:2] and twin.resolution is not None:
+                        return twin
+        return service
+
     def services(self) -> tuple[Service, ...]:
         """Every service there is."""
         with self._lock:
@@ -83,11 +95,7 @@ class Directory:
     def _find(self, target: str, default_port: int | None, now: float) -> Service:
         parsed = parse_target(target)
         sources, config = self._parts(parsed, default_port)
-        key: Key = (
-            tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
-            parsed.port,
-            None if parsed.port else default_port,
-        )
+        key = self._key(parsed, default_port)
         with self._lock:
             service = self._services.get(key)
             if service is None:
@@ -101,6 +109,14 @@ class Directory:
                 self._named = {}
             self._named[target, default_port] = service
             return service
+
+    def _key(self, parsed: Target, default_port: int | None) -> Key:
+        sources, _ = self._parts(parsed, default_port)
+        return (
+            tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
+            parsed.port,
+            None if parsed.port else default_port,
+        )
 
     def _parts(self, parsed: Target, default_port: int | None) -> tuple[tuple[Target, ...], ServiceConfig | None]:
         settings = self.settings
@@ -128,7 +144,9 @@ class Directory:
         now: float,
     ) -> Service:
         settings = self.settings
-        static: tuple[Endpoint, ...] = tuple(endpoint for source in sources for endpoint in source.addresses)
+        # Addresses alone need no look-up; in a row with other sources they are one of the answers.
+        only_static = all(source.scheme == "static" for source in sources)
+        static: tuple[Endpoint, ...] = sources[0].addresses if only_static else ()
         groups = plan(
             sources,
             port=parsed.port,
@@ -143,7 +161,7 @@ class Directory:
                 raise ConfigurationError("target", text, "a name with a port while ECS_DISCOVERY_DISABLED is set")
             static = static or (Endpoint(parsed.name, port or 0),)
             groups = ()
-        elif groups and all(group.port is None for group in groups) and parsed.scheme == "auto":
+        elif groups and all(group.port is None for group in groups) and parsed.scheme in ("auto", "dns"):
             hint = f"without an SRV record the port must be given: '{text}:8080'"
         if static:
             groups = ()

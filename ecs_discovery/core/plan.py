@@ -72,7 +72,9 @@ def plan(
                 groups.append(Group(addresses, default_port, index))
         elif target.scheme in known:
             groups.append(Group((Question(target.scheme, _with_query(target)),), wanted or default_port, index))
-        elif target.scheme != "static":
+        elif target.scheme == "static":
+            groups.append(Group((Question("static", name),), None, index))
+        else:
             allowed = ", ".join(f"{scheme}://" for scheme in sorted({"dns", "srv", "static", *known}))
             raise ConfigurationError("target", f"{target.scheme}://{name}", f"a plain name or one of {allowed}")
     return tuple(groups)

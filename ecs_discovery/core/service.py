@@ -79,6 +79,7 @@ class Service:
         """The name that TLS certificates are verified for."""
         self.retry = retry
         self.timeout = timeout
+        self.outlier = outlier
         self.budget = RetryBudget(retry, now)
         self._knowledge = Knowledge(groups)
         self.questions = self._knowledge.questions
@@ -139,8 +140,13 @@ class Service:
         return self._named(self._reason)
 
     def force(self, now: float, apart: float) -> tuple[Question, ...]:
-        """The questions to ask again at once because an endpoint failed; none if that was done lately."""
+        """The questions to ask again at once because an endpoint failed; none if that was done lately.
+
+        Less than `apart` seconds ago, that is, or less than one when no endpoint connects any more.
+        """
         with self._lock:
+            if self.stranded:
+                apart = min(apart, 1.0)
             if now < self._forced + apart:
                 return ()
             self._forced = now

@@ -12,6 +12,7 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import parse_url
 
+from ecs_discovery import _fork
 from ecs_discovery.client import Discovery
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.service import Service
@@ -79,6 +80,7 @@ class DiscoveryAdapter(BaseAdapter):
         self.fallback = fallback
         self._discovery = discovery
         self._routes: dict[str, _Route | None] = {}
+        _fork.track(self)
 
     @property
     def discovery(self) -> Discovery:
@@ -112,6 +114,10 @@ class DiscoveryAdapter(BaseAdapter):
         """Close the connections. The adapter works on; the discovery stays open."""
         self.close_pools()
         self.fallback.close()
+
+    def after_fork(self) -> None:
+        """In the child of a fork: the connections are the parent's, and go without a word to the other side."""
+        self._routes = {}
 
     def close_pools(self) -> None:
         routes, self._routes = self._routes, {}

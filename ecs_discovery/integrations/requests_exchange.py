@@ -17,7 +17,6 @@ from requests.utils import rewind_body
 from urllib3.util import Timeout
 
 from ecs_discovery.client import Discovery
-from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
@@ -85,8 +84,8 @@ class Exchange:
         self._verify = verify
         self._cert = cert
         self._response: requests.Response | None = None
-        idempotent = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
-        self._call = discovery.engine.call(route.service, idempotent=idempotent, connect=connect)
+        repeatable = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
+        self._call = discovery.engine.call(route.service, repeatable=repeatable, connect=connect)
 
     def run(self) -> requests.Response:
         discovery, service, call = self._discovery, self._route.service, self._call
@@ -113,7 +112,7 @@ class Exchange:
         if call.number:
             self._rewind()
             discovery.background.rescue(route.service, call)
-        lease = engine.begin(route.service, call, current_options().key)
+        lease = engine.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
         use = Use(lease, call.idempotent and _replayable(self._request))
@@ -143,7 +142,8 @@ class Exchange:
         failure, label = classify(error, use)
         if use.sent:
             call.replayable = _replayable(self._request)
-        outcome = Outcome.CONNECT if failure is Failure.NOT_SENT or label == "silent" else Outcome.FAILURE
+        unreachable = label == "silent" or (failure is Failure.NOT_SENT and label != "certificate")
+        outcome = Outcome.CONNECT if unreachable else Outcome.FAILURE
         judgement = Judgement(outcome, failure, label)
         discovery = self._discovery
         discovery.background.force(discovery.engine.settle(call, lease, judgement, _text(error)))
@@ -152,11 +152,10 @@ class Exchange:
         call, service = self._call, self._route.service
         discovery = self._discovery
         engine = discovery.engine
-        settings = discovery.settings
         status = response.status_code
         response.connection = self._owner  # type: ignore[assignment]  # any adapter will do: it is sent through
         now = engine.clock()
-        good = status < 400 or status not in settings.outlier.failure_statuses
+        good = status < 400 or status not in service.outlier.failure_statuses
         told = lease.observe(Outcome.SUCCESS if good else Outcome.FAILURE, now)
         if getattr(response.raw, "connection", None) is None:
             lease.release()  # no body, or the answer of a mock; else the pool ends it when the body was read
@@ -252,7 +251,7 @@ def as_requests_error(error: Exception, call: Call | None, request: requests.Pre
     if isinstance(error, requests.ConnectTimeout):
         ours = ConnectTimeout
     else:
-        ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls") else RequestError
+        ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls", "certificate") else RequestError
     tried = f"after {call.number} attempt{'s' if call.number > 1 else ''}"
     return combined(ours, type(error))(
         f"failed {tried}: {last.error or last.outcome}",

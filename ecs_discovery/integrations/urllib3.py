@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from http.client import HTTPException, RemoteDisconnected
 from random import random
+from ssl import SSLCertVerificationError
 from typing import Any, Self
 
 import urllib3
@@ -202,15 +203,19 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
     """The response, unless the peer's kernel is silent and the request may go elsewhere."""
     use = conn.ecs_discovery.use
     sock = conn.sock
-    if (
-        use is not None
-        and use.replayable
-        and sock is not None
-        # The connection's timeout is the read timeout by now; the socket has yet to be told.
-        and not sockets.wait_for_answer(sock, limit, conn.timeout, clock)
-    ):
+    if use is None or not use.replayable or sock is None:
+        return type(conn).getresponse(conn)
+    timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
+    began = clock()
+    if not sockets.wait_for_answer(sock, limit, timeout, clock):
         raise PeerSilentError(f"the request was not acknowledged within {limit:g} s")
-    return type(conn).getresponse(conn)
+    if timeout is None or (waited := clock() - began) < limit / 2:
+        return type(conn).getresponse(conn)
+    conn.timeout = max(0.001, timeout - waited)  # the wait was part of it
+    response = type(conn).getresponse(conn)
+    if conn.sock is not None:
+        conn.sock.settimeout(timeout)
+    return response
 
 
 def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
@@ -224,6 +229,8 @@ def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
     if not use.sent:
         if any(isinstance(item, ConnectTimeoutError) and not isinstance(item, NewConnectionError) for item in chain):
             return Failure.NOT_SENT, "connect timeout"
+        if any(isinstance(item, SSLCertVerificationError) for item in chain):
+            return Failure.NOT_SENT, "certificate"
         if any(isinstance(item, SSLError) for item in chain):
             return Failure.NOT_SENT, "tls"
         if any(isinstance(item, (NewConnectionError, ClosedPoolError, ProtocolError, OSError)) for item in chain):

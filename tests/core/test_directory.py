@@ -68,6 +68,9 @@ def test_a_plain_name_without_port_or_scheme_hints_at_the_port():
     directory.cache.store_negative(srv("orders.prod.local"), NoEndpoints("no SRV"), None, 0.0)
     error = directory.due(service, 0.0).error
     assert "'orders:8080'" in str(error)
+    service = directory.service("dns://orders", None, 0.0)
+    directory.cache.store(a("orders.prod.local"), answer("10.0.0.1"), 10.0, 0.0)
+    assert "'dns://orders:8080'" in str(directory.due(service, 0.0).error)
 
 
 def test_a_record_that_is_gone_leads_to_the_other_kinds_in_the_same_step():
@@ -99,6 +102,25 @@ def test_the_environment_redirects_a_service():
     )
     service = directory.service("orders.prod.local", 80, 0.0)
     assert [str(node.endpoint) for node in service.nodes] == ["127.0.0.1:8080", "127.0.0.1:8081"]
+
+
+def test_a_look_at_a_name_without_port_finds_it_as_it_is_in_use():
+    directory = directory_of(namespace="prod.local")
+    used = directory.service("orders", 80, 0.0)
+    assert directory.known("orders", 0.0) is not used
+    directory.cache.store(srv("orders.prod.local"), answer("10.0.0.1", port=9000), 10.0, 0.0)
+    directory.due(used, 0.0)
+    assert directory.known("orders", 0.0) is used
+    assert directory.known("orders.prod.local", 0.0) is used
+    assert directory.known("orders:80", 0.0) is not used
+    assert directory.known("other", 0.0) is not used
+
+
+def test_addresses_in_a_row_with_other_sources_are_one_of_the_answers():
+    directory = directory_of(services={"orders": ["srv://orders", "static://10.0.0.9:80"]})
+    service = directory.service("orders", None, 0.0)
+    assert [str(question) for question in service.questions] == ["srv://orders", "static://10.0.0.9:80"]
+    assert service.nodes == ()
 
 
 def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.MonkeyPatch):

@@ -26,7 +26,7 @@ def asked(*targets: str, default_port: int | None = None, schemes: tuple[str, ..
         ("srv://orders", 80, [("srv://orders", "None")]),
         ("dns://orders:9", 80, [("a://orders", "aaaa://orders", "9")]),
         ("dns://orders", 80, [("a://orders", "aaaa://orders", "80")]),
-        ("static://127.0.0.1:80", None, []),
+        ("static://127.0.0.1:80", None, [("static://127.0.0.1:80", "None")]),
     ],
 )
 def test_the_network_mode_table(target: str, default_port: int | None, groups: list[tuple[str, ...]]):

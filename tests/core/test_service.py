@@ -245,6 +245,10 @@ def test_a_forced_refresh_is_for_what_is_known_to_exist_and_rate_limited():
     assert service.force(1004.9, 5.0) == ()
     assert service.force(1005.0, 5.0) == (a(),)
     assert service_of().force(1000.0, 5.0) == (a(), aaaa(), srv())
+    for node in service.nodes:
+        service.observe(node, Outcome.CONNECT, 1005.0)
+    assert service.force(1005.9, 5.0) == ()
+    assert service.force(1006.0, 5.0) == (a(),)  # nobody connects: a second is long enough
 
 
 def test_static_endpoints_need_no_questions():

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 from ecs_discovery import (
     CachePolicy,
@@ -413,6 +414,24 @@ def test_a_read_timeout_is_requests_own_and_not_repeated(lab: Lab, wrap):
     assert service.requests == 1
 
 
+def test_the_wait_for_an_acknowledgement_is_part_of_the_read_timeout(lab: Lab, wrap, monkeypatch: pytest.MonkeyPatch):
+    service = lab.service("orders", tasks=1)
+    seen = []
+    real = HTTPConnection.getresponse
+
+    def getresponse(conn):
+        seen.append(conn.timeout)
+        return real(conn)
+
+    monkeypatch.setattr(HTTPConnection, "getresponse", getresponse)
+    session, url = wrap(), f"http://orders:{service.port}"
+    assert session.get(f"{url}/", timeout=(5, 30)).status_code == 200
+    assert session.get(f"{url}/slow/0.4", timeout=(5, 30)).status_code == 200
+    assert session.get(f"{url}/", timeout=(5, 30)).status_code == 200
+    assert (seen[0], seen[2]) == (30, 30)
+    assert 20 < seen[1] < 29.9
+
+
 def test_a_deadline_that_has_passed_is_a_timeout(lab: Lab, wrap):
     service = lab.service("orders", tasks=1)
     session, url = wrap(), f"http://orders:{service.port}/"
@@ -525,10 +544,12 @@ def test_tls_is_verified_for_the_services_name_and_never_crosses_names(lab: Lab,
     for url in (f"https://orders.prod.local:{service.port}/", f"https://orders:{service.port}/"):
         assert session.get(url, timeout=10).status_code == 200
     assert session.get(f"https://pay:{service.port}/", timeout=10).status_code == 200
-    # The same endpoints under a name that is in no certificate.
+    # The same endpoints under a name that is in no certificate. Theirs is no fault of connecting.
     with pytest.raises(requests.exceptions.SSLError) as caught:
         session.get("https://billing/", timeout=10)
     assert isinstance(caught.value, DiscoveryError)
+    nodes = discovery_of(session).snapshot("billing").nodes
+    assert [node.health for node in nodes] == ["healthy", "healthy"]
     session.verify = True
     with pytest.raises(requests.exceptions.SSLError):
         session.get(f"https://orders:{service.port}/", timeout=10)
