@@ -50,7 +50,7 @@ class Due:
     error: ResolutionError | None = None
     """Nothing to wait for: it cannot be used, because of this."""
     again: bool = False
-    """What is wanted has changed: judge again with it."""
+    """What is wanted or known has changed meanwhile: judge again with it."""
 
 
 class Service:
@@ -123,7 +123,7 @@ class Service:
             looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
         with self._lock:
             if self._knowledge.outdated(looks):
-                return Due()
+                return Due(again=True)
             finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
             self.fresh_until = finding.until
             if finding.notice:

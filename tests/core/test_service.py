@@ -235,7 +235,7 @@ def test_a_servfail_while_empty_keeps_the_endpoints():
 def test_a_late_answer_does_not_undo_a_newer_one():
     service = known()
     service.judge({a(): fresh("10.0.0.3", serial=5)}, 1010.0)
-    service.judge({a(): fresh("10.0.0.1", serial=4)}, 1010.0)
+    assert service.judge({a(): fresh("10.0.0.1", serial=4)}, 1010.0) == Due(again=True)
     assert hosts(service) == ["10.0.0.3:80"]
 
 
