@@ -61,7 +61,8 @@ class Knowledge:
 
     def outdated(self, looks: Looks) -> bool:
         """Were these read before a report that was taken over since? If not, they count as taken over."""
-        if any(look.serial < self._serials.get(question, 0) for question, look in looks.items()):
+        # Serial 0: the cache has dropped it since, which is no report.
+        if any(0 < look.serial < self._serials.get(question, 0) for question, look in looks.items()):
             return True
         self._serials.update((question, look.serial) for question, look in looks.items())
         return False

@@ -232,6 +232,12 @@ def test_a_servfail_while_empty_keeps_the_endpoints():
     assert service.wanted() == (a(),)
 
 
+def test_an_answer_the_cache_has_dropped_is_asked_for_again():
+    service = known()
+    assert service.judge({a(): MISSING}, 1010.0) == Due(ask=(a(),))
+    assert len(service.nodes) == 2
+
+
 def test_a_late_answer_does_not_undo_a_newer_one():
     service = known()
     service.judge({a(): fresh("10.0.0.3", serial=5)}, 1010.0)
