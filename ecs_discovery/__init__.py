@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecs_discovery.aio import AsyncDiscovery
+    from ecs_discovery.attempts import Attempt
     from ecs_discovery.client import Discovery
     from ecs_discovery.context import options
     from ecs_discovery.errors import (
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         ResolutionTimeout,
         TargetNotFound,
     )
+    from ecs_discovery.events import Event
     from ecs_discovery.integrations.requests import unwrap_session, wrap_session
+    from ecs_discovery.leases import AsyncLeaseContext, LeaseContext
     from ecs_discovery.models import Endpoint, Question, Resolution
     from ecs_discovery.policies import (
         BalancingPolicy,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         TimeoutPolicy,
     )
+    from ecs_discovery.resolvers.base import AsyncResolver, Resolver
     from ecs_discovery.settings import ServiceConfig, Settings
     from ecs_discovery.snapshot import NodeSnapshot, ServiceSnapshot
 
@@ -50,6 +54,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aio": ("AsyncDiscovery",),
+    "attempts": ("Attempt",),
     "client": ("Discovery",),
     "errors": (
         "AttemptReport",
@@ -63,9 +68,12 @@ _HOMES = {
         "RequestError",
         "ResolutionError",
         "ResolutionTimeout",
+        "Resolver",
         "TargetNotFound",
     ),
+    "events": ("Event",),
     "integrations.requests": ("unwrap_session", "wrap_session"),
+    "leases": ("AsyncLeaseContext", "LeaseContext"),
     "models": ("Endpoint", "Question", "Resolution"),
     "context": ("options",),
     "policies": (
@@ -77,6 +85,7 @@ _HOMES = {
         "RetryPolicy",
         "TimeoutPolicy",
     ),
+    "resolvers.base": ("AsyncResolver", "Resolver"),
     "settings": ("ServiceConfig", "Settings"),
     "snapshot": ("NodeSnapshot", "ServiceSnapshot"),
 }
@@ -84,6 +93,9 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncDiscovery",
+    "AsyncLeaseContext",
+    "AsyncResolver",
+    "Attempt",
     "AttemptReport",
     "BalancingPolicy",
     "CachePolicy",
@@ -97,6 +109,8 @@ __all__ = [
     "DiscoveryError",
     "DnsPolicy",
     "Endpoint",
+    "Event",
+    "LeaseContext",
     "NoEndpoints",
     "NodeSnapshot",
     "OutlierPolicy",
@@ -105,6 +119,7 @@ __all__ = [
     "Resolution",
     "ResolutionError",
     "ResolutionTimeout",
+    "Resolver",
     "RetryPolicy",
     "ServiceConfig",
     "ServiceSnapshot",

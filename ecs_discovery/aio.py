@@ -17,13 +17,22 @@ from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_conne
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.retry import Call
+from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import GOOD, Engine, Judgement, judge_exception
+from ecs_discovery.engine import GOOD, Engine, Judgement, failure_of, judge_exception
 from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
+from ecs_discovery.policies import (
+    BalancingPolicy,
+    CachePolicy,
+    ConnectionPolicy,
+    DnsPolicy,
+    OutlierPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+)
 from ecs_discovery.resolvers.base import AsyncResolver
 from ecs_discovery.settings import ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
@@ -60,16 +69,34 @@ class AsyncDiscovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         dice: Random | None = None,
-        **policies: Any,
+        cache: CachePolicy | None = None,
+        dns: DnsPolicy | None = None,
+        balancing: BalancingPolicy | None = None,
+        outlier: OutlierPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: TimeoutPolicy | None = None,
+        connection: ConnectionPolicy | None = None,
     ) -> None:
         if share is not None:
-            given = [namespace, services, nameservers, settings, on_event, dice, *policies.values()]
+            policies = [cache, dns, balancing, outlier, retry, timeout, connection]
+            given = [namespace, services, nameservers, settings, on_event, dice, *policies]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
             self.engine = share.engine
         else:
             if settings is None:
-                settings = Settings.make(namespace=namespace, services=services, nameservers=nameservers, **policies)
+                settings = Settings.make(
+                    namespace=namespace,
+                    services=services,
+                    nameservers=nameservers,
+                    cache=cache,
+                    dns=dns,
+                    balancing=balancing,
+                    outlier=outlier,
+                    retry=retry,
+                    timeout=timeout,
+                    connection=connection,
+                )
             self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self.settings = self.engine.settings
         self._shared = share is not None
@@ -128,11 +155,19 @@ class AsyncDiscovery:
         call = self.engine.call(service, idempotent=idempotent, deadline=limit)
         is_failure = service.outlier.is_failure
 
+        accepts = False
+
         async def attempt(lease: Lease) -> T:
-            return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
+            nonlocal accepts
+            try:
+                return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
+            except Exception as error:
+                # Whose refusal was it? `fetch` may talk to others too.
+                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(lease.endpoint)
+                raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure)
+            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
 
         hard = asyncio.timeout(limit)
         try:
@@ -232,6 +267,7 @@ class AsyncDiscovery:
         """As `Discovery.run`."""
 
         async def once() -> T:
+            call.wait = None  # whatever ends this attempt early ends the call
             await self.background.rescue(service, call)
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:

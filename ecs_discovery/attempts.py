@@ -50,11 +50,11 @@ class Attempt:
 
 
 def judge_connect(connection: object, error: Exception | None) -> Judgement:
-    """How connecting went. A certificate that does not fit is a fault of configuration, not of the endpoint alone."""
+    """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
     if error is None:
         return GOOD
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Judgement(Outcome.FAILURE, Failure.NOT_SENT, "certificate")
+        return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         tls = isinstance(error, ssl.SSLError)
         label = "timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"

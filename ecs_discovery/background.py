@@ -17,12 +17,14 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.resolvers.static import StaticResolver
 from ecs_discovery.workers import Workers
 
 __all__ = ["Background"]
+
+_GLANCE = 0.25  # seconds for a look whether an endpoint accepts connections
 
 
 class Background:
@@ -54,15 +56,18 @@ class Background:
                 return
             flights = {question: self.ask(question) for question in due.wait}
             left = until - engine.clock()
+            if service.resolution is not None:
+                left /= 2  # what is known will do: leave time to connect
             if left <= 0 or not wait_for_flights(flights.values(), left, FIRST_COMPLETED).done:
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
+            engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
-        flight, leads = self.engine.flights.join(question)
+        flight, leads = self.engine.join(question)
         if leads:
             self._workers.spawn(partial(self._fly, question, flight, force))
         return flight
@@ -84,7 +89,24 @@ class Background:
         for node in service.take_reconnects():
             self._workers.spawn(partial(self._reconnect, service, node))
 
+    def accepts(self, endpoint: Endpoint) -> bool:
+        """Does it accept a connection now?"""
+        try:
+            sockets.connect(endpoint, _GLANCE).close()
+        except OSError:
+            return False
+        return True
+
+    def suspect(self, service: Service, node: Node) -> None:
+        """Somebody met a refused connection: find out, in the background, whether it was this endpoint's."""
+        self._workers.spawn(partial(self._check, service, node))
+
     # In workers
+
+    def _check(self, service: Service, node: Node) -> None:
+        if not self.accepts(node.endpoint):
+            self.engine.reconnected(service, node, False)
+            self.force(service.force(self.engine.clock(), self.engine.settings.dns.min_refresh))
 
     def _fly(self, question: Question, flight: Flight, force: bool) -> None:
         engine = self.engine

@@ -16,11 +16,13 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 
 __all__ = ["AsyncBackground"]
+
+_GLANCE = 0.25  # seconds for a look whether an endpoint accepts connections
 
 
 class AsyncBackground:
@@ -49,17 +51,22 @@ class AsyncBackground:
                 return
             flights = {question: self.ask(question) for question in due.wait}
             left = until - engine.clock()
+            if service.resolution is not None:
+                left /= 2  # what is known will do: leave time to connect
             if left <= 0 or not await _any_landed(flights.values(), left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
+            engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """As `Background.ask`."""
-        flight, leads = self.engine.flights.join(question)
+        flight, leads = self.engine.join(question)
         if leads:
-            self._spawn(self._fly(question, flight, force))
+            task = self._spawn(self._fly(question, flight, force))
+            # Also when it is cancelled before its first step.
+            task.add_done_callback(lambda _: self.engine.flights.land(question, flight))
         return flight
 
     async def rescue(self, service: Service, call: Call) -> None:
@@ -79,12 +86,32 @@ class AsyncBackground:
         for node in service.take_reconnects():
             self._spawn(self._reconnect(service, node))
 
+    async def accepts(self, endpoint: Endpoint) -> bool:
+        """As `Background.accepts`."""
+        try:
+            async with asyncio.timeout(_GLANCE):
+                (await sockets.connect_async(endpoint)).close()
+        except OSError:
+            return False
+        return True
+
+    def suspect(self, service: Service, node: Node) -> None:
+        """As `Background.suspect`."""
+        self._spawn(self._check(service, node))
+
     # In tasks
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _check(self, service: Service, node: Node) -> None:
+        if not await self.accepts(node.endpoint):
+            self.engine.reconnected(service, node, False)
+            self.force(service.force(self.engine.clock(), self.engine.settings.dns.min_refresh))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self.tasks = {task for task in self.tasks if not task.get_loop().is_closed()}
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def _fly(self, question: Question, flight: Flight, force: bool) -> None:
         engine = self.engine

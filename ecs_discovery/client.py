@@ -17,13 +17,22 @@ from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_conne
 from ecs_discovery.background import Background
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.retry import Call
+from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import GOOD, Engine, Judgement, judge_exception
+from ecs_discovery.engine import GOOD, Engine, Judgement, failure_of, judge_exception
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
+from ecs_discovery.policies import (
+    BalancingPolicy,
+    CachePolicy,
+    ConnectionPolicy,
+    DnsPolicy,
+    OutlierPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+)
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.settings import ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
@@ -57,10 +66,27 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         dice: Random | None = None,
-        **policies: Any,
+        cache: CachePolicy | None = None,
+        dns: DnsPolicy | None = None,
+        balancing: BalancingPolicy | None = None,
+        outlier: OutlierPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: TimeoutPolicy | None = None,
+        connection: ConnectionPolicy | None = None,
     ) -> None:
         if settings is None:
-            settings = Settings.make(namespace=namespace, services=services, nameservers=nameservers, **policies)
+            settings = Settings.make(
+                namespace=namespace,
+                services=services,
+                nameservers=nameservers,
+                cache=cache,
+                dns=dns,
+                balancing=balancing,
+                outlier=outlier,
+                retry=retry,
+                timeout=timeout,
+                connection=connection,
+            )
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self._sleep = sleep
@@ -135,11 +161,19 @@ class Discovery:
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = service.outlier.is_failure
 
+        accepts = False
+
         def attempt(lease: Lease) -> T:
-            return fetch(Attempt(lease.endpoint, call, self.engine.clock))
+            nonlocal accepts
+            try:
+                return fetch(Attempt(lease.endpoint, call, self.engine.clock))
+            except Exception as error:
+                # Whose refusal was it? `fetch` may talk to others too.
+                accepts = failure_of(error) is Failure.NOT_SENT and self.background.accepts(lease.endpoint)
+                raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure)
+            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
 
         try:
             return self.run(service, call, attempt, judge, key=key)
@@ -215,6 +249,7 @@ class Discovery:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
 
         def once() -> T:
+            call.wait = None  # whatever ends this attempt early ends the call
             self.background.rescue(service, call)
             lease = self.engine.begin(service, call, key)
             if service.reconnects_due:

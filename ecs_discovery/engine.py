@@ -30,7 +30,7 @@ from ecs_discovery.errors import (
     TargetNotFound,
 )
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
-from ecs_discovery.flights import Flights
+from ecs_discovery.flights import Flight, Flights
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
@@ -38,6 +38,8 @@ from ecs_discovery.snapshot import ServiceSnapshot, take
 __all__ = ["BUILT_IN_SCHEMES", "Engine", "Judgement", "failure_of", "judge_exception"]
 
 logger = logging.getLogger("ecs_discovery")
+
+_LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
 
@@ -90,14 +92,12 @@ class Engine:
 
     def service(self, target: str, default_port: int | None = None) -> Service:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
-        if self._closed:
-            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+        self.check_open(target)
         return self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""
-        if self._closed:
-            self.service(target)  # raises
+        self.check_open(target)
         return self.directory.known(target, self.clock())
 
     def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
@@ -105,6 +105,15 @@ class Engine:
         due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
         self.tell(service)
         return due
+
+    def join(self, question: Question) -> tuple[Flight, bool]:
+        """The flight for a question, and whether the caller leads it."""
+        return self.flights.join(question, self.clock(), self.settings.dns.timeout + _LOST)
+
+    def check_open(self, target: str) -> None:
+        """Raises `ClosedError` if it is closed."""
+        if self._closed:
+            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
@@ -114,6 +123,10 @@ class Engine:
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
         now = self.clock()
+        if not isinstance(outcome, (Resolution, Exception)) or (
+            isinstance(outcome, Resolution) and not outcome.endpoints
+        ):
+            outcome = self.unexpected(question, TypeError(f"it gave {outcome!r} and no endpoints"))
         cache = self.directory.cache
         if isinstance(outcome, Resolution):
             cache.store(question, outcome, outcome.ttl, now)
@@ -262,6 +275,7 @@ class Engine:
 
     def close(self) -> None:
         self._closed = True
+        self.flights.land_all()
 
     def after_fork(self) -> None:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
@@ -309,10 +323,18 @@ def failure_of(error: BaseException) -> Failure:
     return Failure.OTHER
 
 
-def judge_exception(error: Exception, is_failure: Callable[[BaseException], bool] | None) -> Judgement:
-    """What an exception of the caller's own code says."""
+def judge_exception(
+    error: Exception, is_failure: Callable[[BaseException], bool] | None, *, accepts: bool = False
+) -> Judgement:
+    """What an exception of the caller's own code says.
+
+    `accepts` is whether the endpoint was found to accept connections after it: then it was somebody else
+    who refused, or not at the first exchange, and something may have been processed.
+    """
     failure = failure_of(error)
     if failure is Failure.NOT_SENT:
-        return Judgement(Outcome.CONNECT, failure, "connect")
+        if not accepts:
+            return Judgement(Outcome.CONNECT, failure, "connect")
+        failure = Failure.CLOSED
     counts = True if is_failure is None else bool(is_failure(error))
     return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)

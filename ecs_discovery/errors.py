@@ -126,8 +126,10 @@ class ConfigurationError(DiscoveryError, ValueError):
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        value = self.value if isinstance(self.value, (str, int, float, bool, type(None))) else repr(self.value)
-        return type(self), (self.field, value, self.allowed)
+        rebuild, (classes, args, state) = super().__reduce__()
+        if not isinstance(self.value, (str, int, float, bool, type(None))):
+            state["value"] = repr(self.value)
+        return rebuild, (classes, args, state)
 
 
 class ClosedError(DiscoveryError):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import judge_exception
+from ecs_discovery.engine import failure_of, judge_exception
 from ecs_discovery.errors import ClosedError
 from ecs_discovery.models import Endpoint
 
@@ -73,14 +74,15 @@ class _LeaseContext:
         if error is None:
             outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
         elif isinstance(error, Exception):
-            outcome = judge_exception(error, self._service.outlier.is_failure).outcome
+            judgement = judge_exception(error, self._service.outlier.is_failure, accepts=True)
+            outcome = judgement.outcome
+            if failure_of(error) is Failure.NOT_SENT:
+                discovery.background.suspect(self._service, lease.node)
         else:
             outcome = Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
         now = engine.clock()
         if lease.finish(outcome, now):
             engine.tell(self._service)
-        if outcome is Outcome.CONNECT:
-            discovery.background.force(self._service.force(now, discovery.settings.dns.min_refresh))
 
 
 class LeaseContext(_LeaseContext):

@@ -135,7 +135,7 @@ class CachePolicy(_Policy):
     callers that waited for it. Default 5 (Linkerd's floor; Envoy asks every 5 s)."""
     max_ttl: float = _number(60.0, 1, 86400)
     """Cap on the TTL of an answer. Default 60."""
-    negative_ttl: float = _number(5.0, 0, 60)
+    negative_ttl: float = _number(5.0, 0.1, 60)
     """Cap on how long "there is no such name" is believed, whatever the SOA says (RFC 2308 lets
     it say hours; Route 53's default is 900 s). Default 5."""
     idle_grace: float = _number(30.0, 0, 3600)

@@ -59,7 +59,14 @@ async def go_on_async(
 
 
 def _retry(pause: Callable[[], float | None]) -> Callable[[RetryCallState], bool]:
-    return lambda state: pause() is not None
+    def again(state: RetryCallState) -> bool:
+        outcome = state.outcome
+        error = outcome.exception() if outcome is not None else None
+        if error is not None and not isinstance(error, Exception):
+            return False  # interrupted or cancelled
+        return pause() is not None
+
+    return again
 
 
 def _wait(pause: Callable[[], float | None]) -> Callable[[RetryCallState], float]:

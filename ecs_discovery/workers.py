@@ -12,12 +12,15 @@ from threading import Condition, Lock, Thread
 
 __all__ = ["Workers"]
 
-_LIMIT = 16
+_LIMIT = 32
 _IDLE = 5.0  # seconds
 
 
 class Workers:
-    """`spawn(job)` runs `job` soon, in some thread. A job must not raise and must be bounded in time."""
+    """`spawn(job)` runs `job` soon, in some thread. A job must be bounded in time.
+
+    When all threads are busy the newest job goes first: somebody still waits for it.
+    """
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
@@ -59,7 +62,12 @@ class Workers:
 
     def _work(self, job: Callable[[], object] | None) -> None:
         while job is not None:
-            job()
+            try:
+                job()
+            except BaseException:
+                with self._wake:
+                    self._threads -= 1
+                raise
             job = self._next()
 
     def _next(self) -> Callable[[], object] | None:
@@ -69,6 +77,6 @@ class Workers:
                 self._wake.wait(_IDLE)
             self._idle -= 1
             if self._jobs:
-                return self._jobs.popleft()
+                return self._jobs.pop()
             self._threads -= 1
             return None

@@ -348,3 +348,41 @@ def test_a_discovery_that_is_used_in_one_thread_serves_asyncio_too(lab: Lab):
 
         asyncio.run(main())
     assert lab.dns.queries["orders.prod.local", "A"] == 1
+
+
+def test_a_look_up_whose_loop_ended_is_made_again_by_the_next_who_asks(lab: Lab):
+    service = lab.service("orders", tasks=1, ttl=1)
+    target = f"orders:{service.port}"
+    with Discovery(**settings(lab, cache=CachePolicy(min_ttl=0.05, max_ttl=1))) as discovery:
+        discovery.resolve(target)
+        lab.dns.delay = 0.05
+
+        async def main():
+            async with AsyncDiscovery(share=discovery) as shared:
+                shared.background.ask(discovery.engine.service(target).wanted()[0], force=True)
+
+        asyncio.run(main())  # closed before the look-up's first step
+        eventually(lambda: len(discovery.engine.flights) == 0)
+        total = lab.dns.total
+        eventually(lambda: discovery.resolve(target) and lab.dns.total > total)
+
+
+def test_closing_wakes_those_who_wait(lab: Lab):
+    from ecs_discovery import ClosedError
+
+    lab.dns.fault = "silence"
+    discovery = Discovery(**settings(lab))
+    errors: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            discovery.resolve("orders:80", timeout=30)
+        except Exception as error:  # noqa: BLE001  # looked at below
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    eventually(lambda: len(discovery.engine.flights) > 0)
+    discovery.close()
+    thread.join(10)
+    assert [type(error) for error in errors] == [ClosedError]

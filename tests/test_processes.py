@@ -102,18 +102,31 @@ with Lab(namespace="prod.local") as lab:
 
 def test_one_flight_per_question_and_a_new_one_after_it_landed():
     flights = Flights()
-    flight, leads = flights.join(a())
+    flight, leads = flights.join(a(), 0.0, 5.0)
     assert leads
-    assert flights.join(a()) == (flight, False)
+    assert flights.join(a(), 4.9, 5.0) == (flight, False)
     assert len(flights) == 1
     assert not flight.cancel()  # a waiter cannot end it
     flights.land(a(), flight)
     assert flight.done()
-    other, leads = flights.join(a())
+    other, leads = flights.join(a(), 5.0, 5.0)
     assert leads
+    flights.land(a(), flight)  # a leader that is late lands its own only
+    assert len(flights) == 1
+    flights.land_all()
+    assert other.done()
+    flights.join(a(), 6.0, 5.0)
     flights.reset()
     assert len(flights) == 0
-    flights.land(a(), other)
+
+
+def test_a_flight_whose_leader_is_lost_is_led_by_the_next_who_asks():
+    flights = Flights()
+    lost, _ = flights.join(a(), 0.0, 5.0)
+    found, leads = flights.join(a(), 5.0, 5.0)
+    assert leads
+    assert found is not lost
+    assert lost.done()  # whoever waits for it looks again
 
 
 def test_workers_run_jobs_side_by_side_up_to_their_limit_and_then_in_line():
@@ -187,3 +200,33 @@ def test_threads_that_switch_all_the_time_keep_the_books_right():
     assert sum(node.failures for node in nodes) == 80
     assert all(node.pending == 0 for node in nodes)
     discovery.close()
+
+
+def test_a_job_that_breaks_its_thread_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    workers, done = Workers(limit=1), []
+
+    def broken() -> None:
+        raise SystemExit
+
+    for _ in range(3):
+        workers.spawn(broken)
+    eventually(lambda: workers._threads == 0)
+    workers.spawn(lambda: done.append(1))
+    eventually(lambda: done == [1])
+
+
+def test_a_use_begun_before_a_fork_does_not_end_in_the_child():
+    code = """
+import os
+from ecs_discovery import Discovery
+discovery = Discovery(services={"orders": "static://127.0.0.1:1,127.0.0.1:2"})
+with discovery.lease("orders"):
+    pid = os.fork()
+if pid == 0:
+    pending = [node.pending for node in discovery.snapshot("orders").nodes]
+    os._exit(0 if pending == [0, 0] else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), [n.pending for n in discovery.snapshot("orders").nodes])
+"""
+    if hasattr(os, "fork"):
+        assert python(code).strip() == "0 [0, 0]"

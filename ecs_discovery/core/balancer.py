@@ -50,12 +50,16 @@ class Balancer:
         """The node for the next use, which is begun (end it with `release`); None if all are excluded."""
         if now >= self._wake:
             self._rebuild(now)
-        node = self._probe(exclude) if self._probes and key is None else None
+        node = None
+        if key is not None:
+            node = by_key((*self._usable, *self._probes) if self._probes else self._usable, key, exclude)
+            if node is not None and node.health is Health.PROBING and node in self._probes:
+                self._probes.remove(node)  # its key comes back to it, and is the probe
+        elif self._probes:
+            node = self._probe(exclude)
         if node is None:
             if key is None:
                 node = self._picker.pick(self._usable, self._dice, exclude)
-            else:
-                node = by_key(self._usable, key, exclude)
             if node is None:
                 node = self._last_resort(exclude)
                 if node is None:
@@ -86,7 +90,7 @@ class Balancer:
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
             if not node.consecutive and before is Health.HEALTHY:
                 return None
-            outlier.on_success(node)
+            outlier.on_success(node, now)
         elif outcome is Outcome.FAILURE:
             node.failures += 1
             healthy = before is Health.HEALTHY
@@ -95,6 +99,7 @@ class Balancer:
                 not healthy or outlier.ejection_allowed(self._nodes, self._policy)
             ):
                 node.health = Health.EJECTED
+                node.ejected_until = node.until
                 node.ejections += 1
                 node.reason = f"{node.consecutive} failures in a row"
         elif outcome is Outcome.CONNECT:
@@ -105,6 +110,14 @@ class Balancer:
             return None
         self._rebuild(now)
         return node.health if node.health is not before else None
+
+    def after_fork(self) -> None:
+        """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
+        for node in self._nodes:
+            node.pending = 0
+            node.reconnecting = False
+        self._probes.clear()
+        self._wake = -inf
 
     def take_reconnects(self) -> tuple[Node, ...]:
         """The nodes whose reconnect is due, once: report each with `observe` (SUCCESS or CONNECT)."""
@@ -142,6 +155,9 @@ class Balancer:
                     self._probes.append(node)
                 else:
                     self._wake = min(self._wake, node.until)
+            elif node.health is Health.PROBING:
+                if not node.pending and node not in self._probes:
+                    self._probes.append(node)  # it left and came back, or its probe was forgotten
             elif node.health is Health.DOWN:
                 if now >= node.until:
                     due.append(node)

@@ -118,13 +118,17 @@ class TtlCache(Generic[K, V]):
             entry.tried = entry.next_try = now
 
     def store_negative(self, key: K, error: Exception, ttl: float | None, now: float) -> None:
-        """Keep "there is none" for `ttl` seconds (the policy's cap if None), never longer than the cap."""
+        """Keep "there is none" for `ttl` seconds (the policy's cap if None), never longer than the cap.
+
+        At least a second, or the cap if that is less: a TTL of 0 must not become a storm of questions.
+        """
         cap = self._policy.negative_ttl
+        least = min(1.0, cap)
         with self._lock:
             entry = self._entry_locked(key)
             entry.value, entry.error, entry.failures = None, error, 0
             entry.tried = now
-            entry.next_try = now + (cap if ttl is None else min(max(ttl, 0.0), cap))
+            entry.next_try = now + (cap if ttl is None else min(max(ttl, least), cap))
 
     def store_failure(self, key: K, error: Exception, now: float) -> None:
         """Keep the value, if any, and pause before the next try, twice as long after each failure in a row."""

@@ -122,7 +122,8 @@ class Directory:
         settings = self.settings
         config = None
         if parsed.scheme == "auto":
-            config = settings.config(parsed.name) or settings.config(settings.short(parsed.name))
+            names = (parsed.name, settings.short(parsed.name), settings.qualified(parsed.name))
+            config = next((found for found in map(settings.config, names) if found is not None), None)
         row = config.targets if config is not None else (parsed,)
         sources = []
         for source in row:

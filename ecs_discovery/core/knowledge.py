@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.core.membership import EMPTY_APART
 from ecs_discovery.core.plan import Group
 from ecs_discovery.errors import NoEndpoints, TargetNotFound
 from ecs_discovery.models import Question, Resolution
@@ -53,6 +54,8 @@ class Knowledge:
         self._narrowed: tuple[Question, ...] = ()  # those of its questions that have an answer
         self._serials: dict[Question, int] = {}
         self._surprised = False
+        self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
+        self._gone_since: float | None = None  # since when the known kind of record is gone
 
     @property
     def wanted(self) -> tuple[Question, ...]:
@@ -73,7 +76,7 @@ class Knowledge:
         failed: Exception | None = None
         absent: list[Exception] = []
         for index in indexes:
-            mine = {q: looks[q] for q in self._groups[index].questions if q in looks}
+            mine = self._doubting({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
             if any(look.value is not None for look in mine.values()):
                 return self._found(index, mine, failed)
             if any(look.freshness is Freshness.MISSING for look in mine.values()):
@@ -88,8 +91,8 @@ class Knowledge:
             failed = failed or trouble
             if not self._has_other_source(index):
                 break  # SERVFAIL is never "there is none": the next kind of record would be a guess
-        if self._chosen is not None and failed is None:
-            self._chosen, self._narrowed = None, ()  # gone as it was known: look at everything again
+        if self._chosen is not None and failed is None and self._gone_for_good(self._chosen, now):
+            self._chosen, self._narrowed = None, ()  # look at everything again
             return Finding(now, again=True)
         until = min((look.until for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
@@ -121,6 +124,38 @@ class Knowledge:
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Finding(until, ask, wait, answer=answer, error=error, notice=notice)
+
+    def _doubting(self, looks: Looks, now: float) -> Looks:
+        """The group's lookups, with the last answer in place of a newly empty one while others of the group answer.
+
+        One family that goes empty for a moment must not take its endpoints with it.
+        """
+        if all(look.value is None for look in looks.values()):
+            return looks
+        self._gone_since = None
+        held = dict(looks)
+        for question, look in looks.items():
+            if look.value is not None:
+                self._held[question] = (look.value, None)
+            elif _absent(look) and question in self._held:
+                value, since = self._held[question]
+                since = now if since is None else since
+                if now - since < EMPTY_APART:
+                    self._held[question] = (value, since)
+                    held[question] = replace(look, freshness=Freshness.STALE, value=value, error=None)
+                else:
+                    del self._held[question]
+        return held
+
+    def _gone_for_good(self, index: int, now: float) -> bool:
+        """May the other kinds of record be looked at, now that the known kind is gone?
+
+        At once if they belong to another source; else, as one empty answer is no truth, after 30 s.
+        """
+        if self._gone_since is None:
+            self._gone_since = now
+        others = any(group.source != self._groups[index].source for group in self._groups)
+        return others or now - self._gone_since >= EMPTY_APART
 
     def _has_other_source(self, index: int) -> bool:
         return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])

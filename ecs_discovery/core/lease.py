@@ -15,13 +15,14 @@ class Lease:
     Make it right after `Service.pick`, which began the use.
     """
 
-    __slots__ = ("_open", "began", "node", "service")
+    __slots__ = ("_epoch", "_open", "began", "node", "service")
 
     def __init__(self, service: Service, node: Node, now: float) -> None:
         self.service = service
         self.node = node
         self.began = now
         self._open = True
+        self._epoch = service.epoch
 
     @property
     def endpoint(self) -> Endpoint:
@@ -29,7 +30,7 @@ class Lease:
 
     def finish(self, outcome: Outcome, now: float) -> bool:
         """End it and record how it went. True if there are events to tell."""
-        if not self._open:
+        if not self._open or self._epoch != self.service.epoch:
             return False
         self._open = False
         return self.service.finish(self.node, outcome, now, now - self.began)
@@ -40,10 +41,10 @@ class Lease:
 
     def release(self) -> None:
         """End it without a word on how it went."""
-        if self._open:
+        if self._open and self._epoch == self.service.epoch:
             self._open = False
             self.service.release(self.node)
 
     def __del__(self) -> None:
-        if self._open:
+        if self._open and self._epoch == self.service.epoch:
             self.service.abandon(self.node)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ecs_discovery.core.node import Node
+from ecs_discovery.core.node import Health, Node
 from ecs_discovery.models import Endpoint
 
 __all__ = ["Membership"]
@@ -78,6 +78,8 @@ class Membership:
         if node is None or now - left > _HISTORY:
             return None
         node.removed = False
+        if node.health is Health.PROBING:
+            node.health, node.until = Health.EJECTED, now  # a new probe decides
         return node
 
     def _remember(self, nodes: Iterable[Node], now: float) -> None:

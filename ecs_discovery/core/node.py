@@ -39,6 +39,7 @@ class Node:
         "answered",
         "connect_failures",
         "consecutive",
+        "ejected_until",
         "ejections",
         "endpoint",
         "failures",
@@ -74,6 +75,8 @@ class Node:
         self.health = Health.HEALTHY
         self.until = 0.0
         """When an ejection or the pause before the next connect ends."""
+        self.ejected_until = 0.0
+        """When its last ejection ends, whatever happens to it meanwhile."""
         self.reason = ""
         """Why it is not healthy, for people."""
         self.latency: float | None = None

@@ -14,8 +14,11 @@ from ecs_discovery.policies import OutlierPolicy
 __all__ = ["ejection_allowed", "on_connect_failure", "on_failure", "on_success", "panicking"]
 
 
-def on_success(node: Node) -> bool:
-    """Record good behaviour; True if this made the node healthy again."""
+def on_success(node: Node, now: float) -> bool:
+    """Record good behaviour; True if this made the node healthy again.
+
+    One that was ejected before it was down is ejected still, until its time is up.
+    """
     was = node.health
     node.consecutive = 0
     node.connect_failures = 0
@@ -24,6 +27,9 @@ def on_success(node: Node) -> bool:
         return False
     if was is Health.EJECTED:
         return False  # a request from before the ejection, or one sent in panic: the probe decides
+    if was is Health.DOWN and now < node.ejected_until:
+        node.health, node.until = Health.EJECTED, node.ejected_until
+        return False
     node.health = Health.HEALTHY
     node.reason = ""
     if node.ejections:

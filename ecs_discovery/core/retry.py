@@ -18,7 +18,7 @@ from ecs_discovery.policies import RetryPolicy
 __all__ = ["Call", "Failure"]
 
 
-_LEAST_CONNECT = 0.05  # seconds; an attempt that was begun may connect
+_LEAST_CONNECT = 0.1  # seconds; an attempt that was begun may connect
 
 
 class Failure(Enum):
@@ -102,7 +102,7 @@ class Call:
         `choices` is how many endpoints have not been tried.
         """
         left = max(1, min(self._policy.attempts - self.number, choices) + 1)
-        return max(_LEAST_CONNECT, min(self.connect_until, self.deadline) - now) / left
+        return max(_LEAST_CONNECT, (min(self.connect_until, self.deadline) - now) / left)
 
     def failed(
         self,

@@ -88,6 +88,8 @@ class Service:
         """The endpoints believed to exist now, or None while nothing is known."""
         self.fresh_until = -inf
         """Until then `resolution` needs no second look. Readers compare it without the lock."""
+        self.epoch = 0
+        """Grows with each fork: a use begun before it does not end here."""
         self.generation = 0
         """Grows each time an endpoint comes or leaves."""
         self._hint = hint
@@ -233,9 +235,9 @@ class Service:
         """Fresh locks and no uses under way, for the child of a fork."""
         self._lock = Lock()
         self.budget.reset_lock()
-        for node in self._membership.nodes:
-            node.pending = 0
-            node.reconnecting = False
+        self.epoch += 1
+        self._abandoned.clear()
+        self._balancer.after_fork()
 
     # Under the lock
 

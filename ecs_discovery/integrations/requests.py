@@ -99,7 +99,8 @@ class DiscoveryAdapter(BaseAdapter):
         proxies: Any = None,
     ) -> requests.Response:
         url = request.url or ""
-        origin = url[: url.find("/", 8)]  # requests always writes a path
+        cut = url.find("/", 8)
+        origin = url[:cut] if cut > 0 else url
         try:
             route = self._routes[origin]
         except KeyError:
@@ -136,7 +137,7 @@ class DiscoveryAdapter(BaseAdapter):
             scheme = parsed.scheme or "http"
             try:
                 service = self.discovery.engine.service(target, _SCHEMES[f"{scheme}://"])
-            except ClosedError as error:
+            except (ClosedError, ConfigurationError) as error:
                 raise as_requests_error(error, None, None) from error
             route = _Route(self, service, scheme, host, parsed.port)
         return self._routes.setdefault(origin, route)
@@ -161,6 +162,7 @@ class _Route:
         self._host = host
         self._port = port
         self._generation = service.generation
+        self._closed = False
         self._adapters: dict[tuple[Node, Any, Any], _EndpointAdapter] = {}
 
     def adapter(self, node: Node, verify: Any, cert: Any, request: requests.PreparedRequest) -> _EndpointAdapter:
@@ -170,11 +172,13 @@ class _Route:
         key = (node, verify, cert if cert is None or isinstance(cert, str) else tuple(cert))
         adapter = self._adapters.get(key)
         if adapter is None:
-            made = _EndpointAdapter(self._pool(node, verify, cert, request))
-            adapter = self._adapters.setdefault(key, made)
+            adapter = _EndpointAdapter(self._pool(node, verify, cert, request))
+            if not self._closed:  # else a request that was under way when the session was closed: kept for it only
+                adapter = self._adapters.setdefault(key, adapter)
         return adapter
 
     def close(self) -> None:
+        self._closed = True
         adapters, self._adapters = self._adapters, {}
         for adapter in adapters.values():
             adapter.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any, Protocol
 
 import requests
@@ -23,6 +24,7 @@ from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Judgement
 from ecs_discovery.errors import (
+    ConfigurationError,
     ConnectError,
     ConnectTimeout,
     DeadlineExceeded,
@@ -54,6 +56,7 @@ class Exchange:
     __slots__ = (
         "_call",
         "_cert",
+        "_connect",
         "_discovery",
         "_owner",
         "_read",
@@ -75,7 +78,7 @@ class Exchange:
         verify: Any,
         cert: Any,
     ) -> None:
-        connect, self._read = _parts(timeout)
+        self._connect, self._read = _parts(timeout)
         self._owner = owner
         self._discovery = discovery
         self._route = route
@@ -85,7 +88,7 @@ class Exchange:
         self._cert = cert
         self._response: requests.Response | None = None
         repeatable = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
-        self._call = discovery.engine.call(route.service, repeatable=repeatable, connect=connect)
+        self._call = discovery.engine.call(route.service, repeatable=repeatable, connect=self._connect)
 
     def run(self) -> requests.Response:
         discovery, service, call = self._discovery, self._route.service, self._call
@@ -106,6 +109,7 @@ class Exchange:
         call, route = self._call, self._route
         discovery = self._discovery
         engine = discovery.engine
+        call.wait = None  # whatever ends this attempt early ends the call
         if self._response is not None:
             _discard(self._response)
             self._response = None
@@ -115,7 +119,7 @@ class Exchange:
         lease = engine.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
-        use = Use(lease, call.idempotent and _replayable(self._request))
+        use = Use(lease, call.idempotent and _replayable(self._request), self._connect)
         try:
             adapter: Any = route.adapter(lease.node, self._verify, self._cert, self._request)
             response: requests.Response = adapter.send(
@@ -125,6 +129,8 @@ class Exchange:
                 verify=self._verify,
                 cert=self._cert,
             )
+            if not self._stream:
+                response.content  # noqa: B018  # read here, so that a body cut short is this attempt's failure
         except Exception as error:
             self._failed(error, lease, use)
             raise
@@ -142,11 +148,17 @@ class Exchange:
         failure, label = classify(error, use)
         if use.sent:
             call.replayable = _replayable(self._request)
-        unreachable = label == "silent" or (failure is Failure.NOT_SENT and label != "certificate")
-        outcome = Outcome.CONNECT if unreachable else Outcome.FAILURE
+        outcome = Outcome.FAILURE
+        if label == "certificate":
+            outcome = Outcome.NEUTRAL  # as likely this session's `verify=` as the task's fault
+        elif label == "silent" or failure is Failure.NOT_SENT:
+            outcome = Outcome.CONNECT
         judgement = Judgement(outcome, failure, label)
-        discovery = self._discovery
-        discovery.background.force(discovery.engine.settle(call, lease, judgement, _text(error)))
+        engine = self._discovery.engine
+        now = engine.clock()
+        told = lease.observe(outcome, now)
+        lease.release()  # a body that broke off has ended it already
+        self._discovery.background.force(engine.decide(call, lease, judgement, now, told, _text(error)))
 
     def _answered(self, response: requests.Response, lease: Lease) -> None:
         call, service = self._call, self._route.service
@@ -163,6 +175,8 @@ class Exchange:
             failure, retry_after = None, None
         else:
             failure, retry_after = Failure.STATUS, _retry_after(response)
+            if retry_after is not None and isinstance(self._read, (int, float)) and retry_after > self._read:
+                retry_after = inf  # longer than the application would wait for an answer
             call.replayable = _replayable(self._request)
             self._response = response
         judgement = Judgement(Outcome.SUCCESS, failure, f"status {status}", retry_after)
@@ -184,8 +198,13 @@ def _parts(timeout: Any) -> tuple[float | None, Any]:
             raise ValueError(f"Invalid timeout {timeout}: pass (connect, read), or one number for both") from None
         return connect, read
     if isinstance(timeout, Timeout):
-        connect = timeout.connect_timeout
-        return (connect if isinstance(connect, (int, float)) else None), timeout.read_timeout
+        connect, read, total = (
+            part if isinstance(part, (int, float)) else None
+            for part in (getattr(timeout, "_connect", None), getattr(timeout, "_read", None), timeout.total)
+        )
+        if total is None:
+            return connect, read
+        return min(total, connect or total), min(total, read or total)
     return timeout, timeout
 
 
@@ -235,14 +254,17 @@ def as_requests_error(error: Exception, call: Call | None, request: requests.Pre
     fields: dict[str, Any] = {"request": request, "response": None}
     if isinstance(error, DiscoveryError):
         theirs: type[requests.RequestException] = requests.ConnectionError
-        if isinstance(error, DeadlineExceeded):
+        if isinstance(error, ConfigurationError):
+            theirs = InvalidURL
+        elif isinstance(error, DeadlineExceeded):
             theirs = requests.Timeout
         elif isinstance(error, (ResolutionTimeout, ConnectTimeout)):
             theirs = requests.ConnectTimeout
         kind = combined(type(error), theirs)
         if kind is type(error):
             return error
-        twin = kind(str(error.args[0]))
+        twin = kind.__new__(kind, *error.args)
+        twin.args = error.args
         twin.__dict__.update(error.__dict__ | fields)
         return twin
     if not isinstance(error, requests.RequestException) or call is None or not call.reports:

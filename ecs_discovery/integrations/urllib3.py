@@ -11,7 +11,7 @@ import errno
 import time
 import weakref
 from collections.abc import Callable
-from http.client import HTTPException, RemoteDisconnected
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from random import random
 from ssl import SSLCertVerificationError
 from typing import Any, Self
@@ -64,11 +64,13 @@ class PeerSilentError(ConnectionAbortedError):
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("lease", "replayable", "sent")
+    __slots__ = ("lease", "replayable", "send_timeout", "sent")
 
-    def __init__(self, lease: Lease, replayable: bool) -> None:
+    def __init__(self, lease: Lease, replayable: bool, send_timeout: float | None = None) -> None:
         self.lease = lease
         self.replayable = replayable
+        self.send_timeout = send_timeout
+        """Limit of each write of the request, as the application gave it."""
         self.sent = False
         """True from the moment bytes of the request may be on the wire."""
 
@@ -120,10 +122,11 @@ class EndpointPool(HTTPConnectionPool):
     def _new_conn(self) -> Any:
         conn: Any = super()._new_conn()
         conn.ecs_discovery = _Books()
-        # Weak, or each connection would be a cycle that only the garbage collector closes.
-        here = weakref.ref(conn)
-        conn._new_conn = lambda: self._connect(here())
-        conn.getresponse = lambda: _answer(here(), self._policy.ack_timeout, self._clock)
+        # Hooks hold neither the connection (a cycle that only the garbage collector would close) nor the pool
+        # (which urllib3 closes when nothing refers to it).
+        here, connect, limit, clock = weakref.ref(conn), self._connect, self._policy.ack_timeout, self._clock
+        conn._new_conn = lambda: connect(here())
+        conn.getresponse = lambda: _answer(here(), limit, clock)
         return conn
 
     def _make_request(self, conn: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
@@ -144,6 +147,8 @@ class EndpointPool(HTTPConnectionPool):
         elif not books.opened:
             books.opened = self._clock()
         if books.use is not None:
+            # The time to connect was this attempt's share; to send, the application's own limit holds.
+            conn.timeout = books.use.send_timeout
             books.use.sent = True
 
     def _put_conn(self, conn: Any) -> None:
@@ -246,6 +251,8 @@ def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
         return Failure.CLOSED, "silent"
     if any(isinstance(item, (RemoteDisconnected, ConnectionError)) for item in chain):
         return Failure.CLOSED, "closed"
+    if any(isinstance(item, IncompleteRead) for item in chain):
+        return Failure.CLOSED, "cut"
     if any(isinstance(item, HTTPException) for item in chain):
         return Failure.OTHER, "bad answer"
     return Failure.OTHER, type(error).__name__

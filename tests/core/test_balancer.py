@@ -281,3 +281,46 @@ def test_whatever_happens_load_is_counted_right_and_somebody_can_be_chosen(count
         assert all(node.pending >= 0 for node in pool)
         standing = [node for node in current if node.health is not Health.DOWN]
         assert not standing or any(node.health is not Health.EJECTED for node in standing) or balancer.panic
+
+
+def test_a_probed_node_that_leaves_and_comes_back_is_probed_again():
+    from ecs_discovery.core.membership import Membership
+
+    membership = Membership()
+    membership.replace([node.endpoint for node in nodes(3)], 0.0)
+    fleet = membership.nodes
+    balancer = balancer_of(fleet)
+    eject(balancer, fleet[0], 0.0)
+    probe = balancer.pick(10.0)
+    assert probe is fleet[0]
+    membership.replace([node.endpoint for node in nodes(3)][1:], 10.1)
+    balancer.update(membership.nodes, 10.1)
+    balancer.release(probe)
+    balancer.pick(10.2)
+    membership.replace([node.endpoint for node in nodes(3)], 11.0)
+    balancer.update(membership.nodes, 11.0)
+    assert balancer.pick(11.1) is fleet[0]
+
+
+def test_keys_come_back_to_an_endpoint_whose_ejection_is_over():
+    fleet = nodes(3)
+    balancer = balancer_of(fleet)
+    owner = balancer.pick(0.0, key="ann")
+    assert owner is not None
+    eject(balancer, owner, 0.0)
+    assert balancer.pick(1.0, key="ann") is not owner
+    probe = balancer.pick(10.0, key="ann")
+    assert probe is owner
+    assert balancer.pick(10.0, key="ann") is not owner  # one probe at a time
+    balancer.observe(owner, Outcome.SUCCESS, 10.1, 0.1)
+    assert balancer.pick(10.2, key="ann") is owner
+
+
+def test_the_child_of_a_fork_probes_what_the_parent_was_probing():
+    fleet = nodes(3)
+    balancer = balancer_of(fleet)
+    eject(balancer, fleet[0], 0.0)
+    assert balancer.pick(10.0) is fleet[0]
+    balancer.after_fork()
+    assert balancer.pick(10.0) is fleet[0]
+    assert fleet[0].pending == 1

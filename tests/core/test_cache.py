@@ -108,14 +108,15 @@ def test_a_failure_with_nothing_to_serve_is_retried_within_the_negative_cap():
 
 
 @pytest.mark.parametrize(
-    ("ttl", "held"), [(900.0, 5.0), (2.0, 2.0), (None, 5.0), (-1.0, 0.0)], ids=["SOA of 900 s", "short", "none", "odd"]
+    ("ttl", "held"),
+    [(900.0, 5.0), (2.0, 2.0), (None, 5.0), (0.0, 1.0), (-1.0, 1.0)],
+    ids=["SOA of 900 s", "short", "none", "zero", "odd"],
 )
 def test_a_negative_answer_is_held_no_longer_than_the_cap(ttl: float | None, held: float):
     cache = cache_of()
     cache.store_negative("orders", NEGATIVE, ttl, 0.0)
-    if held:
-        look = cache.lookup("orders", held - 0.01)
-        assert (look.freshness, look.error, look.refresh) == (Freshness.NEGATIVE, NEGATIVE, False)
+    look = cache.lookup("orders", held - 0.01)
+    assert (look.freshness, look.error, look.refresh) == (Freshness.NEGATIVE, NEGATIVE, False)
     look = cache.lookup("orders", held)
     assert (look.freshness, look.error, look.refresh) == (Freshness.MISSING, NEGATIVE, True)
 

@@ -25,7 +25,7 @@ def test_a_success_in_between_starts_the_count_again():
     (node,) = nodes(1)
     for _ in range(4):
         outlier.on_failure(node, POLICY, 0.0, highest)
-    assert not outlier.on_success(node)
+    assert not outlier.on_success(node, 50.0)
     assert not outlier.on_failure(node, POLICY, 0.0, highest)
 
 
@@ -50,7 +50,7 @@ def test_jitter_shortens_an_ejection_by_half_at_most():
 def test_an_ejected_node_is_not_revived_by_a_request_from_before():
     (node,) = nodes(1)
     node.health = Health.EJECTED
-    assert not outlier.on_success(node)
+    assert not outlier.on_success(node, 50.0)
     assert node.health is Health.EJECTED
 
 
@@ -65,10 +65,10 @@ def test_failures_of_an_ejected_node_do_not_eject_it_again():
 def test_a_success_brings_a_probed_or_down_node_back_and_takes_an_ejection_off(health: Health):
     (node,) = nodes(1)
     node.health, node.ejections, node.reason = health, 2, "5 failures in a row"
-    assert outlier.on_success(node)
+    assert outlier.on_success(node, 50.0)
     assert (node.health, node.ejections, node.reason) == (Health.HEALTHY, 1, "")
     node.health, node.ejections = health, 0
-    assert outlier.on_success(node)
+    assert outlier.on_success(node, 50.0)
     assert node.ejections == 0
 
 
@@ -136,3 +136,13 @@ def test_the_cap_is_counted_after_ejecting_and_the_last_healthy_one_stays(fleet_
 )
 def test_panic_is_under_half_healthy_of_those_that_connect(fleet_now: str, panic: bool):
     assert outlier.panicking(fleet(fleet_now), POLICY) is panic
+
+
+def test_one_that_was_ejected_before_it_was_down_is_ejected_still_when_it_connects_again():
+    (node,) = nodes(1)
+    node.health, node.ejected_until = Health.DOWN, 120.0
+    assert not outlier.on_success(node, 50.0)
+    assert (node.health, node.until) == (Health.EJECTED, 120.0)
+    node.health = Health.DOWN
+    assert outlier.on_success(node, 120.0)
+    assert node.health is Health.HEALTHY

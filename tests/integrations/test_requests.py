@@ -738,3 +738,108 @@ def test_a_wrong_header_is_the_callers_fault_not_the_tasks(lab: Lab, wrap):
         session.get(f"http://{target}/", headers={"X": "a\nb"}, timeout=10)
     node = discovery_of(session).snapshot(target).nodes[0]
     assert (node.pending, node.failures) == (0, 0)
+
+
+def test_a_session_that_is_dropped_unclosed_leaves_no_connection_behind(lab: Lab, wrap):
+    import gc
+    import warnings
+
+    service = lab.service("orders", tasks=1)
+    discovery = discovery_of(wrap())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(10):
+            wrap_session(requests.Session(), discovery).get(f"http://orders:{service.port}/", timeout=10)
+        gc.collect()
+        eventually(lambda: service.tasks[0].open_connections == 0)
+
+
+def test_a_large_upload_to_a_slow_reader_is_bound_by_the_applications_timeout_only(lab: Lab, wrap):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body, seen = b"x" * 8_000_000, []
+
+        def serve() -> None:
+            conn, _ = server.accept()
+            time.sleep(0.9)  # longer than one attempt may take to connect
+            received = 0
+            conn.settimeout(5)
+            while received < len(body):
+                received += len(conn.recv(1 << 20))
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            seen.append(received)
+            conn.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        session = wrap(services={"upload": f"static://127.0.0.1:{server.getsockname()[1]}"})
+        assert session.put("http://upload/", data=body).status_code == 200
+        thread.join()
+        assert seen[0] >= len(body)
+
+
+def test_a_body_cut_short_is_repeated_elsewhere_and_counts_against_the_task(lab: Lab, wrap):
+    service = lab.service("orders", tasks=2)
+    session, target = wrap(), f"orders:{service.port}"
+    shares(session, f"http://{target}/", 2)
+    bad = service.tasks[0]
+    bad.reset(after_bytes=200)
+    for _ in range(12):
+        assert len(session.get(f"http://{target}/bytes/50000", timeout=10).content) == 50_000
+    node = next(n for n in discovery_of(session).snapshot(target).nodes if bad.address in n.endpoint)
+    assert node.failures >= 5
+    assert node.health == "ejected"
+
+
+def test_client_certificates_are_not_mixed_up(lab: Lab, wrap, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    import ssl
+
+    import trustme
+
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.prod.local").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    service = lab.service("orders", tasks=1, ssl_context=context)
+    bundle, mine = str(tmp_path / "ca.pem"), str(tmp_path / "mine.pem")
+    authority.cert_pem.write_to_path(bundle)
+    authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(mine)
+    session, url = wrap(), f"https://orders:{service.port}/"
+    assert session.get(url, verify=bundle, cert=mine, timeout=10).status_code == 200
+    with pytest.raises(requests.RequestException):
+        session.get(url, verify=bundle, timeout=10)
+    assert session.get(url, verify=bundle, cert=mine, timeout=10).status_code == 200
+
+
+def test_a_host_that_is_no_name_is_an_invalid_url(lab: Lab, wrap):
+    for url in ("http://orders-/", "http://or,ders/"):
+        with pytest.raises(requests.exceptions.InvalidURL) as caught:
+            wrap().get(url, timeout=3)
+        assert isinstance(caught.value, ConfigurationError)
+        assert isinstance(pickle.loads(pickle.dumps(caught.value)), requests.exceptions.InvalidURL)
+
+
+def test_a_urllib3_timeout_and_a_url_without_a_path_work_as_with_plain_requests(lab: Lab, wrap):
+    from urllib3.util import Timeout
+
+    service = lab.service("orders", tasks=1, records="A+SRV")
+    session = wrap()
+    assert session.get("http://orders/", timeout=Timeout(total=5)).status_code == 200
+    prepared = session.prepare_request(requests.Request("GET", "http://orders/"))
+    prepared.url = "http://orders"
+    assert session.send(prepared, timeout=5).status_code == 200
+    assert service.requests == 2
+
+
+def test_retry_after_longer_than_the_read_timeout_is_not_waited_for(lab: Lab, wrap):
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.errors(503, retry_after=3)
+    session = wrap()
+    assert session.get(f"http://orders:{service.port}/", timeout=1).status_code == 503
+    assert service.requests == 1
