@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ecs_discovery.policies import (
         BalancingPolicy,
         CachePolicy,
+        CloudMapPolicy,
         ConnectionPolicy,
         DnsPolicy,
         OutlierPolicy,
@@ -71,6 +72,7 @@ _HOMES = {
     "policies": (
         "BalancingPolicy",
         "CachePolicy",
+        "CloudMapPolicy",
         "ConnectionPolicy",
         "DnsPolicy",
         "OutlierPolicy",
@@ -88,6 +90,7 @@ __all__ = [
     "BalancingPolicy",
     "CachePolicy",
     "ClosedError",
+    "CloudMapPolicy",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
