@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecs_discovery import _fork
 from ecs_discovery.context import current_options
@@ -32,14 +32,19 @@ from ecs_discovery.errors import (
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flights
 from ecs_discovery.models import Question, Resolution
+from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
+
+if TYPE_CHECKING:
+    from ecs_discovery.resolvers.cloud_map import CloudMapResolver
 
 __all__ = ["BUILT_IN_SCHEMES", "Engine", "Judgement", "failure_of", "judge_exception"]
 
 logger = logging.getLogger("ecs_discovery")
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
+"""Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
 
 
 class Judgement(NamedTuple):
@@ -75,11 +80,13 @@ class Engine:
         for scheme in self.resolvers:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
-        self.directory = Directory(settings, self.dice, self.resolvers)
+        self.directory = Directory(settings, self.dice, {"cloudmap", *self.resolvers})
         self.flights = Flights()
         self.queries = 0
         """Look-ups begun."""
         self._on_event = on_event
+        self._cloud_map: dict[str, CloudMapResolver] = {}
+        self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
         _fork.track(self)
 
@@ -96,9 +103,29 @@ class Engine:
 
     def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
         """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
-        due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
+        due = self.directory.due(service, self.clock(), waited=waited, claim=self._claim)
         self.tell(service)
         return due
+
+    def limit(self, question: Question) -> float:
+        """Seconds a look-up of this question may take."""
+        settings = self.settings
+        return settings.cloud_map.timeout if question.scheme == "cloudmap" else settings.dns.timeout
+
+    def cloud_map(self) -> CloudMapResolver:
+        """The resolver for Cloud Map that both drivers ask through, unless they were given one."""
+        found = self._cloud_map.get("cloudmap")
+        if found is None:
+            from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+
+            made = CloudMapResolver(self.settings.cloud_map, clock=self.clock)
+            found = self._cloud_map.setdefault("cloudmap", made)  # all who come at once get the first
+        return found
+
+    def forget(self, resolver: object, question: Question) -> None:
+        """Have a resolver that answers from memory ask its source the next time."""
+        if isinstance(resolver, Remembering):
+            resolver.forget(question)
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
@@ -249,6 +276,8 @@ class Engine:
 
     def close(self) -> None:
         self._closed = True
+        for resolver in self._cloud_map.values():
+            resolver.close()
 
     def after_fork(self) -> None:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""

@@ -36,6 +36,8 @@ HOMES = {
     "dns": {"resolvers.dns", "lab", "cli"},
     "aiodns": {"resolvers.dns_async"},
     "pycares": {"resolvers.dns_async"},
+    "boto3": {"resolvers.cloud_map"},
+    "botocore": {"resolvers.cloud_map"},
     "tenacity": {"retrying"},
     "requests": {"integrations.requests", "integrations.requests_exchange", "cli"},
     "urllib3": {"integrations"},
