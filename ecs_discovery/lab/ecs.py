@@ -112,10 +112,14 @@ class Lab:
         attributes in Cloud Map; without `instance_port` there is no `AWS_INSTANCE_PORT`. Raises `ValueError` for a
         name that is taken or settings that make no sense.
         """
+        name = check_name("service", name)
+        listing = Listing(
+            name, self._cloud_map_dice, cluster=cluster, family=family or name, instance_port=instance_port
+        )
         service = LabService(
             self._thread,
             self._zone,
-            check_name("service", name),
+            name,
             records="SRV" if self.single_address else records,
             port=port or 0,
             dynamic_ports=dynamic_ports or self.single_address,
@@ -125,9 +129,7 @@ class Lab:
             deregistration_lag=deregistration_lag,
             make_task=lambda address, number: self._make_task(address, number, ssl_context),
             can_vanish=self.can_vanish,
-            listing=Listing(
-                name, self._cloud_map_dice, cluster=cluster, family=family or name, instance_port=instance_port
-            ),
+            listing=listing,
             health_lag=lambda: self.cloud_map.health_lag,
         )
         self._thread.call(lambda: self._admit(service, tasks))
