@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 from ecs_discovery import _fork
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.revisions import Asked, Revisions
-from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout
+from ecs_discovery.errors import ResolutionError, ResolutionTimeout
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.instances import DENIED, THROTTLED, UNSUPPORTED, error_code, failure, read, request
@@ -82,14 +82,17 @@ class CloudMapResolver:
     def begin(self, question: Question) -> Future[Resolution]:
         """Start a look-up in a thread of this resolver's own. Cancelling keeps it from starting, no more."""
         future: Future[Resolution] = Future()
+        if self._closed:
+            future.set_exception(ResolutionError("its resolver is closed", target=str(question)))
+            return future
         self._workers.spawn(partial(self._work, question, future))
         return future
 
     def close(self) -> None:
         """Drop what has not begun, and close the client if it was made here."""
+        self._closed = True
         self._workers.close()
         with self._lock:
-            self._closed = True
             made, self._made = self._made, None
         if made is not None:
             made.close()
@@ -150,7 +153,7 @@ class CloudMapResolver:
         try:
             answer = client.discover_instances(**parameters)
             resolution = read(question, answer, self.policy)
-        except NoEndpoints:
+        except ResolutionError:
             self._revisions.doubt(question)
             raise
         except Exception as error:
@@ -179,8 +182,6 @@ class CloudMapResolver:
         if self._given is not None:
             return self._given
         with self._lock:
-            if self._closed:
-                raise ResolutionError("its resolver is closed", target=str(question))
             if self._made is None:
                 try:
                     self._made = _client(self.policy)

@@ -78,9 +78,12 @@ def request(question: Question, policy: CloudMapPolicy) -> tuple[dict[str, Any],
 def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) -> Resolution:
     """The endpoints of an answer, in an order that does not change from one to the next: Cloud Map shuffles.
 
-    Raises `NoEndpoints`.
+    Raises `NoEndpoints`, and `ResolutionError` for what is no answer of Cloud Map's.
     """
-    instances = answer.get("Instances") or ()
+    instances = answer.get("Instances")
+    if not isinstance(instances, (list, tuple)):
+        # boto3 reads an empty answer into whatever else comes with status 200: a proxy's page is not "there is none".
+        raise ResolutionError("Cloud Map's answer makes no sense: it has no instances", target=str(question))
     found = endpoints(instances, policy.families)
     if not found:
         if instances:
