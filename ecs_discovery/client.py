@@ -38,8 +38,8 @@ class Discovery:
 
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
-    the system's if None. Policies by name: `cache`, `dns`, `balancing`, `outlier`, `retry`, `timeout`,
-    `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
+    the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
+    `timeout`, `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
     `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.

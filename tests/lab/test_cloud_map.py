@@ -103,6 +103,7 @@ def test_health_is_shown_late_and_does_not_change_the_revision(lab):
     assert len(ids(lab, HealthStatus="HEALTHY")) == 2, "30 s are not over"
     orders.flush()
     assert len(ids(lab, HealthStatus="HEALTHY")) == 1
+    assert revision(lab) == before
     lab.cloud_map.health_lag = 0.02
     orders.set_health(orders.tasks[0], True)
     orders.set_health(orders.tasks[0], False)
