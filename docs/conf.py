@@ -37,6 +37,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|attempts\.Judgement).*"),
     (r"py:.*", r"ecs_discovery\.policies\._Policy"),
     (r"py:.*", r"ecs_discovery\.(client|aio)\.(T|P)"),
-    (r"py:.*", r"ecs_discovery\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection)\..*"),
+    (
+        r"py:.*",
+        r"ecs_discovery\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection|cloud_map|registry)\..*",
+    ),
     (r"py:.*", r"(Service|ecs_discovery\.leases\._LeaseContext)"),
 ]

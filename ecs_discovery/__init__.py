@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ecs_discovery.policies import (
         BalancingPolicy,
         CachePolicy,
+        CloudMapPolicy,
         ConnectionPolicy,
         DnsPolicy,
         OutlierPolicy,
@@ -79,6 +80,7 @@ _HOMES = {
     "policies": (
         "BalancingPolicy",
         "CachePolicy",
+        "CloudMapPolicy",
         "ConnectionPolicy",
         "DnsPolicy",
         "OutlierPolicy",
@@ -100,6 +102,7 @@ __all__ = [
     "BalancingPolicy",
     "CachePolicy",
     "ClosedError",
+    "CloudMapPolicy",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",

@@ -19,14 +19,16 @@ from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import GOOD, Engine, Judgement, failure_of, judge_exception
+from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
+from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
 from ecs_discovery.policies import (
     BalancingPolicy,
     CachePolicy,
+    CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
     OutlierPolicy,
@@ -71,6 +73,7 @@ class AsyncDiscovery:
         dice: Random | None = None,
         cache: CachePolicy | None = None,
         dns: DnsPolicy | None = None,
+        cloud_map: CloudMapPolicy | None = None,
         balancing: BalancingPolicy | None = None,
         outlier: OutlierPolicy | None = None,
         retry: RetryPolicy | None = None,
@@ -78,7 +81,7 @@ class AsyncDiscovery:
         connection: ConnectionPolicy | None = None,
     ) -> None:
         if share is not None:
-            policies = [cache, dns, balancing, outlier, retry, timeout, connection]
+            policies = [cache, dns, cloud_map, balancing, outlier, retry, timeout, connection]
             given = [namespace, services, nameservers, settings, on_event, dice, *policies]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
@@ -91,6 +94,7 @@ class AsyncDiscovery:
                     nameservers=nameservers,
                     cache=cache,
                     dns=dns,
+                    cloud_map=cloud_map,
                     balancing=balancing,
                     outlier=outlier,
                     retry=retry,

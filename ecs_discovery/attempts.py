@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.retry import Call, Failure
-from ecs_discovery.engine import GOOD, Judgement
 from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, ResolutionError, combined
+from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
 
 __all__ = ["Attempt", "as_os_error", "judge_connect", "no_connection", "noted"]

@@ -67,6 +67,8 @@ class Background:
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
+        if force:  # before the flight is joined: one that is under way must not answer from memory either
+            self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question)
         if leads:
             self._workers.spawn(partial(self._fly, question, flight, force))
@@ -122,7 +124,7 @@ class Background:
     def _look_up(self, question: Question) -> Resolution | Exception:
         self.engine.queries += 1
         try:
-            return self._resolver(question.scheme).resolve(question, self.engine.settings.dns.timeout)
+            return self._resolver(question.scheme).resolve(question, self.engine.limit(question))
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
@@ -134,6 +136,8 @@ class Background:
             return given
         if scheme == "static":
             return StaticResolver()
+        if scheme == "cloudmap":
+            return self.engine.cloud_map()
         if self.dns is None:
             from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
 

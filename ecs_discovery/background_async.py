@@ -62,6 +62,8 @@ class AsyncBackground:
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """As `Background.ask`."""
+        if force:  # before the flight is joined: one that is under way must not answer from memory either
+            self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question)
         if leads:
             task = self._spawn(self._fly(question, flight, force))
@@ -127,7 +129,7 @@ class AsyncBackground:
     async def _look_up(self, question: Question) -> Resolution | Exception:
         self.engine.queries += 1
         try:
-            return await self._resolver(question.scheme).resolve(question, self.engine.settings.dns.timeout)
+            return await self._resolver(question.scheme).resolve(question, self.engine.limit(question))
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
@@ -139,11 +141,21 @@ class AsyncBackground:
             return given
         if scheme == "static":
             return AsyncStaticResolver()
+        if scheme == "cloudmap":
+            return self._make_cloud_map()
         if self.dns is None:
             from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
 
             self.dns = AsyncDnsResolver(self.engine.settings.dns)
         return self.dns
+
+    def _make_cloud_map(self) -> AsyncResolver:
+        from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+        from ecs_discovery.resolvers.cloud_map_async import AsyncCloudMapResolver
+
+        joined = self.engine.resolvers.get("cloudmap")  # what the Discovery whose state is shared was given
+        found = joined if isinstance(joined, CloudMapResolver) else self.engine.cloud_map()
+        return self._resolvers.setdefault("cloudmap", AsyncCloudMapResolver(share=found))
 
     async def _reconnect(self, service: Service, node: Node) -> None:
         try:

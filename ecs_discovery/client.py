@@ -19,14 +19,16 @@ from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import GOOD, Engine, Judgement, failure_of, judge_exception
+from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.events import Event
+from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
 from ecs_discovery.policies import (
     BalancingPolicy,
     CachePolicy,
+    CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
     OutlierPolicy,
@@ -47,8 +49,8 @@ class Discovery:
 
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
-    the system's if None. Policies by name: `cache`, `dns`, `balancing`, `outlier`, `retry`, `timeout`,
-    `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
+    the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
+    `timeout`, `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
     `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
@@ -68,6 +70,7 @@ class Discovery:
         dice: Random | None = None,
         cache: CachePolicy | None = None,
         dns: DnsPolicy | None = None,
+        cloud_map: CloudMapPolicy | None = None,
         balancing: BalancingPolicy | None = None,
         outlier: OutlierPolicy | None = None,
         retry: RetryPolicy | None = None,
@@ -81,6 +84,7 @@ class Discovery:
                 nameservers=nameservers,
                 cache=cache,
                 dns=dns,
+                cloud_map=cloud_map,
                 balancing=balancing,
                 outlier=outlier,
                 retry=retry,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ecs_discovery import _fork
 from ecs_discovery.context import current_options
@@ -17,13 +17,12 @@ from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
-from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Due, Service
 from ecs_discovery.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceeded,
-    DiscoveryError,
     NoEndpoints,
     ResolutionError,
     ResolutionTimeout,
@@ -31,30 +30,23 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flight, Flights
+from ecs_discovery.judging import Judgement
 from ecs_discovery.models import Question, Resolution
+from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
 
-__all__ = ["BUILT_IN_SCHEMES", "Engine", "Judgement", "failure_of", "judge_exception"]
+if TYPE_CHECKING:
+    from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+
+__all__ = ["BUILT_IN_SCHEMES", "Engine"]
 
 logger = logging.getLogger("ecs_discovery")
 
 _LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
-
-
-class Judgement(NamedTuple):
-    """What an attempt's result or exception says."""
-
-    outcome: Outcome
-    failure: Failure | None
-    """None: the call is done with it."""
-    label: str
-    retry_after: float | None = None
-
-
-GOOD = Judgement(Outcome.SUCCESS, None, "ok")
+"""Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
 
 
 class Engine:
@@ -77,11 +69,13 @@ class Engine:
         for scheme in self.resolvers:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
-        self.directory = Directory(settings, self.dice, self.resolvers)
+        self.directory = Directory(settings, self.dice, {"cloudmap", *self.resolvers})
         self.flights = Flights()
         self.queries = 0
         """Look-ups begun."""
         self._on_event = on_event
+        self._cloud_map: dict[str, CloudMapResolver] = {}
+        self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
         _fork.track(self)
 
@@ -102,18 +96,38 @@ class Engine:
 
     def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
         """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
-        due = self.directory.due(service, self.clock(), waited=waited, claim=self.settings.dns.timeout)
+        due = self.directory.due(service, self.clock(), waited=waited, claim=self._claim)
         self.tell(service)
         return due
 
     def join(self, question: Question) -> tuple[Flight, bool]:
         """The flight for a question, and whether the caller leads it."""
-        return self.flights.join(question, self.clock(), self.settings.dns.timeout + _LOST)
+        return self.flights.join(question, self.clock(), self.limit(question) + _LOST)
 
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
         if self._closed:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+
+    def limit(self, question: Question) -> float:
+        """Seconds a look-up of this question may take."""
+        settings = self.settings
+        return settings.cloud_map.timeout if question.scheme == "cloudmap" else settings.dns.timeout
+
+    def cloud_map(self) -> CloudMapResolver:
+        """The resolver for Cloud Map that both drivers ask through, unless they were given one."""
+        found = self._cloud_map.get("cloudmap")
+        if found is None:
+            from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+
+            made = CloudMapResolver(self.settings.cloud_map, clock=self.clock)
+            found = self._cloud_map.setdefault("cloudmap", made)  # all who come at once get the first
+        return found
+
+    def forget(self, resolver: object, question: Question) -> None:
+        """Have a resolver that answers from memory ask its source the next time."""
+        if isinstance(resolver, Remembering):
+            resolver.forget(question)
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
@@ -276,6 +290,8 @@ class Engine:
     def close(self) -> None:
         self._closed = True
         self.flights.land_all()
+        for resolver in self._cloud_map.values():
+            resolver.close()
 
     def after_fork(self) -> None:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
@@ -292,49 +308,3 @@ def _level(event: Event) -> int:
     if isinstance(event, HealthChanged):
         return logging.INFO if event.health == "healthy" else logging.WARNING
     return logging.INFO
-
-
-_CHAIN = 16  # causes looked at
-
-
-def causes(error: BaseException) -> list[BaseException]:
-    """The exception and what led to it, nearest first."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found and len(found) < _CHAIN:
-        found.append(current)
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return found
-
-
-def failure_of(error: BaseException) -> Failure:
-    """The class of a failure, read off an exception of any library: what caused it decides.
-
-    A refused connection was never used. Another OSError or an early end of the stream may be
-    repeated if the call is idempotent. Anything else is not ours to repeat.
-    """
-    for cause in causes(error):
-        if isinstance(cause, ConnectionRefusedError):
-            return Failure.NOT_SENT
-        if isinstance(cause, DiscoveryError):
-            return Failure.OTHER
-        if isinstance(cause, (OSError, EOFError)):
-            return Failure.CLOSED
-    return Failure.OTHER
-
-
-def judge_exception(
-    error: Exception, is_failure: Callable[[BaseException], bool] | None, *, accepts: bool = False
-) -> Judgement:
-    """What an exception of the caller's own code says.
-
-    `accepts` is whether the endpoint was found to accept connections after it: then it was somebody else
-    who refused, or not at the first exchange, and something may have been processed.
-    """
-    failure = failure_of(error)
-    if failure is Failure.NOT_SENT:
-        if not accepts:
-            return Judgement(Outcome.CONNECT, failure, "connect")
-        failure = Failure.CLOSED
-    counts = True if is_failure is None else bool(is_failure(error))
-    return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)

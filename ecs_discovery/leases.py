@@ -10,8 +10,8 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import failure_of, judge_exception
 from ecs_discovery.errors import ClosedError
+from ecs_discovery.judging import failure_of, judge_exception
 from ecs_discovery.models import Endpoint
 
 if TYPE_CHECKING:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, urlencode
 
 from ecs_discovery.errors import ConfigurationError
 
-__all__ = ["Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
+__all__ = ["HEALTH_FILTERS", "Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
+
+HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
+"""What Cloud Map can be told to answer with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Resolution:
 class Target:
     """What the application asks for, taken apart.
 
-    `scheme` is `auto` for a plain name, else `srv`, `dns`, `static` or a registered one. `port` is
+    `scheme` is `auto` for a plain name, else `srv`, `dns`, `cloudmap`, `static` or a registered one. `port` is
     None where the target names none. `addresses` is filled for `static` targets only.
     """
 
@@ -83,9 +86,17 @@ class Target:
     addresses: tuple[Endpoint, ...] = ()
     query: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def asked(self) -> str:
+        """The name with its query, as a question has it."""
+        if not self.query:
+            return self.name
+        return f"{self.name}?{urlencode(self.query, safe='/:,@*', quote_via=quote)}"
+
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+_ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
 _NAME_RULE = "a DNS name: labels of 1 to 63 letters, digits, '-' or '_', 253 characters at most"
 
 
@@ -136,7 +147,8 @@ def parse_target(text: str) -> Target:
     """Take a target apart.
 
     Accepted: `orders`, `orders:8080`, `orders.prod.local:8080`, `srv://name`, `dns://name:port`,
-    `static://ip:port,ip:port`, `scheme://name/path?KEY=value` for a registered scheme.
+    `static://ip:port,ip:port`, `cloudmap://namespace/service?ATTRIBUTE=value`, `scheme://name/path?KEY=value` for a
+    registered scheme.
     Raises `ConfigurationError` for anything else.
     """
     if not isinstance(text, str):
@@ -162,4 +174,30 @@ def parse_target(text: str) -> Target:
     path, _, query = rest.partition("?")
     if not path:
         raise ConfigurationError("target", text, f"{scheme}:// followed by what to look up")
-    return Target(scheme, path, None, (), tuple(parse_qsl(query, keep_blank_values=True)))
+    pairs_of_query = tuple(parse_qsl(query, keep_blank_values=True))
+    if scheme == "cloudmap":
+        return _cloud_map_target(text, path, pairs_of_query)
+    return Target(scheme, path, None, (), pairs_of_query)
+
+
+def _cloud_map_target(text: str, path: str, query: tuple[tuple[str, str], ...]) -> Target:
+    """Attributes in one order, whatever was written, so that targets that mean the same are asked for once."""
+    namespace, _, service = path.rpartition("/")
+    if not namespace or not service:
+        raise ConfigurationError("target", text, "cloudmap://namespace/service")
+    port: int | None = None
+    found: dict[str, str] = {}
+    for name, value in query:
+        if name in found or not name.removeprefix("optional."):
+            raise ConfigurationError("target", text, "attributes with a name, each once")
+        if name == "health":
+            value = value.upper().replace("-", "_")
+            if value not in HEALTH_FILTERS:
+                raise ConfigurationError("target", text, f"health= one of {', '.join(HEALTH_FILTERS)}")
+        elif name == "owner" and not _ACCOUNT.fullmatch(value):
+            raise ConfigurationError("target", text, "owner= an AWS account number of 12 digits")
+        elif name == "port":
+            _, port = _split_port("target", f":{value}")
+            continue
+        found[name] = value
+    return Target("cloudmap", path, port, (), tuple(sorted(found.items())))

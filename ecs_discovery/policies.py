@@ -13,11 +13,12 @@ from math import inf
 from typing import Any, TypeVar
 
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import parse_host_port
+from ecs_discovery.models import HEALTH_FILTERS, parse_host_port
 
 __all__ = [
     "BalancingPolicy",
     "CachePolicy",
+    "CloudMapPolicy",
     "ConnectionPolicy",
     "DnsPolicy",
     "OutlierPolicy",
@@ -68,6 +69,30 @@ def _choices(default: tuple[str, ...], of: tuple[str, ...]) -> Any:
         return items
 
     return _ruled(default, _Rule(check, _split, f"one or more of {', '.join(of)}, each once"))
+
+
+def _one_of(default: str, of: tuple[str, ...]) -> Any:
+    def check(value: Any) -> str:
+        if value not in of:
+            raise ValueError
+        return str(value)
+
+    return _ruled(default, _Rule(check, lambda text: text.strip().upper(), f"one of {', '.join(of)}"))
+
+
+def _text(words: str) -> Any:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    return _ruled("", _Rule(check, str, words))
+
+
+def _port(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536):
+        raise ValueError
+    return value
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -170,6 +195,39 @@ class DnsPolicy(_Policy):
     """The hosts file that is looked at before DNS for address records; '' for none."""
     min_refresh: float = _number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudMapPolicy(_Policy):
+    """How the AWS Cloud Map API is asked."""
+
+    poll: float = _number(5.0, 0.1, 3600)
+    """A target in use is asked for again after this long (not under `CachePolicy.min_ttl`): mostly by a cheap
+    `DiscoverInstancesRevision`. A target that nobody uses is not asked for. Default 5 (Envoy's DNS refresh)."""
+    full_interval: float = _number(30.0, 0, 3600)
+    """`DiscoverInstances` is called at least this often while polling, because changes of health do not change the
+    revision (API reference). 0: every time. Default 30 (Cloud Map itself acts on health after 30 s)."""
+    timeout: float = _number(3.0, 0.05, 60)
+    """Hard limit of one look-up. Default 3."""
+    connect_timeout: float = _number(1.0, 0.05, 60)
+    """Limit on connecting to the API. Default 1 (boto3's is 60)."""
+    read_timeout: float = _number(2.0, 0.05, 60)
+    """Limit on waiting for its answer. Default 2 (boto3's is 60)."""
+    max_calls: float = _number(20.0, 0.1, 1000, "calls per second")
+    """The process makes no more calls than this on average, and twice as many in one second. All callers of an
+    account and Region share 1,000 `DiscoverInstances` calls per second (Cloud Map quotas). Default 20."""
+    health: str = _one_of("HEALTHY_OR_ELSE_ALL", HEALTH_FILTERS)
+    """Which instances are used, unless the target says `health=…`. Default `HEALTHY_OR_ELSE_ALL`: healthy ones, and
+    all if there is none, as Route 53 answers."""
+    families: tuple[str, ...] = _choices(("ipv4", "ipv6"), ("ipv4", "ipv6"))
+    """Which address of an instance is used: the first of these that it has. Default IPv4, then IPv6."""
+    default_port: int | None = _ruled(None, _Rule(_port, int, "a port from 1 to 65535, or None"))
+    """The port of instances without `AWS_INSTANCE_PORT` where the target names none either: ECS leaves it out for
+    some services. Default none."""
+    region: str = _text("an AWS Region, or ''")
+    """The Region of the API. Empty: what boto3 is configured for, else `AWS_REGION`."""
+    endpoint_url: str = _text("a URL, or ''")
+    """Another place to call the API at. Empty: what boto3 is configured for (`AWS_ENDPOINT_URL`), else AWS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from ecs_discovery.models import Target, check_name, is_address, parse_target
 from ecs_discovery.policies import (
     BalancingPolicy,
     CachePolicy,
+    CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
     OutlierPolicy,
@@ -29,6 +30,7 @@ __all__ = ["ServiceConfig", "Settings", "disabled"]
 _POLICIES: dict[str, type[Any]] = {
     "cache": CachePolicy,
     "dns": DnsPolicy,
+    "cloud_map": CloudMapPolicy,
     "balancing": BalancingPolicy,
     "outlier": OutlierPolicy,
     "retry": RetryPolicy,
@@ -41,8 +43,8 @@ _POLICIES: dict[str, type[Any]] = {
 class ServiceConfig:
     """Where one service is found and how it is treated.
 
-    `sources` is a target or a row of them (`srv://…`, `dns://…`, `static://…`, a plain name): the next one
-    is asked when one fails or has no such name. `tls_name` is the name in its certificate, if that is not its
+    `sources` is a target or a row of them (`srv://…`, `dns://…`, `cloudmap://…`, `static://…`, a plain name): the
+    next one is asked when one fails or has no such name. `tls_name` is the name in its certificate, if that is not its
     fully qualified name. Policies given here replace the discovery's for this service.
     Raises `ConfigurationError` for a source that is no target.
     """
@@ -96,6 +98,7 @@ class Settings:
     services: tuple[tuple[str, ServiceConfig], ...]
     cache: CachePolicy
     dns: DnsPolicy
+    cloud_map: CloudMapPolicy
     balancing: BalancingPolicy
     outlier: OutlierPolicy
     retry: RetryPolicy

@@ -15,6 +15,7 @@ from ecs_discovery.models import Endpoint, Target, check_name, parse_host_port, 
 from ecs_discovery.policies import (
     BalancingPolicy,
     CachePolicy,
+    CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
     OutlierPolicy,
@@ -39,6 +40,10 @@ from ecs_discovery.settings import ServiceConfig, Settings, disabled
             "static://[::1]:1, 10.0.0.1:2,[::1]:1",
             Target("static", "[::1]:1,10.0.0.1:2", None, (Endpoint("::1", 1), Endpoint("10.0.0.1", 2))),
         ),
+        ("cloudmap://prod.local/Orders", Target("cloudmap", "prod.local/Orders")),
+        ("cloudmap://team/prod/orders?port=80&owner=123456789012&health=healthy-or-else-all&ECS_CLUSTER_NAME=a%26b",
+         Target("cloudmap", "team/prod/orders", 80, (),
+                (("ECS_CLUSTER_NAME", "a&b"), ("health", "HEALTHY_OR_ELSE_ALL"), ("owner", "123456789012")))),
         ("file://a/b?x=1", Target("file", "a/b", None, (), (("x", "1"),))),
     ],
 )  # fmt: skip
@@ -51,7 +56,9 @@ def test_targets_are_taken_apart(text: str, target: Target):
     [
         "", ".", "-a", "a-", "a..b", "a b", "ä", "a" * 64, ".".join(["a" * 60] * 5), "a:0", "a:65536", "a:-1", "a:8o",
         "a:٣", "a:" + "9" * 5000, "srv://a:80", "static://", "static://a:80", "static://127.0.0.1", "http://a", "file://",
-        "static://127.0.0.1:99999", "dns://", None, 5, b"a",
+        "static://127.0.0.1:99999", "dns://", None, 5, b"a", "cloudmap://", "cloudmap://orders", "cloudmap://a/",
+        "cloudmap:///a", "cloudmap://a/b?health=fine", "cloudmap://a/b?port=0", "cloudmap://a/b?port=x",
+        "cloudmap://a/b?owner=1", "cloudmap://a/b?x=1&x=2", "cloudmap://a/b?=1", "cloudmap://a/b?optional.=1",
     ],
 )  # fmt: skip
 def test_what_is_no_target_is_refused(text: Any):
@@ -72,6 +79,12 @@ def test_what_is_no_target_is_refused(text: Any):
 )
 def test_addresses_with_ports(text: str, pair: tuple[str, int]):
     assert parse_host_port("nameserver", text, 53) == pair
+
+
+def test_targets_that_mean_the_same_are_asked_as_one():
+    one, other = parse_target("cloudmap://a/b?y=2&x=1%202&port=1"), parse_target("cloudmap://a/b?x=1%202&y=2")
+    assert one.asked == other.asked == "a/b?x=1%202&y=2"
+    assert parse_target(f"cloudmap://{one.asked}") == other
 
 
 def test_names_are_normalised():
@@ -105,6 +118,12 @@ def test_endpoints_print_as_they_are_written():
         (TimeoutPolicy, "deadline", float("nan")),
         (ConnectionPolicy, "max_idle", 0),
         (BalancingPolicy, "full_scan", 1),
+        (CloudMapPolicy, "poll", 0),
+        (CloudMapPolicy, "health", "healthy"),
+        (CloudMapPolicy, "families", ("a",)),
+        (CloudMapPolicy, "default_port", 0),
+        (CloudMapPolicy, "default_port", True),
+        (CloudMapPolicy, "region", None),
     ],
 )
 def test_a_policy_refuses_what_it_cannot_use(policy: type, field: str, value: Any):

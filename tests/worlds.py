@@ -13,6 +13,7 @@ import pytest
 
 from ecs_discovery import AsyncDiscovery, Discovery
 from ecs_discovery.models import Question, Resolution
+from ecs_discovery.resolvers import AsyncCloudMapResolver, CloudMapResolver
 
 Scenario = Callable[[Any], Awaitable[None]]
 
@@ -110,7 +111,12 @@ class Asyncio:
             settings["dns"] = settings.pop("dnspolicy")
         resolvers = settings.pop("resolvers", None)
         if resolvers:
-            settings["resolvers"] = {scheme: AsyncResolverOf(each) for scheme, each in resolvers.items()}
+            settings["resolvers"] = {
+                scheme: AsyncCloudMapResolver(share=each)
+                if isinstance(each, CloudMapResolver)
+                else AsyncResolverOf(each)
+                for scheme, each in resolvers.items()
+            }
         self.discovery = AsyncDiscovery(**settings)
         if resolver is not None:
             self.discovery.background.dns = AsyncResolverOf(resolver)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from threading import Lock
 
 from ecs_discovery.core.cache import TtlCache
@@ -130,6 +131,8 @@ class Directory:
             if source.scheme in ("auto", "dns", "srv"):
                 name = settings.qualified(source.name)
                 source = Target(source.scheme, name, source.port)
+            elif source.scheme == "cloudmap":
+                source = replace(source, port=source.port or parsed.port or settings.cloud_map.default_port)
             sources.append(source)
         # Checks the schemes.
         plan(sources, port=parsed.port, default_port=default_port, families=("a",), schemes=self._schemes)
@@ -162,11 +165,19 @@ class Directory:
                 raise ConfigurationError("target", text, "a name with a port while ECS_DISCOVERY_DISABLED is set")
             static = static or (Endpoint(parsed.name, port or 0),)
             groups = ()
-        elif groups and all(group.port is None for group in groups) and parsed.scheme in ("auto", "dns"):
+        elif (
+            groups
+            and all(group.port is None for group in groups)
+            and {source.scheme for source in sources} <= {"auto", "dns"}
+        ):
             hint = f"without an SRV record the port must be given: '{text}:8080'"
         if static:
             groups = ()
-        qualified = settings.qualified(parsed.name if parsed.scheme in ("auto", "dns", "srv") else "")
+        name = parsed.name if parsed.scheme in ("auto", "dns", "srv") else ""
+        if parsed.scheme == "cloudmap":
+            namespace, _, service = parsed.name.rpartition("/")
+            name = f"{service}.{namespace}"  # what DNS would call it
+        qualified = settings.qualified(name)
         return Service(
             text,
             groups,

@@ -19,6 +19,8 @@ __all__ = ["Finding", "Knowledge", "Looks"]
 
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
+_PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
+
 Looks = Mapping[Question, Lookup[Resolution]]
 
 
@@ -108,7 +110,7 @@ class Knowledge:
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
         until = min(look.until for look in looks.values() if not _absent(look))
         if not endpoints:
-            return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port"))
+            return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
         if failed is None:
             # After a failed source this one is not settled on: the first is asked again when that is due.
             self._chosen = index

@@ -71,16 +71,10 @@ def plan(
             if default_port is not None:
                 groups.append(Group(addresses, default_port, index))
         elif target.scheme in known:
-            groups.append(Group((Question(target.scheme, _with_query(target)),), wanted or default_port, index))
+            groups.append(Group((Question(target.scheme, target.asked),), wanted or default_port, index))
         elif target.scheme == "static":
             groups.append(Group((Question("static", name),), None, index))
         else:
             allowed = ", ".join(f"{scheme}://" for scheme in sorted({"dns", "srv", "static", *known}))
             raise ConfigurationError("target", f"{target.scheme}://{name}", f"a plain name or one of {allowed}")
     return tuple(groups)
-
-
-def _with_query(target: Target) -> str:
-    if not target.query:
-        return target.name
-    return f"{target.name}?" + "&".join(f"{key}={value}" for key, value in target.query)

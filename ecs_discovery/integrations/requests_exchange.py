@@ -22,7 +22,6 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.engine import Judgement
 from ecs_discovery.errors import (
     ConfigurationError,
     ConnectError,
@@ -34,6 +33,7 @@ from ecs_discovery.errors import (
     combined,
 )
 from ecs_discovery.integrations.urllib3 import Use, UseTimeout, classify
+from ecs_discovery.judging import Judgement
 
 __all__ = ["Exchange", "as_requests_error"]
 

@@ -1,4 +1,4 @@
-"""An ECS on loopback: tasks with faults to switch, a registry, deployments, and DNS as Route 53 answers it.
+"""An ECS on loopback: tasks with faults to switch, a registry, deployments, DNS as Route 53 answers it, and Cloud Map.
 
     with Lab(namespace="prod.local", seed=1) as lab:
         orders = lab.service("orders", tasks=3, records="A+SRV")
@@ -10,13 +10,16 @@ The project's demo, tests and benchmarks run on it; it needs no network, no AWS 
 
 from __future__ import annotations
 
+from ecs_discovery.lab.cloud_map import CloudMap
 from ecs_discovery.lab.ecs import Lab
-from ecs_discovery.lab.faults import DnsFault, Drain, Errors, Fault, Hang, Refuse, Reset, Slow, Vanish
+from ecs_discovery.lab.faults import CloudMapFault, DnsFault, Drain, Errors, Fault, Hang, Refuse, Reset, Slow, Vanish
 from ecs_discovery.lab.nameserver import NameServer
 from ecs_discovery.lab.service import Deployment, LabService
 from ecs_discovery.lab.tasks import LabTask, TaskState
 
 __all__ = [
+    "CloudMap",
+    "CloudMapFault",
     "Deployment",
     "DnsFault",
     "Drain",

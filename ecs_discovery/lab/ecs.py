@@ -1,4 +1,4 @@
-"""The lab: addresses, name server and services on one loop."""
+"""The lab: addresses, name server, Cloud Map and services on one loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import Any
 
 from ecs_discovery.lab import sockets
+from ecs_discovery.lab.cloud_map import CloudMap
 from ecs_discovery.lab.loop import LoopThread
 from ecs_discovery.lab.nameserver import NameServer
+from ecs_discovery.lab.registry import Listing
 from ecs_discovery.lab.service import LabService
 from ecs_discovery.lab.tasks import LabTask
 from ecs_discovery.lab.zone import RecordKind, Routing, Zone
@@ -51,6 +53,7 @@ class Lab:
         self.can_vanish = sockets.can_drop_packets() if packet_filter is None else packet_filter
         """True if open connections of a task can be silenced."""
         self._dice = Random(seed)
+        self._cloud_map_dice = Random(seed)  # of its own: what one side draws does not change the other's answers
         self._addresses = _addresses(self.single_address)
         self._services: dict[str, LabService] = {}
         self._kept: list[socket.socket] = []
@@ -58,6 +61,7 @@ class Lab:
         self._thread = LoopThread(f"ecs-lab-{self.namespace}")
         try:
             self.dns = NameServer(self._thread, self._zone, self._dice, next(self._addresses))
+            self.cloud_map = CloudMap(self._thread, self.namespace, self._cloud_map_dice, next(self._addresses))
         except BaseException:
             self._thread.close()
             raise
@@ -96,18 +100,26 @@ class Lab:
         registration_lag: float = 0.0,
         deregistration_lag: float = 0.0,
         ssl_context: ssl.SSLContext | None = None,
+        cluster: str = "default",
+        family: str | None = None,
+        instance_port: bool = True,
     ) -> LabService:
-        """Create a service with `tasks` running tasks, registered and visible in DNS at once.
+        """Create a service with `tasks` running tasks, registered and visible in DNS and Cloud Map at once.
 
         `port` is one for all tasks; None or 0: one that is free. With `dynamic_ports` each task has another, as in
         bridge mode. DNS shows later changes after `registration_lag` and `deregistration_lag` seconds. With
-        an `ssl_context` the tasks speak TLS. Raises `ValueError` for a name that is taken or settings that
-        make no sense.
+        an `ssl_context` the tasks speak TLS. `cluster` and `family` (the task definition's; None: the name) are
+        attributes in Cloud Map; without `instance_port` there is no `AWS_INSTANCE_PORT`. Raises `ValueError` for a
+        name that is taken or settings that make no sense.
         """
+        name = check_name("service", name)
+        listing = Listing(
+            name, self._cloud_map_dice, cluster=cluster, family=family or name, instance_port=instance_port
+        )
         service = LabService(
             self._thread,
             self._zone,
-            check_name("service", name),
+            name,
             records="SRV" if self.single_address else records,
             port=port or 0,
             dynamic_ports=dynamic_ports or self.single_address,
@@ -117,6 +129,8 @@ class Lab:
             deregistration_lag=deregistration_lag,
             make_task=lambda address, number: self._make_task(address, number, ssl_context),
             can_vanish=self.can_vanish,
+            listing=listing,
+            health_lag=lambda: self.cloud_map.health_lag,
         )
         self._thread.call(lambda: self._admit(service, tasks))
         return service
@@ -127,6 +141,8 @@ class Lab:
             "namespace": self.namespace,
             "nameserver": self.nameserver,
             "queries": self.dns.total,
+            "cloud_map": self.cloud_map.endpoint_url,
+            "calls": self.cloud_map.total,
             "services": {name: service.snapshot() for name, service in self.services.items()},
         }
 
@@ -136,12 +152,14 @@ class Lab:
 
     def _admit(self, service: LabService, tasks: int) -> None:
         self._zone.serve(service.visible)
+        self.cloud_map.serve(service.listing)
         try:
             for _ in range(tasks):
                 service.start_task()
         except OSError:
             service.end()
             self._zone.forget(service.visible)
+            self.cloud_map.forget(service.listing)
             raise
         service.apply_pending()
         self._services[service.name] = service
@@ -150,6 +168,7 @@ class Lab:
         for service in self._services.values():
             service.end()
         self.dns.end()
+        self.cloud_map.end()
         for sock in self._kept:
             sockets.reset(sock)
             sock.close()

@@ -1,4 +1,7 @@
-"""What can be wrong with a task and with the name server: frozen values, switched on and off while traffic runs."""
+"""What can be wrong with a task, the name server and the Cloud Map API.
+
+Frozen values, switched on and off while traffic runs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-__all__ = ["DnsFault", "Drain", "Errors", "Fault", "Hang", "Refuse", "Reset", "Slow", "Vanish"]
+__all__ = ["CloudMapFault", "DnsFault", "Drain", "Errors", "Fault", "Hang", "Refuse", "Reset", "Slow", "Vanish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +105,18 @@ class DnsFault(Enum):
     """The query is received and nothing comes back."""
     GARBAGE = "garbage"
     """Bytes come back that are no DNS message, after the right message id."""
+
+
+class CloudMapFault(Enum):
+    """What the Cloud Map API does instead of answering."""
+
+    THROTTLED = "throttled"
+    """`RequestLimitExceeded`."""
+    DENIED = "denied"
+    """`AccessDeniedException`: the role lacks the permission."""
+    ERROR = "error"
+    """Status 500."""
+    GARBAGE = "garbage"
+    """Status 200, and a body that is no JSON."""
+    SILENCE = "silence"
+    """The request is received and nothing comes back."""

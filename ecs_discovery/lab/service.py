@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ecs_discovery.lab.faults import Vanish
 from ecs_discovery.lab.loop import LoopThread
+from ecs_discovery.lab.registry import Listing
 from ecs_discovery.lab.tasks import LabTask, TaskState
 from ecs_discovery.lab.zone import Instance, RecordKind, Routing, ServiceRecords, Zone
 
@@ -58,6 +59,8 @@ class LabService:
         deregistration_lag: float,
         make_task: Callable[[str | None, int], LabTask],
         can_vanish: bool,
+        listing: Listing,
+        health_lag: Callable[[], float],
     ) -> None:
         if records not in ("A", "SRV", "A+SRV"):
             raise ValueError(f"records must be 'A', 'SRV' or 'A+SRV', got {records!r}")
@@ -73,6 +76,9 @@ class LabService:
         """Seconds until DNS no longer shows a deregistered task."""
         self.visible = ServiceRecords(self.fqdn, records, ttl, routing)
         """What DNS answers from now."""
+        self.listing = listing
+        """What the Cloud Map API answers from now."""
+        self._health_lag = health_lag
         self._thread = thread
         self._port = port
         self._dynamic_ports = dynamic_ports
@@ -135,16 +141,18 @@ class LabService:
         self._thread.call(lambda: self._deregister(task))
 
     def set_health(self, task: LabTask, healthy: bool) -> None:
-        """Set a task's custom health status; DNS follows with the lag of a registration or deregistration."""
+        """Set a task's custom health status. DNS follows with the lag of a registration or deregistration, the
+        Cloud Map API after its `health_lag`."""
 
         def change() -> None:
             self._registry[task.id] = dataclasses.replace(self._registry[task.id], healthy=healthy)
             self._show_later(task.id, self.registration_lag if healthy else self.deregistration_lag)
+            self.listing.set_health(task.id, healthy, self._health_lag())
 
         self._thread.call(change)
 
     def flush(self) -> None:
-        """Have DNS show the registry as it is, without the lag."""
+        """Have DNS and the Cloud Map API show the registry as it is, without the lag."""
         self._thread.call(self.apply_pending)
 
     def kill(self, task: LabTask) -> None:
@@ -230,12 +238,14 @@ class LabService:
         """What `flush` says."""
         for task_id in list(self._pending):
             self._show(task_id)
+        self.listing.flush()
 
     def end(self) -> None:
         """Stop everything, for good."""
         for timer in self._pending.values():
             timer.cancel()
         self._pending.clear()
+        self.listing.end()
         for task in self.tasks:
             task.end()
 
@@ -245,6 +255,7 @@ class LabService:
 
     def _deregister(self, task: LabTask) -> None:
         if self._registry.pop(task.id, None) is not None:
+            self.listing.drop(task.id)
             self._show_later(task.id, self.deregistration_lag)
 
     def _show_later(self, task_id: str, lag: float) -> None:
@@ -264,6 +275,7 @@ class LabService:
             self.visible.instances.pop(task_id, None)
         else:
             self.visible.instances[task_id] = instance
+            self.listing.show(instance)
 
     def _retire(self, task: LabTask, stop: StopHow, grace: float) -> asyncio.Task[None] | None:
         self._deregister(task)

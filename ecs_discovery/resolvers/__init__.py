@@ -1,7 +1,8 @@
 """One-shot look-ups: a question in, an answer or a `ResolutionError` out, within a hard time limit.
 
-Nothing here caches. `DnsResolver` is for threads, `AsyncDnsResolver` for asyncio; both answer alike. The DNS
-libraries are imported when a resolver is first named, not with the package.
+Nothing here caches, except that Cloud Map's last answer is remembered with its revision. `DnsResolver` and
+`CloudMapResolver` are for threads, `Async…` for asyncio; both answer alike. The libraries behind them are imported
+when a resolver is first named or used, not with the package.
 """
 
 from __future__ import annotations
@@ -9,16 +10,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ecs_discovery.resolvers.base import AsyncResolver, Resolver
+from ecs_discovery.resolvers.base import AsyncResolver, Remembering, Resolver
 
 if TYPE_CHECKING:
+    from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+    from ecs_discovery.resolvers.cloud_map_async import AsyncCloudMapResolver
     from ecs_discovery.resolvers.dns import DnsResolver
     from ecs_discovery.resolvers.dns_async import AsyncDnsResolver
     from ecs_discovery.resolvers.hosts import HostsFile
 
-__all__ = ["AsyncDnsResolver", "AsyncResolver", "DnsResolver", "HostsFile", "Resolver"]
+__all__ = [
+    "AsyncCloudMapResolver",
+    "AsyncDnsResolver",
+    "AsyncResolver",
+    "CloudMapResolver",
+    "DnsResolver",
+    "HostsFile",
+    "Remembering",
+    "Resolver",
+]
 
-_WHERE = {"AsyncDnsResolver": "dns_async", "DnsResolver": "dns", "HostsFile": "hosts"}
+_WHERE = {
+    "AsyncCloudMapResolver": "cloud_map_async",
+    "AsyncDnsResolver": "dns_async",
+    "CloudMapResolver": "cloud_map",
+    "DnsResolver": "dns",
+    "HostsFile": "hosts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,12 @@
-"""What a resolver is: one question in, one answer out, within a hard time limit, nothing remembered."""
+"""What a resolver is: one question in, one answer out, within a hard time limit."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ecs_discovery.models import Question, Resolution
 
-__all__ = ["AsyncResolver", "Resolver"]
+__all__ = ["AsyncResolver", "Remembering", "Resolver"]
 
 
 class Resolver(Protocol):
@@ -27,4 +27,16 @@ class AsyncResolver(Protocol):
 
     async def resolve(self, question: Question, timeout: float) -> Resolution:
         """As `Resolver.resolve`. Cancelling it leaves nothing behind."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What a resolver of either kind may offer besides, if it answers from memory where the source says "unchanged"."""
+
+    def forget(self, question: Question) -> None:
+        """An endpoint failed: let the next answer to `question` come from the source as a whole.
+
+        Called from any thread, also while the question is being asked. Waits for nothing and raises nothing.
+        """
         ...
