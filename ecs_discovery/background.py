@@ -48,6 +48,8 @@ class Background:
                 self.ask(question)
             if due.error is not None:
                 raise due.error
+            if due.again and service.resolution is None:
+                continue  # somebody took over newer answers meanwhile: look at those
             if not due.wait:
                 return
             flights = {question: self.ask(question) for question in due.wait}

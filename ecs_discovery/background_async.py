@@ -43,6 +43,8 @@ class AsyncBackground:
                 self.ask(question)
             if due.error is not None:
                 raise due.error
+            if due.again and service.resolution is None:
+                continue  # somebody took over newer answers meanwhile: look at those
             if not due.wait:
                 return
             flights = {question: self.ask(question) for question in due.wait}

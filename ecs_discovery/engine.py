@@ -24,10 +24,8 @@ from ecs_discovery.errors import (
     ConfigurationError,
     DeadlineExceeded,
     DiscoveryError,
-    NoEndpoints,
     ResolutionError,
     ResolutionTimeout,
-    TargetNotFound,
 )
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flights
@@ -114,13 +112,7 @@ class Engine:
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
         now = self.clock()
-        cache = self.directory.cache
-        if isinstance(outcome, Resolution):
-            cache.store(question, outcome, outcome.ttl, now)
-        elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
-            cache.store_negative(question, outcome, outcome.ttl, now)
-        else:
-            cache.store_failure(question, outcome, now)
+        self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
             if service.resolution is not None or isinstance(outcome, Resolution):

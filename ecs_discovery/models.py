@@ -65,6 +65,8 @@ class Resolution:
     """Where it came from, for people: `dns`, `hosts`, `static`, …"""
     partial: bool = False
     """True if the source may know more endpoints than it named."""
+    estimate: int | None = None
+    """How many endpoints there are by estimate, if the answer is partial and that can be told."""
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
 

@@ -123,7 +123,7 @@ class Service:
             looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
         with self._lock:
             if self._knowledge.outdated(looks):
-                return Due()
+                return Due(again=True)
             finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
             self.fresh_until = finding.until
             if finding.notice:
@@ -245,7 +245,7 @@ class Service:
         if not self._membership.nodes:
             return Due(finding.ask, finding.wait, self._named(finding.error))
         panic = self._balancer.panic
-        if finding.empty and self._membership.empty(now):
+        if finding.empty and self._membership.empty(now, agreed=finding.agreed):
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1

@@ -367,3 +367,44 @@ def test_the_child_of_a_fork_has_its_own_locks_and_no_uses():
     service.reset_lock()
     assert node.pending == 0
     assert service.pick(1000.0) is node
+
+
+def partial(*hosts: str, serial: int = 1, estimate: int | None = 12) -> Lookup[Resolution]:
+    found = Resolution(answer(*hosts, port=80).endpoints, 10.0, "dns", True, estimate)
+    return Lookup(Freshness.FRESH, found, None, False, 2000.0, serial)
+
+
+def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on_if_it_knows_all():
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    other = Question("map", "orders")
+    due = service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: MISSING}, 1000.0)
+    assert due == Due(ask=(other,))
+    assert len(service.nodes) == 2
+    assert service.resolution is not None
+    assert (service.resolution.partial, service.resolution.estimate) == (True, 12)
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: fresh("10.0.0.3", port=80, serial=2)}, 1001.0)
+    assert hosts(service) == ["10.0.0.3:80"]
+    assert service.wanted() == (other,)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [none(SERVFAIL, serial=2), none(NXDOMAIN, serial=2), partial("10.0.0.9", serial=2)],
+    ids=["it fails", "it knows none", "it is partial too"],
+)
+def test_a_partial_answer_stands_where_the_next_source_is_no_better(second: Lookup[Resolution]):
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), Question("map", "orders"): second}, 1000.0)
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert set(service.wanted()) == {srv(), Question("map", "orders")}
+
+
+def test_emptiness_that_the_registry_itself_confirms_is_believed_at_once():
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    registry = Question("map", "orders")
+    service.judge({srv(): fresh("10.0.0.1", port=80), registry: MISSING}, 1000.0)
+    assert len(service.nodes) == 1
+    assert service.judge({srv(): none(NXDOMAIN, serial=2)}, 1001.0).again
+    due = service.judge({srv(): none(NXDOMAIN, serial=2), registry: none(NODATA, serial=3)}, 1001.0)
+    assert isinstance(due.error, NoEndpoints)
+    assert service.nodes == ()
