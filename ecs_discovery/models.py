@@ -15,6 +15,10 @@ from ecs_discovery.errors import ConfigurationError
 __all__ = ["Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
 
 
+PROXIED = ("proxy", "service-connect")
+"""The attribute of an endpoint that is a proxy beside the task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address and port to connect to."""
@@ -33,6 +37,11 @@ class Endpoint:
     """The source's own id of the instance, where it has one. Addresses are reused; ids are not."""
     attributes: tuple[tuple[str, str], ...] = ()
     """Further facts from the source, as pairs."""
+
+    @property
+    def proxied(self) -> bool:
+        """True for a proxy beside the task (ECS Service Connect), which chooses among the tasks itself."""
+        return PROXIED in self.attributes
 
     @property
     def key(self) -> tuple[str, int, str | None]:

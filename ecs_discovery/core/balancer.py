@@ -82,6 +82,9 @@ class Balancer:
         `seconds` is how long a successful use took.
         """
         before = node.health
+        if node.endpoint.proxied and outcome is not Outcome.SUCCESS:
+            node.failures += outcome is not Outcome.NEUTRAL
+            return None  # it stands for all tasks: there is nothing to put in its place
         if outcome is Outcome.SUCCESS:
             node.answered = now
             if seconds is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from ecs_discovery.core.cache import Freshness, Lookup
 from ecs_discovery.core.plan import Group
@@ -63,13 +64,18 @@ class Knowledge:
         """The questions whose answers matter now."""
         return self.questions if self._chosen is None else self._narrowed
 
-    def outdated(self, looks: Looks) -> bool:
-        """Were these read before a report that was taken over since? If not, they count as taken over."""
+    def take(self, looks: Looks) -> tuple[Resolution, ...] | None:
+        """The answers that are news; None if these were read before a report that was taken over since."""
         # Serial 0: the cache has dropped it since, which is no report.
         if any(0 < look.serial < self._serials.get(question, 0) for question, look in looks.items()):
-            return True
+            return None
+        news = [
+            look.value
+            for question, look in looks.items()
+            if look.value is not None and look.error is None and look.serial != self._serials.get(question)
+        ]
         self._serials.update((question, look.serial) for question, look in looks.items())
-        return False
+        return tuple(news)
 
     def weigh(self, looks: Looks, now: float, *, known: bool) -> Finding:
         """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
@@ -125,7 +131,9 @@ class Knowledge:
         group = self._groups[index]
         answered = [look for look in looks.values() if look.value is not None]
         values = [look.value for look in looks.values() if look.value is not None]
-        endpoints = group.endpoints(endpoint for value in values for endpoint in value.endpoints)
+        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
+        rows = zip_longest(*(value.endpoints for value in values))
+        endpoints = group.endpoints(endpoint for row in rows for endpoint in row if endpoint is not None)
         wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
         until = min(look.until for look in looks.values() if not _absent(look))
