@@ -23,7 +23,7 @@ LAYERS = [
     {"policies", "events", "context"},
     {"settings"},
     {"core"},
-    {"resolvers", "_fork", "flights", "workers", "retrying", "sockets", "snapshot"},
+    {"resolvers", "_fork", "metadata", "flights", "workers", "retrying", "sockets", "snapshot"},
     {"engine"},
     {"attempts", "leases", "background", "background_async"},
     {"client", "aio"},
