@@ -43,7 +43,7 @@ HOMES = {
     "click": {"cli"},
     "rich": {"cli"},
 }
-CORE_MAY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "math", "threading", "typing"}
+CORE_MAY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "itertools", "math", "threading", "typing"}
 
 
 def name_of(path: Path) -> str:
