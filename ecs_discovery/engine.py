@@ -23,10 +23,8 @@ from ecs_discovery.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceeded,
-    NoEndpoints,
     ResolutionError,
     ResolutionTimeout,
-    TargetNotFound,
 )
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flight, Flights
@@ -141,13 +139,7 @@ class Engine:
             isinstance(outcome, Resolution) and not outcome.endpoints
         ):
             outcome = self.unexpected(question, TypeError(f"it gave {outcome!r} and no endpoints"))
-        cache = self.directory.cache
-        if isinstance(outcome, Resolution):
-            cache.store(question, outcome, outcome.ttl, now)
-        elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
-            cache.store_negative(question, outcome, outcome.ttl, now)
-        else:
-            cache.store_failure(question, outcome, now)
+        self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
             if service.resolution is not None or isinstance(outcome, Resolution):

@@ -18,6 +18,10 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
 
 
+PROXIED = ("proxy", "service-connect")
+"""The attribute of an endpoint that is a proxy beside the task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address and port to connect to."""
@@ -36,6 +40,11 @@ class Endpoint:
     """The source's own id of the instance, where it has one. Addresses are reused; ids are not."""
     attributes: tuple[tuple[str, str], ...] = ()
     """Further facts from the source, as pairs."""
+
+    @property
+    def proxied(self) -> bool:
+        """True for a proxy beside the task (ECS Service Connect), which chooses among the tasks itself."""
+        return PROXIED in self.attributes
 
     @property
     def key(self) -> tuple[str, int, str | None]:
@@ -68,6 +77,8 @@ class Resolution:
     """Where it came from, for people: `dns`, `hosts`, `static`, …"""
     partial: bool = False
     """True if the source may know more endpoints than it named."""
+    estimate: int | None = None
+    """How many endpoints there are by estimate, if the answer is partial and that can be told."""
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ecs_discovery.core.service import Service
+from ecs_discovery.models import Resolution
 
 __all__ = ["NodeSnapshot", "ServiceSnapshot", "take"]
 
@@ -30,6 +31,8 @@ class NodeSnapshot:
     ejections: int
     zone: str | None
     instance_id: str | None
+    seen: dict[str, float]
+    """Seconds since each source last named it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class ServiceSnapshot:
     fresh_for: float
     """Seconds until it is refreshed."""
     partial: bool
+    """The source may know more endpoints than it named."""
+    estimate: int | None
+    """How many endpoints there are by estimate, if the answers are partial and that can be told."""
+    coverage: float | None
+    """The share of them that is known: 1 for a complete answer, None for unknown."""
     stale: bool
     """The answer outlived its TTL because the source could not be asked again."""
     doubted: bool
@@ -72,6 +80,14 @@ class ServiceSnapshot:
         return "\n".join(lines)
 
 
+def _coverage(resolution: Resolution | None) -> float | None:
+    if resolution is None:
+        return None
+    if not resolution.partial:
+        return 1.0
+    return len(resolution.endpoints) / resolution.estimate if resolution.estimate else None
+
+
 def take(service: Service, now: float) -> ServiceSnapshot:
     """The state of a service at this moment."""
     facts = service.facts()
@@ -90,6 +106,7 @@ def take(service: Service, now: float) -> ServiceSnapshot:
             ejections=node.ejections,
             zone=node.endpoint.zone,
             instance_id=node.endpoint.instance_id,
+            seen={source: now - at for source, at in node.seen.items()},
         )
         for node in facts["nodes"]
     )
@@ -99,6 +116,8 @@ def take(service: Service, now: float) -> ServiceSnapshot:
         ttl=resolution.ttl if resolution else None,
         fresh_for=max(0.0, service.fresh_until - now),
         partial=bool(resolution and resolution.partial),
+        estimate=resolution.estimate if resolution else None,
+        coverage=_coverage(resolution),
         stale=bool(resolution and resolution.stale),
         doubted=facts["doubted"],
         failing=facts["failing"],

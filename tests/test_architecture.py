@@ -23,7 +23,7 @@ LAYERS = [
     {"policies", "events", "context"},
     {"settings"},
     {"core"},
-    {"resolvers", "_fork", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
+    {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
     {"engine"},
     {"attempts", "leases", "background", "background_async"},
     {"client", "aio"},
@@ -45,7 +45,7 @@ HOMES = {
     "click": {"cli"},
     "rich": {"cli"},
 }
-CORE_MAY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "math", "threading", "typing"}
+CORE_MAY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "itertools", "math", "threading", "typing"}
 
 
 def name_of(path: Path) -> str:

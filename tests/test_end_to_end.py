@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -24,7 +25,7 @@ from ecs_discovery import (
     TargetNotFound,
 )
 from ecs_discovery.lab import Lab
-from tests.support import eventually
+from tests.support import FakeClock, eventually
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -386,3 +387,80 @@ def test_closing_wakes_those_who_wait(lab: Lab):
     discovery.close()
     thread.join(10)
     assert [type(error) for error in errors] == [ClosedError]
+
+
+@pytest.mark.parametrize("records", ["A", "SRV"])
+def test_fifty_tasks_behind_answers_of_eight_are_nearly_all_used_after_twenty_answers(
+    lab: Lab, world: Worlds, records: str
+):
+    service = lab.service("orders", tasks=50, ttl=1, records=records)
+    clock = FakeClock()
+
+    async def scenario(w):
+        target = f"orders:{service.port}" if records == "A" else "srv://orders"
+        kind = "A" if records == "A" else "SRV"
+        await w.resolve(target)
+        for answers in range(2, 21):
+            clock.advance(1.2)
+            await w.resolve(target)
+            while lab.dns.queries["orders.prod.local", kind] < answers:
+                await w.pause(0.001)
+            while len(w.engine.flights):
+                await w.pause(0.001)
+        found = await w.resolve(target)
+        assert len(found.endpoints) >= 45
+        assert found.partial
+        used = set()
+        for _ in range(200):
+            async with w.lease(target) as lease:
+                used.add(lease.host)
+        assert len(used) >= 45
+        snapshot = w.discovery.snapshot(target)
+        assert snapshot.coverage is not None
+        assert snapshot.coverage > 0.8
+
+    world.run(scenario, clock=clock, **settings(lab))
+
+
+def test_thirty_srv_records_in_a_truncated_answer_are_all_found(lab: Lab, world: Worlds):
+    lab.dns.add("many.prod.local", "SRV", *(f"1 1 {8000 + n} t{n}.many.prod.local." for n in range(30)), ttl=30)
+    for number in range(30):
+        lab.dns.add(f"t{number}.many.prod.local", "A", f"127.99.0.{number + 1}", ttl=30)
+
+    async def scenario(w):
+        found = await w.resolve("srv://many")
+        assert {endpoint.port for endpoint in found.endpoints} == set(range(8000, 8030))
+        assert not found.partial
+
+    world.run(scenario, **settings(lab))
+
+
+MIXED = [(1, 1, 81), (1, 3, 82), (2, 1, 83)]
+
+
+def test_weights_and_priorities_of_srv_records_are_followed(lab: Lab, world: Worlds):
+    records = [f"{priority} {weight} {port} a.mixed.prod.local." for priority, weight, port in MIXED]
+    lab.dns.add("mixed.prod.local", "SRV", *records, ttl=30)
+    lab.dns.add("a.mixed.prod.local", "A", "127.0.0.1", ttl=30)
+
+    async def scenario(w):
+        counts: Counter[int] = Counter()
+        for _ in range(4000):
+            async with w.lease("srv://mixed") as lease:
+                counts[lease.port] += 1
+        assert set(counts) == {81, 82}
+        assert 2.6 < counts[82] / counts[81] < 3.4
+
+    world.run(scenario, dice=Random(5), **settings(lab))
+
+
+def test_a_service_connect_alias_is_passed_through(lab: Lab, world: Worlds, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.255.0.3 orders.prod.local\n2600:f0f0:0:0:0:0:0:3 orders.prod.local\n")
+
+    async def scenario(w):
+        found = await w.resolve("orders:8080")
+        assert ([str(e) for e in found.endpoints], found.source) == (["127.255.0.3:8080"], "service-connect")
+        assert lab.dns.total == 0
+
+    world.run(scenario, dnspolicy=DnsPolicy(hosts_file=str(hosts), families=("a",)), **settings(lab))

@@ -11,7 +11,8 @@ from math import inf
 
 from ecs_discovery.core import outlier
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import Picker, by_key
+from ecs_discovery.core.pickers import Picker, by_key, by_weight
+from ecs_discovery.core.srv import Draw, shares
 from ecs_discovery.policies import OutlierPolicy
 
 __all__ = ["Balancer"]
@@ -28,6 +29,7 @@ class Balancer:
         self._dice = dice
         self._nodes: tuple[Node, ...] = ()
         self._usable: tuple[Node, ...] = ()  # what the picker chooses from
+        self._tiers: tuple[_Tier, ...] = ()  # instead of it, where priorities or weights differ
         self._spare: tuple[Node, ...] = ()  # chosen when all usable ones are excluded: lower tiers, then down ones
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
         self._wake = inf  # when the next ejection or pause ends
@@ -58,7 +60,9 @@ class Balancer:
         elif self._probes:
             node = self._probe(exclude)
         if node is None:
-            if key is None:
+            if self._tiers:
+                node = self._pick_tier(exclude, key)
+            elif key is None:
                 node = self._picker.pick(self._usable, self._dice, exclude)
             if node is None:
                 node = self._last_resort(exclude)
@@ -82,6 +86,9 @@ class Balancer:
         `seconds` is how long a successful use took.
         """
         before = node.health
+        if node.endpoint.proxied and outcome is not Outcome.SUCCESS:
+            node.failures += outcome is not Outcome.NEUTRAL
+            return None  # it stands for all tasks: there is nothing to put in its place
         if outcome is Outcome.SUCCESS:
             node.answered = now
             if seconds is not None:
@@ -166,11 +173,47 @@ class Balancer:
                 self._wake = min(self._wake, node.until)
         self.reconnect = tuple(node for node in self.reconnect if node.health is Health.DOWN) + tuple(due)
         self.panic = outlier.panicking(self._nodes, self._policy)
-        if self.panic:
-            candidates: Sequence[Node] = [node for node in self._nodes if node.health is not Health.DOWN]
+        if self.panic:  # health is ignored, priorities are not
+            connecting = [node for node in self._nodes if node.health is not Health.DOWN]
+            top = min((node.endpoint.priority for node in connecting), default=0)
+            tiers = [(1.0, tuple(node for node in connecting if node.endpoint.priority == top))]
         else:
-            candidates = [node for node in self._nodes if node.health is Health.HEALTHY]
-        top = min((node.endpoint.priority for node in candidates), default=0)
-        self._usable = tuple(node for node in candidates if node.endpoint.priority == top)
-        chosen = set(self._usable)
+            tiers = shares(self._nodes)
+        self._choose_from(tiers)
+
+    def _choose_from(self, tiers: Sequence[tuple[float, tuple[Node, ...]]]) -> None:
+        made, upto = [], 0.0
+        for share, nodes in tiers:
+            upto += share
+            made.append(_Tier(upto, nodes))
+        chosen = {node for tier in made for node in tier.nodes}
+        plain = len(made) < 2 and not any(tier.draw for tier in made)
+        self._usable = made[0].nodes if made else ()
+        self._tiers = () if plain else tuple(made)
         self._spare = tuple(node for node in self._nodes if node not in chosen)
+
+    def _pick_tier(self, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
+        at = self._dice()
+        tier = next((tier for tier in self._tiers if at < tier.upto), self._tiers[-1])
+        for other in (tier, *self._tiers):
+            if key is not None:
+                node = by_key(other.nodes, key, exclude)
+            elif other.draw is not None:
+                node = by_weight(other.nodes, other.draw, self._dice, exclude)
+            else:
+                node = self._picker.pick(other.nodes, self._dice, exclude)
+            if node is not None:
+                return node
+        return None
+
+
+class _Tier:
+    """Nodes of one priority, with the part of the uses that is theirs."""
+
+    __slots__ = ("draw", "nodes", "upto")
+
+    def __init__(self, upto: float, nodes: tuple[Node, ...]) -> None:
+        self.upto = upto
+        self.nodes = nodes
+        weights = [node.endpoint.weight for node in nodes]
+        self.draw = Draw(weights) if len(set(weights)) > 1 else None

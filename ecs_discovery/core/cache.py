@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -106,10 +107,10 @@ class TtlCache(Generic[K, V]):
                 self._claim_locked(entry, now, claim)
             return Lookup(freshness, entry.value, entry.error, due, max(entry.next_try, now), entry.serial)
 
-    def store(self, key: K, value: V, ttl: float, now: float) -> None:
-        """Keep an answer for its TTL, within the policy's floor and cap, plus jitter."""
+    def store(self, key: K, value: V, ttl: float, now: float, *, floor: float = inf) -> None:
+        """Keep an answer for its TTL, within the policy's floor (or `floor`, if that is less) and cap, plus jitter."""
         policy = self._policy
-        bounded = min(max(ttl, policy.min_ttl), policy.max_ttl)
+        bounded = min(max(ttl, min(policy.min_ttl, floor)), policy.max_ttl)
         with self._lock:
             entry = self._entry_locked(key)
             entry.value, entry.error, entry.failures = value, None, 0

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from math import inf
 from threading import Lock
 
 from ecs_discovery.core.cache import TtlCache
 from ecs_discovery.core.plan import plan
 from ecs_discovery.core.service import Due, Service
-from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.core.union import Union
+from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
 from ecs_discovery.models import Endpoint, Question, Resolution, Target, parse_target
 from ecs_discovery.settings import ServiceConfig, Settings
 
 __all__ = ["Directory"]
 
 _SERVICES = 1000  # services held; beyond it the one that was looked at longest ago goes
+_EAGER = 1.0  # seconds: floor on the TTL of partial answers while they still name new endpoints
 _NAMES = 4000  # ways of writing them
 
 Key = tuple[tuple[str, ...], int | None, int | None]
@@ -32,6 +35,7 @@ class Directory:
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._dependents: dict[Question, tuple[Service, ...]] = {}
+        self._unions: dict[Question, Union] = {}
         self._lock = Lock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
             self._parts(parse_target(name), None)
@@ -85,6 +89,27 @@ class Directory:
             for question in service.wanted()
         }
         return service.judge(looks, now, waited=waited)
+
+    def store(self, question: Question, outcome: Resolution | Exception, now: float) -> None:
+        """Take over the outcome of a look-up; answers of DNS, which may be partial, joined with earlier ones."""
+        if isinstance(outcome, Resolution) and outcome.source != "dns":
+            self.cache.store(question, outcome, outcome.ttl, now)
+        elif isinstance(outcome, Resolution):
+            with self._lock:
+                union = self._unions.get(question)
+                if union is None:
+                    if len(self._unions) >= _SERVICES:
+                        self._unions.pop(next(iter(self._unions)))
+                    union = self._unions[question] = Union()
+                joined = union.add(outcome, now)
+                floor = _EAGER if union.growing else inf
+            self.cache.store(question, joined, outcome.ttl, now, floor=floor)
+        elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
+            with self._lock:
+                self._unions.pop(question, None)
+            self.cache.store_negative(question, outcome, outcome.ttl, now)
+        else:
+            self.cache.store_failure(question, outcome, now)
 
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""

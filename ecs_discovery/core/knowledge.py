@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from ecs_discovery.core.cache import Freshness, Lookup
 from ecs_discovery.core.membership import EMPTY_APART
@@ -20,6 +21,7 @@ __all__ = ["Finding", "Knowledge", "Looks"]
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
+_DNS = ("a", "aaaa", "srv")  # answers that may lag behind the registry
 
 Looks = Mapping[Question, Lookup[Resolution]]
 
@@ -42,6 +44,8 @@ class Finding:
     """Without an answer, why; with one, why it could not be refreshed."""
     empty: bool = False
     """Every source says that there is none."""
+    agreed: bool = False
+    """A registry, asked itself, is among those who say so: it is the truth at once."""
     notice: str = ""
     """Something to tell once."""
 
@@ -64,26 +68,43 @@ class Knowledge:
         """The questions whose answers matter now."""
         return self.questions if self._chosen is None else self._narrowed
 
-    def outdated(self, looks: Looks) -> bool:
-        """Were these read before a report that was taken over since? If not, they count as taken over."""
+    def take(self, looks: Looks) -> tuple[Resolution, ...] | None:
+        """The answers that are news; None if these were read before a report that was taken over since."""
         # Serial 0: the cache has dropped it since, which is no report.
         if any(0 < look.serial < self._serials.get(question, 0) for question, look in looks.items()):
-            return True
+            return None
+        news = [
+            look.value
+            for question, look in looks.items()
+            if look.value is not None and look.error is None and look.serial != self._serials.get(question)
+        ]
         self._serials.update((question, look.serial) for question, look in looks.items())
-        return False
+        return tuple(news)
 
     def weigh(self, looks: Looks, now: float, *, known: bool) -> Finding:
         """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
         indexes = range(len(self._groups)) if self._chosen is None else (self._chosen,)
         failed: Exception | None = None
         absent: list[Exception] = []
+        partial: Finding | None = None
         for index in indexes:
             mine = self._doubting({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
             if any(look.value is not None for look in mine.values()):
-                return self._found(index, mine, failed)
+                finding = self._found(index, mine)
+                if finding.answer is not None and finding.answer.partial and self._has_other_source(index):
+                    partial = partial or finding  # the next source may know all of them
+                    continue
+                if partial is not None and (finding.answer is None or finding.answer.partial):
+                    return partial
+                # After a failed source this one is not settled on: the first is asked again when that is due.
+                if failed is None:
+                    self._settle(index, mine)
+                return finding
             if any(look.freshness is Freshness.MISSING for look in mine.values()):
                 # Nothing of this group is known: everything that may be needed is asked at once.
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
+                if partial is not None:
+                    return replace(partial, ask=(*partial.ask, *cold))
                 return Finding(now, ask=cold if known else (), wait=() if known else cold)
             errors = [look.error for look in mine.values() if look.error is not None]
             trouble = next((error for error in errors if not isinstance(error, _NONE)), None)
@@ -93,28 +114,35 @@ class Knowledge:
             failed = failed or trouble
             if not self._has_other_source(index):
                 break  # SERVFAIL is never "there is none": the next kind of record would be a guess
+        if partial is not None:
+            return partial
         if self._chosen is not None and failed is None and self._gone_for_good(self._chosen, now):
             self._chosen, self._narrowed = None, ()  # look at everything again
             return Finding(now, again=True)
         until = min((look.until for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
         absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
-        return Finding(until, error=failed or next(iter(absent), None), empty=failed is None)
+        agreed = any(question.scheme not in _DNS for question in looks)
+        return Finding(
+            until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
+        )
 
-    def _found(self, index: int, looks: Looks, failed: Exception | None) -> Finding:
+    def _settle(self, index: int, looks: Looks) -> None:
+        self._chosen = index
+        self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
+
+    def _found(self, index: int, looks: Looks) -> Finding:
         group = self._groups[index]
         answered = [look for look in looks.values() if look.value is not None]
         values = [look.value for look in looks.values() if look.value is not None]
-        endpoints = group.endpoints(endpoint for value in values for endpoint in value.endpoints)
+        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
+        rows = zip_longest(*(value.endpoints for value in values))
+        endpoints = group.endpoints(endpoint for row in rows for endpoint in row if endpoint is not None)
         wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
         until = min(look.until for look in looks.values() if not _absent(look))
         if not endpoints:
             return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
-        if failed is None:
-            # After a failed source this one is not settled on: the first is asked again when that is due.
-            self._chosen = index
-            self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
         notice = "" if self._surprised else group.surprise
         self._surprised = self._surprised or bool(notice)
         answer = Resolution(
@@ -122,6 +150,7 @@ class Knowledge:
             min(value.ttl for value in values),
             "+".join(dict.fromkeys(value.source for value in values)),
             any(value.partial for value in values),
+            max((value.estimate for value in values if value.estimate is not None), default=None),
             any(look.freshness is not Freshness.FRESH for look in answered),
         )
         error = next((look.error for look in answered if look.error is not None), None)

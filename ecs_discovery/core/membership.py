@@ -52,21 +52,21 @@ class Membership:
         self.nodes = tuple(kept.values())
         return True
 
-    def empty(self, now: float) -> bool:
+    def empty(self, now: float, *, agreed: bool = False) -> bool:
         """An empty answer came. True if the endpoints are now given up.
 
-        They stay until two empty answers at least 30 s apart stand and either no endpoint answered
-        in between or five minutes have passed.
+        At once if the registry itself `agreed`. Else they stay until two empty answers at least 30 s apart
+        stand and either no endpoint answered in between or five minutes have passed.
         """
         if not self.nodes:
             return False
         if self._empty_since is None:
             self._empty_since = now
+        since = self._empty_since
+        waited = now - since
+        if not agreed and waited < EMPTY_APART:
             return False
-        waited = now - self._empty_since
-        if waited < EMPTY_APART:
-            return False
-        if waited < EMPTY_AT_LAST and any(node.answered > self._empty_since for node in self.nodes):
+        if not agreed and waited < EMPTY_AT_LAST and any(node.answered > since for node in self.nodes):
             return False
         self._remember(self.nodes, now)
         self.nodes = ()

@@ -50,6 +50,7 @@ class Node:
         "reason",
         "reconnecting",
         "removed",
+        "seen",
         "successes",
         "until",
         "uses",
@@ -81,6 +82,8 @@ class Node:
         """Why it is not healthy, for people."""
         self.latency: float | None = None
         """A moving average of successful uses, in seconds, for display."""
+        self.seen: dict[str, float] = {}
+        """When each source last named it."""
         self.removed = False
         """True once the source no longer names it."""
         self.answered = 0.0

@@ -7,8 +7,9 @@ from hashlib import blake2b
 from typing import Protocol
 
 from ecs_discovery.core.node import Node
+from ecs_discovery.core.srv import Draw
 
-__all__ = ["LeastPending", "Picker", "by_key"]
+__all__ = ["LeastPending", "Picker", "by_key", "by_weight"]
 
 
 class Picker(Protocol):
@@ -74,3 +75,26 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
         if best is None or score > highest:
             best, highest = node, score
     return best
+
+
+def by_weight(nodes: Sequence[Node], draw: Draw, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    """Of two nodes drawn by their weights, the first unless it has more pending uses for its weight.
+
+    Idle nodes are picked in proportion to their weights. Expected constant time; with exclusions at worst linear.
+    """
+    for _ in range(4 if exclude else 1):
+        first, second = nodes[draw(dice)], nodes[draw(dice)]
+        if exclude and first in exclude:
+            first = second
+        if exclude and first in exclude:
+            continue
+        if exclude and second in exclude:
+            return first
+        # A weight of 0 is compared as a little more than nothing.
+        load = first.pending * max(second.endpoint.weight, 0.01)
+        return first if load <= second.pending * max(first.endpoint.weight, 0.01) else second
+    return min((node for node in nodes if node not in exclude), key=_load, default=None)
+
+
+def _load(node: Node) -> float:
+    return (node.pending + 1) / max(node.endpoint.weight, 0.01)

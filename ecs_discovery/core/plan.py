@@ -36,7 +36,8 @@ class Group:
                     continue
                 endpoint = replace(endpoint, port=self.port)
             ported[endpoint.key] = endpoint
-        return tuple(ported.values())
+        proxies = tuple(endpoint for endpoint in ported.values() if endpoint.proxied)
+        return proxies[:1] or tuple(ported.values())  # whatever its addresses, a proxy beside the task is one endpoint
 
 
 def plan(

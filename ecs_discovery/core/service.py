@@ -124,7 +124,8 @@ class Service:
         if waited:
             looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
         with self._lock:
-            if self._knowledge.outdated(looks):
+            news = self._knowledge.take(looks)
+            if news is None:
                 return Due(again=True)
             finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
             self.fresh_until = finding.until
@@ -133,6 +134,8 @@ class Service:
             if finding.answer is not None:
                 self._trouble_locked(finding.error)
                 self._accept(finding.answer, now)
+                for answer in news:
+                    self._witness(answer, now)
             elif finding.error is not None:
                 return self._doubt_locked(finding, now)
             return Due(finding.ask, finding.wait, again=finding.again)
@@ -247,7 +250,7 @@ class Service:
         if not self._membership.nodes:
             return Due(finding.ask, finding.wait, self._named(finding.error))
         panic = self._balancer.panic
-        if finding.empty and self._membership.empty(now):
+        if finding.empty and self._membership.empty(now, agreed=finding.agreed):
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
@@ -275,6 +278,13 @@ class Service:
         named = kind(str(error) if error is not None else "has no endpoints now", target=self.target, hint=self._hint)
         named.__cause__ = error
         return named
+
+    def _witness(self, answer: Resolution, now: float) -> None:
+        """Keep which source named which endpoint, and when."""
+        named = {endpoint.host for endpoint in answer.endpoints}
+        for node in self._membership.nodes:
+            if node.endpoint.host in named:
+                node.seen[answer.source] = now
 
     def _trouble_locked(self, error: Exception | None) -> None:
         if (error is not None) == self._failing:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 
 from ecs_discovery.errors import NoEndpoints
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import PROXIED, Question, Resolution
 from ecs_discovery.resolvers.records import MAX_ENDPOINTS, AddressRecord, endpoints_from_addresses, plain_name
 
 __all__ = ["HOSTS_TTL", "HostsFile"]
@@ -16,6 +16,9 @@ __all__ = ["HOSTS_TTL", "HostsFile"]
 HOSTS_TTL = 5.0
 """How long an answer from the file holds, in seconds: the file names no TTL and may be edited at any time."""
 _MAX_BYTES = 4 * 1024 * 1024  # what follows is ignored; larger files are block lists, not services
+
+# Addresses that the agent of ECS Service Connect writes for the aliases of its proxy.
+_SERVICE_CONNECT = (ip_network("127.255.0.0/16"), ip_network("2600:f0f0::/32"))
 
 _Names = Mapping[str, tuple[AddressRecord, ...]]
 
@@ -42,10 +45,17 @@ class HostsFile:
         Raises `NoEndpoints` if the file has the name with no usable address of that family: a name
         found in the file is not asked for in DNS (glibc's `hosts: files dns`).
         """
-        if question.scheme not in ("a", "aaaa"):
-            return None
         records = self._names().get(plain_name(question.name))
         if records is None:
+            return None
+        proxied = any(_is_service_connect(record.address) for record in records)
+        if question.scheme == "srv" and proxied:
+            raise NoEndpoints(
+                f"{self._path} has it as a Service Connect alias, which has no SRV record",
+                target=str(question),
+                ttl=HOSTS_TTL,
+            )
+        if question.scheme not in ("a", "aaaa"):
             return None
         endpoints = endpoints_from_addresses([record for record in records if record.family == question.scheme])
         if not endpoints:
@@ -55,6 +65,9 @@ class HostsFile:
                 hint="names in the hosts file are not asked for in DNS; DnsPolicy(hosts_file='') leaves it out",
                 ttl=HOSTS_TTL,
             )
+        if proxied:
+            endpoints = tuple(replace(endpoint, attributes=(PROXIED,)) for endpoint in endpoints)
+            return Resolution(endpoints[:1], HOSTS_TTL, "service-connect")
         return Resolution(endpoints[:MAX_ENDPOINTS], HOSTS_TTL, "hosts", partial=len(endpoints) > MAX_ENDPOINTS)
 
     def _names(self) -> _Names:
@@ -69,6 +82,10 @@ class HostsFile:
         except OSError:
             return {}
         return snapshot.names
+
+
+def _is_service_connect(address: str) -> bool:
+    return any(ip_address(address) in network for network in _SERVICE_CONNECT)
 
 
 def parse_hosts(content: bytes) -> _Names:

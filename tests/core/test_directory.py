@@ -156,3 +156,29 @@ def test_the_child_of_a_fork_has_its_own_locks():
     directory.reset_locks()
     assert len(directory.services()) == 1
     assert repr(directory) == "<Directory 1 services, <TtlCache 0 of 10000 entries>>"
+
+
+def test_answers_of_eight_are_joined_and_asked_for_more_often_while_they_name_new_ones():
+    directory = directory_of()
+    question = a()
+    directory.store(question, answer(*(f"10.0.0.{n}" for n in range(8)), ttl=1.0), 0.0)
+    assert directory.cache.lookup(question, 0.0).until < 1.5
+    directory.store(question, answer(*(f"10.0.0.{n}" for n in range(4, 12)), ttl=1.0), 1.2)
+    look = directory.cache.lookup(question, 1.2)
+    assert look.value is not None
+    assert len(look.value.endpoints) == 12
+    directory.store(question, TargetNotFound("gone"), 2.0)
+    directory.store(question, answer(*(f"10.0.0.{n}" for n in range(4, 12)), ttl=1.0), 3.0)
+    look = directory.cache.lookup(question, 3.0)
+    assert look.value is not None
+    assert len(look.value.endpoints) == 8
+    directory.store(question, OSError("broken"), 3.0)
+    assert directory.cache.lookup(question, 10.0).error is not None
+
+
+def test_what_is_joined_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_SERVICES", 3)
+    directory = directory_of()
+    for number in range(10):
+        directory.store(a(f"n{number}"), answer("10.0.0.1"), 0.0)
+    assert len(directory._unions) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -12,7 +13,7 @@ from ecs_discovery.core.node import Health, Outcome
 from ecs_discovery.core.service import Due, Service
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import PROXIED, Question, Resolution
 from tests.support import a, aaaa, answer, endpoints, service_of, srv
 
 MISSING: Lookup[Resolution] = Lookup(Freshness.MISSING, refresh=True)
@@ -373,3 +374,81 @@ def test_the_child_of_a_fork_has_its_own_locks_and_no_uses():
     service.reset_lock()
     assert node.pending == 0
     assert service.pick(1000.0) is node
+
+
+def partial(*hosts: str, serial: int = 1, estimate: int | None = 12) -> Lookup[Resolution]:
+    found = Resolution(answer(*hosts, port=80).endpoints, 10.0, "dns", True, estimate)
+    return Lookup(Freshness.FRESH, found, None, False, 2000.0, serial)
+
+
+def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on_if_it_knows_all():
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    other = Question("map", "orders")
+    due = service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: MISSING}, 1000.0)
+    assert due == Due(ask=(other,))
+    assert len(service.nodes) == 2
+    assert service.resolution is not None
+    assert (service.resolution.partial, service.resolution.estimate) == (True, 12)
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: fresh("10.0.0.3", port=80, serial=2)}, 1001.0)
+    assert hosts(service) == ["10.0.0.3:80"]
+    assert service.wanted() == (other,)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [none(SERVFAIL, serial=2), none(NXDOMAIN, serial=2), partial("10.0.0.9", serial=2)],
+    ids=["it fails", "it knows none", "it is partial too"],
+)
+def test_a_partial_answer_stands_where_the_next_source_is_no_better(second: Lookup[Resolution]):
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), Question("map", "orders"): second}, 1000.0)
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert set(service.wanted()) == {srv(), Question("map", "orders")}
+
+
+def test_emptiness_that_the_registry_itself_confirms_is_believed_at_once():
+    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
+    registry = Question("map", "orders")
+    service.judge({srv(): fresh("10.0.0.1", port=80), registry: MISSING}, 1000.0)
+    assert len(service.nodes) == 1
+    assert service.judge({srv(): none(NXDOMAIN, serial=2)}, 1001.0).again
+    due = service.judge({srv(): none(NXDOMAIN, serial=2), registry: none(NODATA, serial=3)}, 1001.0)
+    assert isinstance(due.error, NoEndpoints)
+    assert service.nodes == ()
+
+
+def test_it_is_kept_which_source_named_an_endpoint_and_when():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", serial=2), srv(): none()}, 1000.0)
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", serial=3)}, 1007.0)
+    assert [node.seen for node in service.nodes] == [{"dns": 1000.0}, {"dns": 1007.0}]
+
+
+def test_families_take_turns():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1", "10.0.0.2"), aaaa(): fresh("::1", "::2", "::3"), srv(): none()}, 1000.0)
+    assert [node.endpoint.host for node in service.nodes] == ["10.0.0.1", "::1", "10.0.0.2", "::2", "::3"]
+
+
+def test_a_service_connect_proxy_is_one_endpoint_that_is_never_taken_out():
+    service = service_of()
+    proxy = replace(answer("127.255.0.1").endpoints[0], attributes=(PROXIED,))
+    other = replace(answer("2600:f0f0::1").endpoints[0], attributes=(PROXIED,))
+    look = Lookup(Freshness.FRESH, Resolution((proxy, other), 5.0, "service-connect"), None, False, 2000.0, 1)
+    service.judge({a(): look, aaaa(): none(), srv(): none()}, 1000.0)
+    assert hosts(service) == ["127.255.0.1:80"]
+    for outcome in (Outcome.CONNECT, *[Outcome.FAILURE] * 10, Outcome.NEUTRAL):
+        assert not service.observe(service.nodes[0], outcome, 1000.0)
+    assert service.nodes[0].health is Health.HEALTHY
+    assert service.nodes[0].failures == 11
+
+
+def test_without_a_reason_it_says_that_there_are_no_endpoints():
+    error = service_of().unusable()
+    assert isinstance(error, NoEndpoints)
+    assert "has no endpoints now" in str(error)
+
+
+def test_a_fresh_answer_that_was_waited_for_is_taken_as_it_is():
+    service = service_of()
+    assert service.judge({a(): fresh("10.0.0.1"), aaaa(): none(), srv(): none()}, 1000.0, waited=(a(),)) == Due()

@@ -114,3 +114,23 @@ def test_what_the_hosts_file_does_not_have_is_asked_for_in_dns(world: World, ser
     server.on("a://web.prod.local", "web.prod.local 60 A 10.0.0.1")
 
     assert world.resolve("a://web.prod.local", replace(server.policy(), hosts_file=str(path))).source == "dns"
+
+
+@pytest.mark.parametrize(
+    ("line", "scheme", "address"),
+    [
+        ("127.255.0.3 orders.prod.local", "a", "127.255.0.3"),
+        ("2600:f0f0:0:0:0:0:0:3 orders.prod.local", "aaaa", "2600:f0f0::3"),
+    ],
+)
+def test_a_service_connect_alias_is_recognised(tmp_path: Path, line: str, scheme: str, address: str) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(f"{line}\n127.0.0.1 localhost\n")
+    hosts = HostsFile(str(path))
+    found = hosts.lookup(Question(scheme, "orders.prod.local"))
+    assert found is not None
+    assert (found.source, [endpoint.host for endpoint in found.endpoints]) == ("service-connect", [address])
+    assert found.endpoints[0].proxied
+    with pytest.raises(NoEndpoints, match="Service Connect"):
+        hosts.lookup(Question("srv", "orders.prod.local"))
+    assert hosts.lookup(Question("srv", "localhost")) is None

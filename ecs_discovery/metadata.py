@@ -1,0 +1,114 @@
+"""Where am I: the ECS task metadata endpoint, version 4.
+
+ECS gives each container the address in `ECS_CONTAINER_METADATA_URI_V4` (Fargate platform 1.4.0, EC2
+agent 1.39.0 and newer). It is asked once per process, within a short time; without an answer nothing is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+from ecs_discovery import _fork
+
+__all__ = ["TaskMetadata", "task_metadata"]
+
+_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
+_MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMetadata:
+    """The task this process runs in. None where the endpoint does not say."""
+
+    cluster: str | None = None
+    """The cluster's short name, also where the endpoint gives its ARN."""
+    service: str | None = None
+    family: str | None = None
+    """The task definition's family."""
+    task_id: str | None = None
+    zone: str | None = None
+    """Availability zone name, such as `eu-west-1a`. Names differ from account to account."""
+    zone_id: str | None = None
+    """Availability zone id, such as `euw1-az1`: the same in every account."""
+    network_mode: str | None = None
+    """`awsvpc`, `bridge` or `host`."""
+    address: str | None = None
+    """The container's first private IPv4 address."""
+
+
+class _Once:
+    """The answer of this process, asked for when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: dict[str, TaskMetadata | None] = {}
+        _fork.track(self)
+
+    def get(self, uri: str, timeout: float) -> TaskMetadata | None:
+        with self._lock:  # held over the request on purpose: one asks, the others wait for its answer
+            if uri not in self._known:
+                self._known[uri] = _ask(uri, timeout)
+            return self._known[uri]
+
+    def after_fork(self) -> None:
+        self._lock = Lock()
+
+
+_once = _Once()
+
+
+def task_metadata(*, timeout: float = 0.5, environ: Mapping[str, str] | None = None) -> TaskMetadata | None:
+    """What ECS says of this task, or None outside of ECS or when it does not answer within `timeout` seconds.
+
+    The first call asks; later ones get the same answer.
+    """
+    uri = (os.environ if environ is None else environ).get(_VARIABLE, "")
+    return _once.get(uri, timeout) if uri.startswith("http://") else None
+
+
+def _ask(uri: str, timeout: float) -> TaskMetadata | None:
+    opener = build_opener(ProxyHandler({}))  # a link-local address: never through a proxy
+    try:
+        with opener.open(f"{uri.rstrip('/')}/task", timeout=timeout) as response:
+            return parse(json.loads(response.read(_MAX_BYTES)))
+    except (OSError, ValueError):
+        return None
+
+
+def parse(task: Any) -> TaskMetadata | None:
+    """The answer's facts, None if it is no task's description."""
+    if not isinstance(task, dict):
+        return None
+    container = next((each for each in _dicts(task.get("Containers")) if each.get("Type", "NORMAL") == "NORMAL"), {})
+    network = next(iter(_dicts(container.get("Networks"))), {})
+    addresses = network.get("IPv4Addresses")
+    return TaskMetadata(
+        cluster=_tail(task.get("Cluster")),
+        service=_text(task.get("ServiceName")),
+        family=_text(task.get("Family")),
+        task_id=_tail(task.get("TaskARN")),
+        zone=_text(task.get("AvailabilityZone")),
+        zone_id=_text(task.get("AvailabilityZoneID")),
+        network_mode=_text(network.get("NetworkMode")),
+        address=_text(addresses[0]) if isinstance(addresses, list) and addresses else None,
+    )
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _tail(value: Any) -> str | None:
+    """The last part of an ARN, or the name itself."""
+    text = _text(value)
+    return text.rsplit("/", 1)[-1] if text else None
