@@ -35,7 +35,7 @@ from ecs_discovery.policies import (
     RetryPolicy,
     TimeoutPolicy,
 )
-from ecs_discovery.resolvers.base import AsyncResolver
+from ecs_discovery.resolvers.base import AsyncResolver, Resolver
 from ecs_discovery.settings import ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
 
@@ -51,9 +51,9 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 class AsyncDiscovery:
     """Finds services and chooses among their endpoints, for asyncio. Usable from any number of event loops.
 
-    Arguments are those of `Discovery`, with asynchronous `resolvers` and `sleep`. `share=discovery` joins
-    the state of a `Discovery` (settings, cached answers, health, budgets, flights) instead; then nothing but
-    `resolvers` and `sleep` may be given besides.
+    Arguments are those of `Discovery`, with an asynchronous `sleep`; `resolvers` may be of either kind.
+    `share=discovery` joins the state of a `Discovery` (settings, cached answers, health, budgets, flights) instead;
+    then nothing but `resolvers` and `sleep` may be given besides.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
@@ -66,7 +66,7 @@ class AsyncDiscovery:
         services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
         nameservers: Sequence[str] | None = None,
         settings: Settings | None = None,
-        resolvers: Mapping[str, AsyncResolver] | None = None,
+        resolvers: Mapping[str, AsyncResolver | Resolver] | None = None,
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,

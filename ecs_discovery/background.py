@@ -17,8 +17,9 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
-from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.resolvers.registered import load
 from ecs_discovery.resolvers.static import StaticResolver
 from ecs_discovery.workers import Workers
 
@@ -122,7 +123,9 @@ class Background:
             self.ask(other)
 
     def _look_up(self, question: Question) -> Resolution | Exception:
-        self.engine.queries += 1
+        refused = self.engine.refusal(question)
+        if refused is not None:
+            return refused
         try:
             return self._resolver(question.scheme).resolve(question, self.engine.limit(question))
         except ResolutionError as error:
@@ -138,6 +141,9 @@ class Background:
             return StaticResolver()
         if scheme == "cloudmap":
             return self.engine.cloud_map()
+        if scheme not in DNS_SCHEMES:
+            found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
+            return found
         if self.dns is None:
             from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
 
@@ -160,5 +166,4 @@ class Background:
 
     def after_fork(self) -> None:
         """In the child of a fork there are no workers, and no sockets of its own."""
-        self._workers.reset()
         self.dns = None

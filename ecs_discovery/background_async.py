@@ -16,9 +16,11 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
-from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.resolvers.base import AsyncResolver
+from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
+from ecs_discovery.resolvers.base import AsyncResolver, Resolver
+from ecs_discovery.resolvers.registered import for_asyncio, load
 from ecs_discovery.resolvers.static import AsyncStaticResolver
+from ecs_discovery.workers import Workers
 
 __all__ = ["AsyncBackground"]
 
@@ -28,12 +30,13 @@ _GLANCE = 0.25  # seconds for a look whether an endpoint accepts connections
 class AsyncBackground:
     """Runs what must not hold up a caller, in tasks of the loop that asked for it."""
 
-    def __init__(self, engine: Engine, resolvers: Mapping[str, AsyncResolver]) -> None:
+    def __init__(self, engine: Engine, resolvers: Mapping[str, AsyncResolver | Resolver]) -> None:
         self.engine = engine
         self.dns: AsyncResolver | None = None
         """The resolver for DNS; made when first needed."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self._resolvers = dict(resolvers)
+        self._workers = Workers()  # for resolvers that are not asynchronous
+        self._resolvers = {scheme: for_asyncio(each, self._workers.spawn) for scheme, each in resolvers.items()}
 
     async def ready(self, service: Service, until: float) -> None:
         """As `Background.ready`."""
@@ -127,7 +130,9 @@ class AsyncBackground:
             self.ask(other)
 
     async def _look_up(self, question: Question) -> Resolution | Exception:
-        self.engine.queries += 1
+        refused = self.engine.refusal(question)
+        if refused is not None:
+            return refused
         try:
             return await self._resolver(question.scheme).resolve(question, self.engine.limit(question))
         except ResolutionError as error:
@@ -143,6 +148,8 @@ class AsyncBackground:
             return AsyncStaticResolver()
         if scheme == "cloudmap":
             return self._make_cloud_map()
+        if scheme not in DNS_SCHEMES:
+            return self._resolvers.setdefault(scheme, for_asyncio(load(scheme), self._workers.spawn))
         if self.dns is None:
             from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
 
@@ -175,6 +182,7 @@ class AsyncBackground:
         for task in mine:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
+        self._workers.close()
 
 
 async def _any_landed(flights: Iterable[Flight], timeout: float) -> bool:

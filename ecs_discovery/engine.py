@@ -15,6 +15,7 @@ from ecs_discovery import _fork
 from ecs_discovery.context import current_options
 from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
+from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call
@@ -29,8 +30,9 @@ from ecs_discovery.errors import (
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flight, Flights
 from ecs_discovery.judging import Judgement
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
+from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
 
@@ -67,10 +69,11 @@ class Engine:
         for scheme in self.resolvers:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
-        self.directory = Directory(settings, self.dice, {"cloudmap", *self.resolvers})
+        self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}))
         self.flights = Flights()
         self.queries = 0
         """Look-ups begun."""
+        self.governor = Governor(settings.dns.max_queries, settings.dns.max_queries)
         self._on_event = on_event
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
@@ -126,6 +129,17 @@ class Engine:
         """Have a resolver that answers from memory ask its source the next time."""
         if isinstance(resolver, Remembering):
             resolver.forget(question)
+
+    def refusal(self, question: Question) -> ResolutionError | None:
+        """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
+        self.queries += 1
+        if question.scheme not in DNS_SCHEMES or self.governor.take(self.clock()):
+            return None
+        return ResolutionError(
+            f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
+            target=str(question),
+            hint="DnsPolicy(max_queries=…); the VPC resolver drops packets above 1,024 per second and interface",
+        )
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
@@ -289,6 +303,7 @@ class Engine:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
         self.random.seed()
         self.flights.reset()
+        self.governor.reset_lock()
         self.directory.reset_locks()
 
 

@@ -18,6 +18,8 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
 
 
+DNS_SCHEMES = ("a", "aaaa", "srv")
+"""Schemes of questions that DNS answers."""
 PROXIED = ("proxy", "service-connect")
 """The attribute of an endpoint that is a proxy beside the task."""
 

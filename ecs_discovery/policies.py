@@ -193,6 +193,9 @@ class DnsPolicy(_Policy):
         "/etc/hosts", _Rule(lambda v: v if isinstance(v, str) else _unreadable(""), str, "a path, or '' for none")
     )
     """The hosts file that is looked at before DNS for address records; '' for none."""
+    max_queries: float = _number(200.0, 1, 1000, "look-ups per second")
+    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. The VPC resolver drops
+    packets above 1,024 per second and network interface. Default 200."""
     min_refresh: float = _number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
 

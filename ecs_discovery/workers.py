@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from threading import Condition, Lock, Thread
 
+from ecs_discovery import _fork
+
 __all__ = ["Workers"]
 
 _LIMIT = 32
@@ -29,6 +31,7 @@ class Workers:
         self._threads = 0
         self._idle = 0
         self._closed = False
+        _fork.track(self)
 
     def spawn(self, job: Callable[[], object]) -> None:
         """Run `job` in a worker; in the calling thread if no thread can be started. Ignored once closed."""
@@ -54,8 +57,8 @@ class Workers:
             self._jobs.clear()
             self._wake.notify_all()
 
-    def reset(self) -> None:
-        """Start anew, for the child of a fork: the threads are not there."""
+    def after_fork(self) -> None:
+        """In the child of a fork the threads are not there: start anew."""
         self._wake = Condition(Lock())
         self._jobs = deque()
         self._threads = self._idle = 0

@@ -15,6 +15,7 @@ from ecs_discovery import (
     ConnectError,
     DeadlineExceeded,
     DiscoveryError,
+    DnsPolicy,
     NoEndpoints,
     ResolutionError,
     RetryPolicy,
@@ -868,3 +869,23 @@ def test_snapshots_read_well_and_become_json():
         assert "127.0.0.1:1 down (1 failed connects" in str(snapshot)
         assert json.loads(json.dumps(snapshot.as_dict()))["nodes"][0]["health"] == "down"
         eventually(lambda: not snapshot.panic)
+
+
+def test_dns_is_not_asked_more_often_than_allowed_and_what_is_known_stays(world: Worlds):
+    clock = FakeClock()
+    dns = FakeResolver({a(name): answer("10.0.0.1") for name in (f"n{number}" for number in range(20))})
+
+    async def scenario(w):
+        refused = 0
+        for number in range(20):
+            try:
+                await w.resolve(f"dns://n{number}:80")
+            except ResolutionError as error:
+                refused += "look-ups per second" in str(error)
+        assert refused == 15
+        assert len(dns.asked) == 5
+        clock.advance(12)
+        for _ in range(3):
+            assert (await w.resolve("dns://n0:80")).endpoints[0].host == "10.0.0.1"
+
+    world.run(scenario, dns=dns, clock=clock, dnspolicy=DnsPolicy(max_queries=5, families=("a",)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from math import inf
 from threading import Lock
@@ -27,11 +27,11 @@ Key = tuple[tuple[str, ...], int | None, int | None]
 class Directory:
     """Services by what the application calls them. `dice` returns a number in [0, 1)."""
 
-    def __init__(self, settings: Settings, dice: Callable[[], float], schemes: Iterable[str]) -> None:
+    def __init__(self, settings: Settings, dice: Callable[[], float], schemes: Collection[str]) -> None:
         self.settings = settings
         self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, dice)
         self._dice = dice
-        self._schemes = tuple(schemes)
+        self._schemes = schemes
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._dependents: dict[Question, tuple[Service, ...]] = {}

@@ -14,14 +14,13 @@ from ecs_discovery.core.cache import Freshness, Lookup
 from ecs_discovery.core.membership import EMPTY_APART
 from ecs_discovery.core.plan import Group
 from ecs_discovery.errors import NoEndpoints, TargetNotFound
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 
 __all__ = ["Finding", "Knowledge", "Looks"]
 
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
-_DNS = ("a", "aaaa", "srv")  # answers that may lag behind the registry
 
 Looks = Mapping[Question, Lookup[Resolution]]
 
@@ -122,7 +121,7 @@ class Knowledge:
         until = min((look.until for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
         absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
-        agreed = any(question.scheme not in _DNS for question in looks)
+        agreed = any(question.scheme not in DNS_SCHEMES for question in looks)
         return Finding(
             until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
         )

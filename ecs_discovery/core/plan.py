@@ -6,7 +6,7 @@ records (and SRV if asked for); bridge and host mode have SRV records only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ecs_discovery.errors import ConfigurationError
@@ -46,7 +46,7 @@ def plan(
     port: int | None,
     default_port: int | None,
     families: Sequence[str],
-    schemes: Iterable[str] = (),
+    schemes: Collection[str] = (),
 ) -> tuple[Group, ...]:
     """The groups for a target's sources, in order.
 
@@ -54,7 +54,6 @@ def plan(
     `schemes` the registered ones besides DNS. Raises `ConfigurationError` for an unknown scheme.
     """
     groups: list[Group] = []
-    known = frozenset(schemes)
     for index, target in enumerate(sources):
         wanted = target.port or port
         name = target.name
@@ -71,11 +70,11 @@ def plan(
             groups.append(Group(srv, None, index))
             if default_port is not None:
                 groups.append(Group(addresses, default_port, index))
-        elif target.scheme in known:
-            groups.append(Group((Question(target.scheme, target.asked),), wanted or default_port, index))
         elif target.scheme == "static":
             groups.append(Group((Question("static", name),), None, index))
+        elif target.scheme in schemes:
+            groups.append(Group((Question(target.scheme, target.asked),), wanted or default_port, index))
         else:
-            allowed = ", ".join(f"{scheme}://" for scheme in sorted({"dns", "srv", "static", *known}))
+            allowed = ", ".join(f"{scheme}://" for scheme in sorted({"dns", "srv", "static", *schemes}))
             raise ConfigurationError("target", f"{target.scheme}://{name}", f"a plain name or one of {allowed}")
     return tuple(groups)

@@ -101,7 +101,6 @@ class CloudMapResolver:
         """In the child of a fork there are no threads, and the connections are the parent's."""
         self._lock = Lock()
         self._made = None
-        self._workers.reset()
         self._revisions.reset_lock()
         self._governor.reset_lock()
 

@@ -324,3 +324,20 @@ def test_the_child_of_a_fork_probes_what_the_parent_was_probing():
     balancer.after_fork()
     assert balancer.pick(10.0) is fleet[0]
     assert fleet[0].pending == 1
+
+
+def test_a_key_whose_endpoints_are_all_excluded_takes_the_last_resort():
+    fleet = nodes(3)
+    balancer = balancer_of(fleet)
+    balancer.observe(fleet[0], Outcome.CONNECT, 0.0)
+    assert balancer.pick(0.1, exclude=fleet[1:], key="ann") is fleet[0]
+
+
+def test_an_endpoint_that_waits_for_its_probe_waits_once():
+    fleet = nodes(6)
+    balancer = balancer_of(fleet)
+    eject(balancer, fleet[0], 0.0)
+    assert balancer.pick(10.0, exclude=[fleet[0]]) is not fleet[0]  # it is its time, and it is passed over
+    balancer.update(fleet, 10.1)
+    assert balancer.pick(10.2) is fleet[0]
+    assert balancer.pick(10.3) is not fleet[0]
