@@ -156,7 +156,7 @@ class AsyncDiscovery:
         """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised."""
         service = self._service(target)
         limit = deadline if deadline is not None else current_options().deadline
-        call = self.engine.call(service, idempotent=idempotent, deadline=limit)
+        call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
 
         accepts = False
@@ -177,7 +177,7 @@ class AsyncDiscovery:
         try:
             async with hard:
                 await self.background.ready(service, call.connect_until if limit is None else call.deadline)
-                return await self.run(service, call, attempt, judge, key=key)
+                return await self.run(service, call, attempt, judge)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
                 raise DeadlineExceeded(
@@ -265,15 +265,13 @@ class AsyncDiscovery:
         call: Call,
         attempt: Callable[[Lease], Awaitable[T]],
         judge: Callable[[T | None, Exception | None], Judgement],
-        *,
-        key: str | bytes | None = None,
     ) -> T:
         """As `Discovery.run`."""
 
         async def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
             await self.background.rescue(service, call)
-            lease = self.engine.begin(service, call, key)
+            lease = self.engine.begin(service, call)
             if service.reconnects_due:
                 self.background.reconnect(service)
             try:

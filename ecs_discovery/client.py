@@ -161,7 +161,7 @@ class Discovery:
         """
         service = self.engine.service(target)
         limit = deadline if deadline is not None else current_options().deadline
-        call = self.engine.call(service, idempotent=idempotent, deadline=limit)
+        call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = service.outlier.is_failure
 
@@ -180,7 +180,7 @@ class Discovery:
             return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
 
         try:
-            return self.run(service, call, attempt, judge, key=key)
+            return self.run(service, call, attempt, judge)
         except Exception as error:
             noted(error, call)
             raise
@@ -247,15 +247,13 @@ class Discovery:
         call: Call,
         attempt: Callable[[Lease], T],
         judge: Callable[[T | None, Exception | None], Judgement],
-        *,
-        key: str | bytes | None = None,
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
 
         def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
             self.background.rescue(service, call)
-            lease = self.engine.begin(service, call, key)
+            lease = self.engine.begin(service, call)
             if service.reconnects_due:
                 self.background.reconnect(service)
             try:

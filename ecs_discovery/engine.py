@@ -192,6 +192,7 @@ class Engine:
         repeatable: bool = False,
         deadline: float | None = None,
         connect: float | None = None,
+        key: str | bytes | None = None,
     ) -> Call:
         """The books of one call. What is None is taken from `options(...)`, then from the policies.
 
@@ -210,19 +211,18 @@ class Engine:
             deadline=until,
             connect_until=min(until, now + (connect if connect is not None else service.timeout.connect)),
             idempotent=idempotent,
+            key=key if key is not None else chosen.key,
         )
 
-    def begin(self, service: Service, call: Call, key: str | bytes | None = None) -> Lease:
+    def begin(self, service: Service, call: Call) -> Lease:
         """Choose an endpoint for the next attempt: one not tried yet, if there is one.
 
         Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
         """
         now = self.clock()
-        if key is None:
-            key = current_options().key
         if now >= call.deadline:
             raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
-        node = service.pick(now, call.tried, key) if call.tried else service.pick(now, (), key)
+        node = service.pick(now, call.tried, call.key)
         if node is None:
             node = service.pick(now)
         if node is None:

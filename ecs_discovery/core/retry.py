@@ -45,6 +45,7 @@ class Call:
         "connect_until",
         "deadline",
         "idempotent",
+        "key",
         "number",
         "reason",
         "replayable",
@@ -63,7 +64,10 @@ class Call:
         deadline: float,
         connect_until: float,
         idempotent: bool,
+        key: str | bytes | None = None,
     ) -> None:
+        self.key = key
+        """Calls with one key go to one endpoint while it is usable."""
         self.target = target
         self._policy = policy
         self._budget = budget

@@ -199,8 +199,8 @@ class Service:
         return all(node.health is Health.DOWN for node in self._membership.nodes)
 
     def untried(self, tried: Collection[Node]) -> int:
-        """How many endpoints are not among `tried`."""
-        return sum(node not in tried for node in self._membership.nodes)
+        """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
+        return max(0, len(self._membership.nodes) - sum(not node.removed for node in tried))
 
     @property
     def reconnects_due(self) -> bool:

@@ -83,7 +83,11 @@ class UseTimeout(Timeout):
         self.use = use
 
     def clone(self) -> Self:
-        return type(self)(self._connect, self._read, self.use)  # type: ignore[arg-type]  # its own two values
+        # urllib3 copies it twice per request: its parts were checked when it was made.
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._start_connect = None
+        return twin
 
 
 class _Books:
