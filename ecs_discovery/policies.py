@@ -89,6 +89,18 @@ def _text(words: str) -> Any:
     return _ruled("", _Rule(check, str, words))
 
 
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _switch(default: bool) -> Any:
+    def check(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return _ruled(default, _Rule(check, lambda text: _SWITCH[text.strip().lower()], "true or false"))
+
+
 def _port(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536):
         raise ValueError
@@ -193,6 +205,8 @@ class DnsPolicy(_Policy):
         "/etc/hosts", _Rule(lambda v: v if isinstance(v, str) else _unreadable(""), str, "a path, or '' for none")
     )
     """The hosts file that is looked at before DNS for address records; '' for none."""
+    search: bool = _switch(False)
+    """Complete names by the search list of `/etc/resolv.conf`, as glibc does. Default off: names are absolute."""
     min_refresh: float = _number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
 
