@@ -7,13 +7,28 @@ environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for example
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from math import inf
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import HEALTH_FILTERS, parse_host_port
+from ecs_discovery.models import HEALTH_FILTERS
+from ecs_discovery.rules import (
+    FUNCTION,
+    Policy,
+    Rule,
+    choices,
+    from_environment,
+    nameservers,
+    number,
+    one_of,
+    port,
+    ruled,
+    split,
+    statuses,
+    switch,
+    text,
+    unreadable,
+    whole,
+)
 
 __all__ = [
     "BalancingPolicy",
@@ -27,313 +42,172 @@ __all__ = [
     "from_environment",
 ]
 
-P = TypeVar("P", bound="_Policy")
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """What a field accepts (`check`, which may normalise), how its text form is read, and both in words."""
-
-    check: Callable[[Any], Any]
-    read: Callable[[str], Any]
-    words: str
-
-
-def _ruled(default: Any, rule: _Rule) -> Any:
-    return field(default=default, metadata={"rule": rule})
-
-
-def _number(default: float, low: float, high: float, unit: str = "seconds") -> Any:
-    def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise ValueError
-        return float(value)
-
-    return _ruled(default, _Rule(check, float, f"{unit} from {low:g} to {high:g}"))
-
-
-def _whole(default: int, low: int, high: int) -> Any:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError
-        return value
-
-    return _ruled(default, _Rule(check, int, f"a whole number from {low} to {high}"))
-
-
-def _choices(default: tuple[str, ...], of: tuple[str, ...]) -> Any:
-    def check(value: Any) -> tuple[str, ...]:
-        items = tuple(value) if isinstance(value, (tuple, list)) else ()
-        if not items or len(set(items)) != len(items) or not set(items) <= set(of):
-            raise ValueError
-        return items
-
-    return _ruled(default, _Rule(check, _split, f"one or more of {', '.join(of)}, each once"))
-
-
-def _one_of(default: str, of: tuple[str, ...]) -> Any:
-    def check(value: Any) -> str:
-        if value not in of:
-            raise ValueError
-        return str(value)
-
-    return _ruled(default, _Rule(check, lambda text: text.strip().upper(), f"one of {', '.join(of)}"))
-
-
-def _text(words: str) -> Any:
-    def check(value: Any) -> str:
-        if not isinstance(value, str):
-            raise ValueError
-        return value
-
-    return _ruled("", _Rule(check, str, words))
-
-
-def _port(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536):
-        raise ValueError
-    return value
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
-def _nameservers(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise ValueError
-    for item in value:
-        parse_host_port("nameserver", item, 53)
-    return tuple(value)
-
-
-def _statuses(value: Any) -> tuple[int, ...]:
-    items = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else None
-    if items is None or not all(isinstance(item, int) and 400 <= item <= 599 for item in items):
-        raise ValueError
-    return tuple(sorted(set(items)))
-
-
-def _predicate(value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise ValueError
-    return value
-
-
-def _unreadable(text: str) -> Any:
-    raise ValueError
-
-
-_FUNCTION = _Rule(_predicate, _unreadable, "a function of the exception, or None")
-
-
-class _Policy:
-    """Runs every field through its rule."""
-
-    __slots__ = ()
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
-            rule: _Rule = item.metadata["rule"]
-            value = getattr(self, item.name)
-            try:
-                checked = rule.check(value)
-            except (ValueError, TypeError):
-                raise ConfigurationError(f"{type(self).__name__}.{item.name}", value, rule.words) from None
-            if checked is not value:
-                object.__setattr__(self, item.name, checked)
-        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
-            if "_min" in item.name or "min_" in item.name:
-                upper = item.name.replace("min", "max")
-                if getattr(self, upper, inf) < getattr(self, item.name):
-                    raise ConfigurationError(
-                        f"{type(self).__name__}.{item.name}", getattr(self, item.name), f"at most {upper}"
-                    )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CachePolicy(_Policy):
+class CachePolicy(Policy):
     """How long answers are held."""
 
-    min_ttl: float = _number(5.0, 0, 3600)
+    min_ttl: float = number(5.0, 0, 3600)
     """Floor on the TTL of an answer, TTL 0 included. 0: no floor; then an answer of TTL 0 serves only the
     callers that waited for it. Default 5 (Linkerd's floor; Envoy asks every 5 s)."""
-    max_ttl: float = _number(60.0, 1, 86400)
+    max_ttl: float = number(60.0, 1, 86400)
     """Cap on the TTL of an answer. Default 60."""
-    negative_ttl: float = _number(5.0, 0.1, 60)
+    negative_ttl: float = number(5.0, 0.1, 60)
     """Cap on how long "there is no such name" is believed, whatever the SOA says (RFC 2308 lets
     it say hours; Route 53's default is 900 s). Default 5."""
-    idle_grace: float = _number(30.0, 0, 3600)
+    idle_grace: float = number(30.0, 0, 3600)
     """An answer that nobody tried to refresh for its TTL and this long makes a call wait for a new one. Default 30."""
-    jitter: float = _number(0.1, 0, 1, "a share")
+    jitter: float = number(0.1, 0, 1, "a share")
     """A refresh comes up to this share of the TTL later, so that clients do not ask together. Default 0.1."""
-    retry_min: float = _number(1.0, 0.05, 3600)
+    retry_min: float = number(1.0, 0.05, 3600)
     """Pause after a failed refresh; doubles with each further failure. Default 1."""
-    retry_max: float = _number(32.0, 0.05, 3600)
+    retry_max: float = number(32.0, 0.05, 3600)
     """Longest pause after failed refreshes. Default 32."""
-    max_entries: int = _whole(10_000, 1, 10_000_000)
+    max_entries: int = whole(10_000, 1, 10_000_000)
     """Answers held; beyond it the least recently used one goes. Default 10,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DnsPolicy(_Policy):
+class DnsPolicy(Policy):
     """How DNS is asked."""
 
-    nameservers: tuple[str, ...] = _ruled(
-        (), _Rule(_nameservers, _split, "addresses, each with an optional port: '10.0.0.2' or '127.0.0.1:5353'")
+    nameservers: tuple[str, ...] = ruled(
+        (), Rule(nameservers, split, "addresses, each with an optional port: '10.0.0.2' or '127.0.0.1:5353'")
     )
     """Servers to ask, as `address` or `address:port`. Empty: the system's (`/etc/resolv.conf`)."""
-    timeout: float = _number(3.0, 0.05, 60)
+    timeout: float = number(3.0, 0.05, 60)
     """Hard limit of one look-up: all its servers, retransmissions, TCP and follow-up questions. Default 3."""
-    query_timeout: float = _number(0.75, 0.02, 60)
+    query_timeout: float = number(0.75, 0.02, 60)
     """Wait for one server's answer before the question is sent again. Default 0.75."""
-    families: tuple[str, ...] = _choices(("a", "aaaa"), ("a", "aaaa"))
+    families: tuple[str, ...] = choices(("a", "aaaa"), ("a", "aaaa"))
     """Address records to ask for. A name that has only one kind is soon asked only for that. Default both."""
-    hosts_file: str = _ruled(
-        "/etc/hosts", _Rule(lambda v: v if isinstance(v, str) else _unreadable(""), str, "a path, or '' for none")
+    hosts_file: str = ruled(
+        "/etc/hosts", Rule(lambda v: v if isinstance(v, str) else unreadable(""), str, "a path, or '' for none")
     )
     """The hosts file that is looked at before DNS for address records; '' for none."""
-    max_queries: float = _number(200.0, 1, 1000, "look-ups per second")
+    max_queries: float = number(200.0, 1, 1000, "look-ups per second")
     """Look-ups of DNS per second of a discovery; those above fail and what is known stays. The VPC resolver drops
     packets above 1,024 per second and network interface. Default 200."""
-    min_refresh: float = _number(5.0, 0, 3600)
+    search: bool = switch(False)
+    """Complete names by the search list of `/etc/resolv.conf`, as glibc does. Default off: names are absolute."""
+    min_refresh: float = number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudMapPolicy(_Policy):
+class CloudMapPolicy(Policy):
     """How the AWS Cloud Map API is asked."""
 
-    poll: float = _number(5.0, 0.1, 3600)
+    poll: float = number(5.0, 0.1, 3600)
     """A target in use is asked for again after this long (not under `CachePolicy.min_ttl`): mostly by a cheap
     `DiscoverInstancesRevision`. A target that nobody uses is not asked for. Default 5 (Envoy's DNS refresh)."""
-    full_interval: float = _number(30.0, 0, 3600)
+    full_interval: float = number(30.0, 0, 3600)
     """`DiscoverInstances` is called at least this often while polling, because changes of health do not change the
     revision (API reference). 0: every time. Default 30 (Cloud Map itself acts on health after 30 s)."""
-    timeout: float = _number(3.0, 0.05, 60)
+    timeout: float = number(3.0, 0.05, 60)
     """Hard limit of one look-up. Default 3."""
-    connect_timeout: float = _number(1.0, 0.05, 60)
+    connect_timeout: float = number(1.0, 0.05, 60)
     """Limit on connecting to the API. Default 1 (boto3's is 60)."""
-    read_timeout: float = _number(2.0, 0.05, 60)
+    read_timeout: float = number(2.0, 0.05, 60)
     """Limit on waiting for its answer. Default 2 (boto3's is 60)."""
-    max_calls: float = _number(20.0, 0.1, 1000, "calls per second")
+    max_calls: float = number(20.0, 0.1, 1000, "calls per second")
     """The process makes no more calls than this on average, and twice as many in one second. All callers of an
     account and Region share 1,000 `DiscoverInstances` calls per second (Cloud Map quotas). Default 20."""
-    health: str = _one_of("HEALTHY_OR_ELSE_ALL", HEALTH_FILTERS)
+    health: str = one_of("HEALTHY_OR_ELSE_ALL", HEALTH_FILTERS)
     """Which instances are used, unless the target says `health=…`. Default `HEALTHY_OR_ELSE_ALL`: healthy ones, and
     all if there is none, as Route 53 answers."""
-    families: tuple[str, ...] = _choices(("ipv4", "ipv6"), ("ipv4", "ipv6"))
+    families: tuple[str, ...] = choices(("ipv4", "ipv6"), ("ipv4", "ipv6"))
     """Which address of an instance is used: the first of these that it has. Default IPv4, then IPv6."""
-    default_port: int | None = _ruled(None, _Rule(_port, int, "a port from 1 to 65535, or None"))
+    default_port: int | None = ruled(None, Rule(port, int, "a port from 1 to 65535, or None"))
     """The port of instances without `AWS_INSTANCE_PORT` where the target names none either: ECS leaves it out for
     some services. Default none."""
-    region: str = _text("an AWS Region, or ''")
+    region: str = text("an AWS Region, or ''")
     """The Region of the API. Empty: what boto3 is configured for, else `AWS_REGION`."""
-    endpoint_url: str = _text("a URL, or ''")
+    endpoint_url: str = text("a URL, or ''")
     """Another place to call the API at. Empty: what boto3 is configured for (`AWS_ENDPOINT_URL`), else AWS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BalancingPolicy(_Policy):
+class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
-    full_scan: int = _whole(4, 2, 64)
+    full_scan: int = whole(4, 2, 64)
     """Up to this many endpoints all are compared, above it two drawn at random (power of two choices,
     Mitzenmacher 2001). Two choices are weak for tiny fleets. Default 4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutlierPolicy(_Policy):
+class OutlierPolicy(Policy):
     """When an endpoint is taken out of choice for a while."""
 
-    consecutive_failures: int = _whole(5, 1, 1000)
+    consecutive_failures: int = whole(5, 1, 1000)
     """Failures in a row that eject an endpoint. Default 5 (Envoy, Finagle)."""
-    eject_min: float = _number(5.0, 0.05, 3600)
+    eject_min: float = number(5.0, 0.05, 3600)
     """First ejection; doubles with each further one. Default 5 (Finagle)."""
-    eject_max: float = _number(300.0, 0.05, 86400)
+    eject_max: float = number(300.0, 0.05, 86400)
     """Longest ejection. Default 300."""
-    connect_min: float = _number(1.0, 0.05, 3600)
+    connect_min: float = number(1.0, 0.05, 3600)
     """How long an endpoint is set aside after its first failed connect; doubles with each further one. Default 1
     (Finagle's FailFast)."""
-    connect_max: float = _number(32.0, 0.05, 3600)
+    connect_max: float = number(32.0, 0.05, 3600)
     """Longest time set aside after failed connects. Default 32."""
-    max_ejected: float = _number(0.5, 0, 1, "a share")
+    max_ejected: float = number(0.5, 0, 1, "a share")
     """Greatest share of the endpoints ejected at once, counted after ejecting. The last one never is. Default 0.5."""
-    panic_threshold: float = _number(0.5, 0, 1, "a share")
+    panic_threshold: float = number(0.5, 0, 1, "a share")
     """With fewer healthy endpoints than this share, ejections are ignored (Envoy's panic mode). Default 0.5."""
-    failure_statuses: tuple[int, ...] = _ruled(
-        (500, 502, 503, 504), _Rule(_statuses, lambda t: tuple(map(int, _split(t))), "HTTP statuses from 400 to 599")
+    failure_statuses: tuple[int, ...] = ruled(
+        (500, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
     """HTTP statuses that count as failures of the endpoint."""
-    is_failure: Callable[[BaseException], bool] | None = _ruled(None, _FUNCTION)
+    is_failure: Callable[[BaseException], bool] | None = ruled(None, FUNCTION)
     """Which exceptions of a lease or call count against the endpoint. None: every `Exception`;
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy(_Policy):
+class RetryPolicy(Policy):
     """When and how often a call is tried again."""
 
-    attempts: int = _whole(3, 1, 20)
+    attempts: int = whole(3, 1, 20)
     """Attempts of one call, the first included. 1: no retries. Default 3."""
-    backoff_min: float = _number(0.025, 0, 60)
+    backoff_min: float = number(0.025, 0, 60)
     """First pause is drawn from 0 to this; the bound doubles (full jitter). Default 0.025 (Envoy).
     The first retry on another endpoint after a failed connect does not wait."""
-    backoff_max: float = _number(0.25, 0, 60)
+    backoff_max: float = number(0.25, 0, 60)
     """Greatest bound of a pause. Default 0.25 (Envoy)."""
-    budget: float = _number(0.2, 0, 10, "a share")
+    budget: float = number(0.2, 0, 10, "a share")
     """Retries allowed as a share of the successes of the last seconds. Default 0.2 (Finagle)."""
-    budget_floor: float = _number(1.0, 0, 1000, "retries per second")
+    budget_floor: float = number(1.0, 0, 1000, "retries per second")
     """Retries per second allowed on top. Default 1."""
-    statuses: tuple[int, ...] = _ruled(
-        (429, 502, 503, 504), _Rule(_statuses, lambda t: tuple(map(int, _split(t))), "HTTP statuses from 400 to 599")
+    statuses: tuple[int, ...] = ruled(
+        (429, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
     """HTTP statuses after which an idempotent request is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutPolicy(_Policy):
+class TimeoutPolicy(Policy):
     """Time limits."""
 
-    connect: float = _number(2.0, 0.01, 3600)
+    connect: float = number(2.0, 0.01, 3600)
     """Bound on look-up, pool wait, connect and TLS of a request, over all its attempts. Default 2."""
-    deadline: float = _number(30.0, 0.01, 86400)
+    deadline: float = number(30.0, 0.01, 86400)
     """No attempt and no wait begins later than this after the call began. Default 30."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionPolicy(_Policy):
+class ConnectionPolicy(Policy):
     """How connections are kept."""
 
-    max_idle: int = _whole(10, 1, 10_000)
+    max_idle: int = whole(10, 1, 10_000)
     """Idle connections kept per endpoint. Default 10."""
-    idle_timeout: float = _number(60.0, 0.1, 3600)
+    idle_timeout: float = number(60.0, 0.1, 3600)
     """A connection idle for longer is not used again. Default 60 (under the 350 s after which AWS drops
     idle connections)."""
-    unsafe_idle_timeout: float = _number(4.0, 0, 3600)
+    unsafe_idle_timeout: float = number(4.0, 0, 3600)
     """The same for a request that may not be replayed; less than the 5 s of common servers (uvicorn). Default 4."""
-    max_age: float = _number(600.0, 1, 86400)
+    max_age: float = number(600.0, 1, 86400)
     """A connection older than this, give or take a fifth, is closed between requests. Default 600."""
-    ack_timeout: float = _number(0.25, 0.05, 60)
+    ack_timeout: float = number(0.25, 0.05, 60)
     """A request whose bytes the peer's kernel has not acknowledged for this long (more on slow paths) is given
     up if it may be replayed. Linux only (`TCP_INFO`). Default 0.25."""
-
-
-def from_environment(cls: type[P], environ: Mapping[str, str]) -> P:
-    """The policy with what `ECS_DISCOVERY_<POLICY>_<FIELD>` variables say, defaults elsewhere.
-
-    Raises `ConfigurationError` naming the variable when its text cannot be used.
-    """
-    prefix = "ECS_DISCOVERY_" + cls.__name__.removesuffix("Policy").upper()
-    found: dict[str, Any] = {}
-    for item in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from it
-        variable = f"{prefix}_{item.name.upper()}"
-        text = environ.get(variable)
-        if text is None:
-            continue
-        rule: _Rule = item.metadata["rule"]
-        try:
-            found[item.name] = rule.check(rule.read(text))
-        except (ValueError, TypeError, KeyError):
-            raise ConfigurationError(variable, text, rule.words) from None
-    return cls(**found)

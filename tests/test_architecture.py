@@ -20,6 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"models"},
+    {"rules"},
     {"policies", "events", "context"},
     {"settings"},
     {"core"},

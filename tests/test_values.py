@@ -115,6 +115,7 @@ def test_endpoints_print_as_they_are_written():
         (DnsPolicy, "families", ("a", "a")),
         (DnsPolicy, "families", ()),
         (DnsPolicy, "hosts_file", None),
+        (DnsPolicy, "search", 1),
         (TimeoutPolicy, "deadline", float("nan")),
         (ConnectionPolicy, "max_idle", 0),
         (BalancingPolicy, "full_scan", 1),
@@ -150,6 +151,8 @@ def test_policies_are_values(policy: type):
         ("CACHE_MIN_TTL", "0.5", CachePolicy(min_ttl=0.5)),
         ("DNS_FAMILIES", "a", DnsPolicy(families=("a",))),
         ("DNS_HOSTS_FILE", "", DnsPolicy(hosts_file="")),
+        ("DNS_SEARCH", "true", DnsPolicy(search=True)),
+        ("DNS_SEARCH", "0", DnsPolicy(search=False)),
         ("TIMEOUT_CONNECT", "1", TimeoutPolicy(connect=1)),
     ],
 )

@@ -24,7 +24,7 @@ from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.exchange import Exchange, Message, NoEdns, Truncated
 from ecs_discovery.resolvers.hosts import HostsFile
-from ecs_discovery.resolvers.lookup import look_up, normal
+from ecs_discovery.resolvers.lookup import normal
 from ecs_discovery.resolvers.nameservers import BadAnswer, Server, configured_servers
 from ecs_discovery.resolvers.records import (
     AddressRecord,
@@ -38,6 +38,7 @@ from ecs_discovery.resolvers.records import (
     plain_name,
     wire_ttl,
 )
+from ecs_discovery.resolvers.search import steps_for
 
 __all__ = ["DnsResolver", "ask_with_asyncio", "registry_servers"]
 
@@ -48,7 +49,7 @@ _NO_EDNS_RCODES = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
 class DnsResolver:
     """Asks DNS for `a`, `aaaa` and `srv` questions, with blocking sockets.
 
-    Names are absolute (no search list); for addresses the hosts file comes first. Addresses come without
+    Names are absolute unless `DnsPolicy(search=True)`; for addresses the hosts file comes first. Addresses come without
     a port (0). SRV targets that came without an address are looked up too. Nothing is kept between
     look-ups but the parsed hosts file, so that any number of threads and forked children may share one.
     """
@@ -64,13 +65,13 @@ class DnsResolver:
     def resolve(self, question: Question, timeout: float) -> Resolution:
         """See `Resolver.resolve`. Raises `ConfigurationError` for any other kind of question."""
         deadline = self._clock() + timeout
-        question = normal(question)
+        asked, question = question, normal(question)
         local = self._hosts.lookup(question) if self._hosts else None
         if local is not None:
             return local
         servers = configured_servers(question, self._policy.nameservers)
         wait = self._policy.query_timeout
-        steps = look_up(question, self._policy.families)
+        steps = steps_for(asked, self._policy)
         with Exchange(servers, _Query, query_timeout=wait, clock=self._clock) as exchange:
             asking = next(steps)
             while True:

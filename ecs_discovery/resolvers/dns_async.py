@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.hosts import HostsFile
-from ecs_discovery.resolvers.lookup import look_up, normal
+from ecs_discovery.resolvers.lookup import normal
 from ecs_discovery.resolvers.nameservers import BadAnswer, Server, configured_servers, first_replies
 from ecs_discovery.resolvers.records import (
     AddressRecord,
@@ -26,6 +26,7 @@ from ecs_discovery.resolvers.records import (
     plain_name,
     wire_ttl,
 )
+from ecs_discovery.resolvers.search import steps_for
 
 if TYPE_CHECKING:
     import aiodns
@@ -63,13 +64,13 @@ class AsyncDnsResolver:
         """See `AsyncResolver.resolve`. Raises `ConfigurationError` for any other kind of question."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        question = normal(question)
+        asked, question = question, normal(question)
         local = self._hosts.lookup(question) if self._hosts else None
         if local is not None:
             return local
         servers = configured_servers(question, self._policy.nameservers)
         wait = self._policy.query_timeout
-        steps = look_up(question, self._policy.families)
+        steps = steps_for(asked, self._policy)
         channels = _channels_to(servers[0], timeout)
         ask: _Ask = channels.ask if channels else _dnspython()
         try:

@@ -30,10 +30,10 @@ from ecs_discovery.resolvers.records import (
     plain_name,
 )
 
-__all__ = ["Asking", "Steps", "look_up", "normal"]
+__all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "look_up", "normal", "read"]
 
-_NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
-_NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
+NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
+NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,17 @@ def normal(question: Question) -> Question:
 
 def look_up(question: Question, families: Sequence[str]) -> Steps:
     """Yields what to ask, takes what became of it, returns the answer or raises a `ResolutionError`."""
-    reply = _reply((yield Asking((question,)))[question])
+    return (yield from read(question, (yield Asking((question,)))[question], families))
+
+
+def read(question: Question, outcome: Outcome, families: Sequence[str]) -> Steps:
+    """The rest of a look-up, once it is known what became of its question."""
+    reply = _reply(outcome)
     if not reply.exists:
         raise TargetNotFound(
             f"there is no such name, says {reply.server}",
             target=str(question),
-            hint=_NO_NAME_HINT,
+            hint=NO_NAME_HINT,
             ttl=reply.negative_ttl,
         )
     if question.scheme == "srv":
@@ -106,7 +111,7 @@ def _no_data(question: Question, reply: Reply, name: str) -> NoEndpoints:
     return NoEndpoints(
         f"it has no {question.scheme.upper()} records{alias}, says {reply.server}",
         target=str(question),
-        hint=_NO_DATA_HINT,
+        hint=NO_DATA_HINT,
         ttl=reply.negative_ttl,
     )
 
@@ -207,7 +212,7 @@ class _Hosts:
             error: ResolutionError = NoEndpoints(
                 f"no target of the SRV records that {reply.server} answered has a usable address",
                 target=str(question),
-                hint=_NO_DATA_HINT,
+                hint=NO_DATA_HINT,
                 ttl=min(ttl, self.ttl, *known),
             )
             causes: Sequence[ResolutionError] = self.negatives

@@ -73,7 +73,7 @@ def records(*lines: str) -> list[dns.rrset.RRset]:
 class ScriptedDns:
     """The server. A context manager; what it was not told about is NXDOMAIN."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.seen: list[Seen] = []
         self.lose = 0
         """So many datagrams are lost from now on."""
@@ -83,7 +83,7 @@ class ScriptedDns:
         self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for _ in range(50):  # the same port has to be free for both
-            self._tcp.bind(("127.0.0.1", 0))
+            self._tcp.bind((host, port))
             try:
                 self._udp.bind(self._tcp.getsockname())
                 break
@@ -91,13 +91,14 @@ class ScriptedDns:
                 self._tcp.close()
                 self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._tcp.listen()
+        self.host = host
         self.port: int = self._udp.getsockname()[1]
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="scripted-dns")
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def policy(self, *others: str, query_timeout: float = 2.0, families: tuple[str, ...] = ("a", "aaaa")) -> DnsPolicy:
         return DnsPolicy(
@@ -121,7 +122,7 @@ class ScriptedDns:
     ) -> None:
         self._stopping = True
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wake:
-            wake.sendto(b"", ("127.0.0.1", self.port))
+            wake.sendto(b"", (self.host, self.port))
         self._thread.join()
         self._udp.close()
         self._tcp.close()

@@ -1,0 +1,166 @@
+"""Rules: what the fields of policies accept, how their text is read, and how they check themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any, TypeVar
+
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import parse_host_port
+
+P = TypeVar("P", bound="Policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a field accepts (`check`, which may normalise), how its text form is read, and both in words."""
+
+    check: Callable[[Any], Any]
+    read: Callable[[str], Any]
+    words: str
+
+
+def ruled(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+def number(default: float, low: float, high: float, unit: str = "seconds") -> Any:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError
+        return float(value)
+
+    return ruled(default, Rule(check, float, f"{unit} from {low:g} to {high:g}"))
+
+
+def whole(default: int, low: int, high: int) -> Any:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return ruled(default, Rule(check, int, f"a whole number from {low} to {high}"))
+
+
+def choices(default: tuple[str, ...], of: tuple[str, ...]) -> Any:
+    def check(value: Any) -> tuple[str, ...]:
+        items = tuple(value) if isinstance(value, (tuple, list)) else ()
+        if not items or len(set(items)) != len(items) or not set(items) <= set(of):
+            raise ValueError
+        return items
+
+    return ruled(default, Rule(check, split, f"one or more of {', '.join(of)}, each once"))
+
+
+def one_of(default: str, of: tuple[str, ...]) -> Any:
+    def check(value: Any) -> str:
+        if value not in of:
+            raise ValueError
+        return str(value)
+
+    return ruled(default, Rule(check, lambda text: text.strip().upper(), f"one of {', '.join(of)}"))
+
+
+def text(words: str) -> Any:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    return ruled("", Rule(check, str, words))
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def switch(default: bool) -> Any:
+    def check(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return ruled(default, Rule(check, lambda text: _SWITCH[text.strip().lower()], "true or false"))
+
+
+def port(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536):
+        raise ValueError
+    return value
+
+
+def split(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def nameservers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise ValueError
+    for item in value:
+        parse_host_port("nameserver", item, 53)
+    return tuple(value)
+
+
+def statuses(value: Any) -> tuple[int, ...]:
+    items = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else None
+    if items is None or not all(isinstance(item, int) and 400 <= item <= 599 for item in items):
+        raise ValueError
+    return tuple(sorted(set(items)))
+
+
+def predicate(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError
+    return value
+
+
+def unreadable(text: str) -> Any:
+    raise ValueError
+
+
+FUNCTION = Rule(predicate, unreadable, "a function of the exception, or None")
+
+
+class Policy:
+    """Runs every field through its rule."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+            rule: Rule = item.metadata["rule"]
+            value = getattr(self, item.name)
+            try:
+                checked = rule.check(value)
+            except (ValueError, TypeError):
+                raise ConfigurationError(f"{type(self).__name__}.{item.name}", value, rule.words) from None
+            if checked is not value:
+                object.__setattr__(self, item.name, checked)
+        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+            if "_min" in item.name or "min_" in item.name:
+                upper = item.name.replace("min", "max")
+                if getattr(self, upper, inf) < getattr(self, item.name):
+                    raise ConfigurationError(
+                        f"{type(self).__name__}.{item.name}", getattr(self, item.name), f"at most {upper}"
+                    )
+
+
+def from_environment(cls: type[P], environ: Mapping[str, str]) -> P:
+    """The policy with what `ECS_DISCOVERY_<POLICY>_<FIELD>` variables say, defaults elsewhere.
+
+    Raises `ConfigurationError` naming the variable when its text cannot be used.
+    """
+    prefix = "ECS_DISCOVERY_" + cls.__name__.removesuffix("Policy").upper()
+    found: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from it
+        variable = f"{prefix}_{item.name.upper()}"
+        text = environ.get(variable)
+        if text is None:
+            continue
+        rule: Rule = item.metadata["rule"]
+        try:
+            found[item.name] = rule.check(rule.read(text))
+        except (ValueError, TypeError, KeyError):
+            raise ConfigurationError(variable, text, rule.words) from None
+    return cls(**found)
