@@ -69,7 +69,6 @@ _HOMES = {
         "RequestError",
         "ResolutionError",
         "ResolutionTimeout",
-        "Resolver",
         "TargetNotFound",
     ),
     "events": ("Event",),

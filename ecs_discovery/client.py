@@ -10,6 +10,7 @@ import ssl as ssl_module
 import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from types import CoroutineType
 from typing import Any, Self, TypeVar
 
 from ecs_discovery import retrying, sockets
@@ -20,7 +21,7 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
-from ecs_discovery.errors import ResolutionError
+from ecs_discovery.errors import ConfigurationError, ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import LeaseContext
@@ -170,11 +171,15 @@ class Discovery:
         def attempt(lease: Lease) -> T:
             nonlocal accepts
             try:
-                return fetch(Attempt(lease.endpoint, call, self.engine.clock))
+                result = fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
                 accepts = failure_of(error) is Failure.NOT_SENT and self.background.accepts(lease.endpoint)
                 raise
+            if isinstance(result, CoroutineType):
+                result.close()
+                raise ConfigurationError("fetch", fetch, "a plain function; AsyncDiscovery takes coroutine functions")
+            return result
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
             return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)

@@ -20,6 +20,8 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
+REGISTRIES = ("cloudmap",)
+"""Schemes of sources that are the registry DNS is filled from: complete, and ahead of it."""
 PROXIED = ("proxy", "service-connect")
 """The attribute of an endpoint that is a proxy beside the task."""
 
@@ -81,6 +83,8 @@ class Resolution:
     """True if the source may know more endpoints than it named."""
     estimate: int | None = None
     """How many endpoints there are by estimate, if the answer is partial and that can be told."""
+    named: frozenset[str] | None = None
+    """The hosts that the newest answer named, where endpoints of earlier answers are joined with it."""
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
 

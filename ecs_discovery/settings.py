@@ -134,6 +134,8 @@ class Settings:
         if policies:
             allowed = ", ".join(["namespace", "services", "nameservers", *_POLICIES])
             raise ConfigurationError(next(iter(policies)), next(iter(policies.values())), f"one of {allowed}")
+        if isinstance(nameservers, str):
+            raise ConfigurationError("nameservers", nameservers, "a list of them: ['10.0.0.2', '127.0.0.1:5353']")
         servers = nameservers
         if servers is None and not chosen["dns"].nameservers and env.get("ECS_DISCOVERY_NAMESERVERS"):
             servers = [item.strip() for item in env["ECS_DISCOVERY_NAMESERVERS"].split(",") if item.strip()]

@@ -684,6 +684,7 @@ def test_bad_input_is_told_at_construction(world: Worlds):
         ({"services": {"orders": "consul://x"}}, "consul"),
         ({"services": {"or ders": "orders"}}, "services"),
         ({"nameservers": ["dns.example:53"]}, "nameserver"),
+        ({"nameservers": "127.0.0.1:53"}, "a list of them"),
         ({"retry": 3}, "RetryPolicy"),
     ]:
         with pytest.raises(ConfigurationError, match=text):
@@ -889,3 +890,23 @@ def test_dns_is_not_asked_more_often_than_allowed_and_what_is_known_stays(world:
             assert (await w.resolve("dns://n0:80")).endpoints[0].host == "10.0.0.1"
 
     world.run(scenario, dns=dns, clock=clock, dnspolicy=DnsPolicy(max_queries=5, families=("a",)))
+
+
+def test_a_coroutine_function_is_no_fetch_for_threads():
+    from ecs_discovery import Discovery
+
+    async def fetch(attempt):
+        raise AssertionError("not reached")
+
+    with Discovery() as discovery, pytest.raises(ConfigurationError, match="AsyncDiscovery"):
+        discovery.call("static://127.0.0.1:1", fetch)
+
+
+def test_a_short_name_without_a_namespace_hints_at_it(world: Worlds):
+    dns = FakeResolver({a(): NXDOMAIN, aaaa(): NXDOMAIN, srv(): NXDOMAIN})
+
+    async def scenario(w):
+        with pytest.raises(TargetNotFound, match="no namespace is set"):
+            await w.resolve("orders:80")
+
+    world.run(scenario, dns=dns)

@@ -196,6 +196,8 @@ class Directory:
             and {source.scheme for source in sources} <= {"auto", "dns"}
         ):
             hint = f"without an SRV record the port must be given: '{text}:8080'"
+        if hint is None and parsed.scheme == "auto" and "." not in parsed.name and not (config or settings.namespace):
+            hint = "no namespace is set, so the short name is asked for as it is: namespace= or ECS_DISCOVERY_NAMESPACE"
         if static:
             groups = ()
         name = parsed.name if parsed.scheme in ("auto", "dns", "srv") else ""

@@ -14,7 +14,7 @@ from ecs_discovery.core.cache import Freshness, Lookup
 from ecs_discovery.core.membership import EMPTY_APART
 from ecs_discovery.core.plan import Group
 from ecs_discovery.errors import NoEndpoints, TargetNotFound
-from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
+from ecs_discovery.models import REGISTRIES, Question, Resolution
 
 __all__ = ["Finding", "Knowledge", "Looks"]
 
@@ -87,10 +87,12 @@ class Knowledge:
         absent: list[Exception] = []
         partial: Finding | None = None
         for index in indexes:
+            if partial is not None and not self._is_registry(index):
+                continue  # only the registry itself completes an answer: another source may be another service
             mine = self._doubting({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
             if any(look.value is not None for look in mine.values()):
                 finding = self._found(index, mine)
-                if finding.answer is not None and finding.answer.partial and self._has_other_source(index):
+                if finding.answer is not None and finding.answer.partial and self._registry_follows(index):
                     partial = partial or finding  # the next source may know all of them
                     continue
                 if partial is not None and (finding.answer is None or finding.answer.partial):
@@ -121,7 +123,7 @@ class Knowledge:
         until = min((look.until for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
         absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
-        agreed = any(question.scheme not in DNS_SCHEMES for question in looks)
+        agreed = any(question.scheme in REGISTRIES for question in looks)
         return Finding(
             until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
         )
@@ -150,7 +152,7 @@ class Knowledge:
             "+".join(dict.fromkeys(value.source for value in values)),
             any(value.partial for value in values),
             max((value.estimate for value in values if value.estimate is not None), default=None),
-            any(look.freshness is not Freshness.FRESH for look in answered),
+            stale=any(look.freshness is not Freshness.FRESH for look in answered),
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Finding(until, ask, wait, answer=answer, error=error, notice=notice)
@@ -186,6 +188,12 @@ class Knowledge:
             self._gone_since = now
         others = any(group.source != self._groups[index].source for group in self._groups)
         return others or now - self._gone_since >= EMPTY_APART
+
+    def _is_registry(self, index: int) -> bool:
+        return any(question.scheme in REGISTRIES for question in self._groups[index].questions)
+
+    def _registry_follows(self, index: int) -> bool:
+        return any(self._is_registry(later) for later in range(index + 1, len(self._groups)))
 
     def _has_other_source(self, index: int) -> bool:
         return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])

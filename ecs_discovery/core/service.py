@@ -281,7 +281,7 @@ class Service:
 
     def _witness(self, answer: Resolution, now: float) -> None:
         """Keep which source named which endpoint, and when."""
-        named = {endpoint.host for endpoint in answer.endpoints}
+        named = answer.named if answer.named is not None else {endpoint.host for endpoint in answer.endpoints}
         for node in self._membership.nodes:
             if node.endpoint.host in named:
                 node.seen[answer.source] = now

@@ -117,7 +117,13 @@ class Union:
         return max(2, ceil(log(_MISS) / log(1 - size / total)))
 
     def _joined(self, answer: Resolution) -> Resolution:
-        return replace(answer, endpoints=_ordered(self._members.values()), partial=True, estimate=self.estimate)
+        return replace(
+            answer,
+            endpoints=_ordered(self._members.values()),
+            partial=True,
+            estimate=self.estimate,
+            named=frozenset(endpoint.host for endpoint in answer.endpoints),
+        )
 
     def _start_over(self) -> None:
         self._members.clear()

@@ -382,8 +382,8 @@ def partial(*hosts: str, serial: int = 1, estimate: int | None = 12) -> Lookup[R
 
 
 def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on_if_it_knows_all():
-    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
-    other = Question("map", "orders")
+    service = service_of("orders", sources=["srv://orders", "cloudmap://ns/orders"], schemes=("cloudmap",))
+    other = Question("cloudmap", "ns/orders")
     due = service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: MISSING}, 1000.0)
     assert due == Due(ask=(other,))
     assert len(service.nodes) == 2
@@ -400,15 +400,15 @@ def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on
     ids=["it fails", "it knows none", "it is partial too"],
 )
 def test_a_partial_answer_stands_where_the_next_source_is_no_better(second: Lookup[Resolution]):
-    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
-    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), Question("map", "orders"): second}, 1000.0)
+    service = service_of("orders", sources=["srv://orders", "cloudmap://ns/orders"], schemes=("cloudmap",))
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), Question("cloudmap", "ns/orders"): second}, 1000.0)
     assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
-    assert set(service.wanted()) == {srv(), Question("map", "orders")}
+    assert set(service.wanted()) == {srv(), Question("cloudmap", "ns/orders")}
 
 
 def test_emptiness_that_the_registry_itself_confirms_is_believed_at_once():
-    service = service_of("orders", sources=["srv://orders", "map://orders"], schemes=("map",))
-    registry = Question("map", "orders")
+    service = service_of("orders", sources=["srv://orders", "cloudmap://ns/orders"], schemes=("cloudmap",))
+    registry = Question("cloudmap", "ns/orders")
     service.judge({srv(): fresh("10.0.0.1", port=80), registry: MISSING}, 1000.0)
     assert len(service.nodes) == 1
     assert service.judge({srv(): none(NXDOMAIN, serial=2)}, 1001.0).again
@@ -452,3 +452,29 @@ def test_without_a_reason_it_says_that_there_are_no_endpoints():
 def test_a_fresh_answer_that_was_waited_for_is_taken_as_it_is():
     service = service_of()
     assert service.judge({a(): fresh("10.0.0.1"), aaaa(): none(), srv(): none()}, 1000.0, waited=(a(),)) == Due()
+
+
+def test_a_row_of_other_sources_does_not_take_over_from_a_possibly_partial_answer():
+    service = service_of("orders", sources=["srv://orders", "static://10.9.9.9:1"])
+    other = Question("static", "10.9.9.9:1")
+    service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), other: fresh("10.9.9.9", port=1, serial=2)}, 1000.0)
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert service.wanted() == (srv(),)
+
+
+def test_only_the_registry_is_believed_at_once_that_nothing_is_there():
+    service = service_of("orders", sources=["srv://orders", "mine://orders"], schemes=("mine",))
+    mine = Question("mine", "orders")
+    service.judge({srv(): fresh("10.0.0.1", port=80), mine: MISSING}, 1000.0)
+    assert service.judge({srv(): none(NXDOMAIN, serial=2)}, 1001.0).again
+    assert service.judge({srv(): none(NXDOMAIN, serial=2), mine: none(NODATA, serial=3)}, 1001.0).error is None
+    assert len(service.nodes) == 1
+
+
+def test_of_a_joined_answer_only_what_the_newest_one_named_was_seen_now():
+    service = service_of()
+    joined = Resolution(answer("10.0.0.1", "10.0.0.2").endpoints, 10.0, "dns", True, 12)
+    for now, serial, named in ((1000.0, 1, {"10.0.0.1", "10.0.0.2"}), (1010.0, 2, {"10.0.0.2"})):
+        look = Lookup(Freshness.FRESH, replace(joined, named=frozenset(named)), None, False, 2000.0, serial)
+        service.judge({a(): look, aaaa(): none(), srv(): none()}, now)
+    assert [node.seen["dns"] for node in service.nodes] == [1000.0, 1010.0]
