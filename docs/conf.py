@@ -34,8 +34,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(requests|urllib3|dns)\..*"),
     (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.
-    (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|attempts\.Judgement).*"),
-    (r"py:.*", r"ecs_discovery\.policies\._Policy"),
+    (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|judging).*"),
+    (r"py:.*", r"ecs_discovery\.rules\.Policy"),
     (r"py:.*", r"ecs_discovery\.(client|aio)\.(T|P)"),
     (
         r"py:.*",
