@@ -478,3 +478,17 @@ def test_of_a_joined_answer_only_what_the_newest_one_named_was_seen_now():
         look = Lookup(Freshness.FRESH, replace(joined, named=frozenset(named)), None, False, 2000.0, serial)
         service.judge({a(): look, aaaa(): none(), srv(): none()}, now)
     assert [node.seen["dns"] for node in service.nodes] == [1000.0, 1010.0]
+
+
+def test_the_registry_completes_a_partial_answer_from_wherever_in_the_row_it_stands():
+    service = service_of(
+        "orders", sources=["srv://orders", "static://10.9.9.9:1", "cloudmap://ns/orders"], schemes=("cloudmap",)
+    )
+    looks = {
+        srv(): partial("10.0.0.1", "10.0.0.2"),
+        Question("static", "10.9.9.9:1"): fresh("10.9.9.9", port=1, serial=2),
+        Question("cloudmap", "ns/orders"): fresh("10.0.0.1", "10.0.0.2", "10.0.0.3", port=80, serial=3),
+    }
+    service.judge(looks, 1000.0)
+    assert len(service.nodes) == 3
+    assert service.wanted() == (Question("cloudmap", "ns/orders"),)
