@@ -134,7 +134,12 @@ def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run a program in a new interpreter, which finds the package where this one does."""
     root = Path(__file__).parents[2]
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, timeout=25, check=False
+        # Python 3.12 and newer warn of a fork while threads run, which is what some of these try on purpose.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code, *arguments],
+        cwd=root,
+        capture_output=True,
+        timeout=25,
+        check=False,
     )
 
 
