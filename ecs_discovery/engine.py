@@ -32,6 +32,7 @@ from ecs_discovery.flights import Flight, Flights
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
+from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
@@ -69,7 +70,9 @@ class Engine:
         for scheme in self.resolvers:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
-        self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}))
+        path = settings.dns.hosts_file
+        alias = HostsFile(path).has_alias if path else lambda name: False
+        self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}), alias)
         self.flights = Flights()
         self.queries = 0
         """Look-ups begun."""

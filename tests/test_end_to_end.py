@@ -456,11 +456,13 @@ def test_weights_and_priorities_of_srv_records_are_followed(lab: Lab, world: Wor
 
 def test_a_service_connect_alias_is_passed_through(lab: Lab, world: Worlds, tmp_path):
     hosts = tmp_path / "hosts"
-    hosts.write_text("127.255.0.3 orders.prod.local\n2600:f0f0:0:0:0:0:0:3 orders.prod.local\n")
+    hosts.write_text("127.255.0.3 orders.prod.local\n2600:f0f0:0:0:0:0:0:3 orders.prod.local\n127.255.0.4 short\n")
 
     async def scenario(w):
         found = await w.resolve("orders:8080")
         assert ([str(e) for e in found.endpoints], found.source) == (["127.255.0.3:8080"], "service-connect")
+        found = await w.resolve("short:8080")
+        assert [str(e) for e in found.endpoints] == ["127.255.0.4:8080"]
         assert lab.dns.total == 0
 
     world.run(scenario, dnspolicy=DnsPolicy(hosts_file=str(hosts), families=("a",)), **settings(lab))

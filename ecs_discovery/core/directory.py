@@ -25,13 +25,24 @@ Key = tuple[tuple[str, ...], int | None, int | None]
 
 
 class Directory:
-    """Services by what the application calls them. `dice` returns a number in [0, 1)."""
+    """Services by what the application calls them. `dice` returns a number in [0, 1).
 
-    def __init__(self, settings: Settings, dice: Callable[[], float], schemes: Collection[str]) -> None:
+    `schemes` are those of resolvers besides DNS. `alias` says whether a short name is one of the proxy
+    beside the task (ECS Service Connect), which is not completed with the namespace.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dice: Callable[[], float],
+        schemes: Collection[str],
+        alias: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         self.settings = settings
         self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, dice)
         self._dice = dice
         self._schemes = schemes
+        self._alias = alias
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._dependents: dict[Question, tuple[Service, ...]] = {}
@@ -154,7 +165,8 @@ class Directory:
         sources = []
         for source in row:
             if source.scheme in ("auto", "dns", "srv"):
-                name = settings.qualified(source.name)
+                short = source.scheme == "auto" and "." not in source.name and self._alias(source.name)
+                name = source.name if short else settings.qualified(source.name)
                 source = Target(source.scheme, name, source.port)
             elif source.scheme == "cloudmap":
                 source = replace(source, port=source.port or parsed.port or settings.cloud_map.default_port)

@@ -70,6 +70,10 @@ class HostsFile:
             return Resolution(endpoints[:1], HOSTS_TTL, "service-connect")
         return Resolution(endpoints[:MAX_ENDPOINTS], HOSTS_TTL, "hosts", partial=len(endpoints) > MAX_ENDPOINTS)
 
+    def has_alias(self, name: str) -> bool:
+        """Is this name a Service Connect alias?"""
+        return any(_is_service_connect(record.address) for record in self._names().get(plain_name(name), ()))
+
     def _names(self) -> _Names:
         try:
             status = os.stat(self._path)

@@ -31,6 +31,19 @@ def test_a_url_without_a_port_is_a_service_of_its_own_per_scheme():
     assert directory.service("orders", 80, 0.0) is not directory.service("orders", 443, 0.0)
 
 
+def test_a_short_name_that_is_an_alias_of_the_proxy_is_not_completed():
+    made = Settings.make(environ={}, namespace="prod.local")
+    directory = Directory(made, lambda: 0.5, (), lambda name: name == "orders")
+    assert directory.service("orders:80", None, 0.0).questions == (a(), aaaa(), srv())
+    for other in ("orders.prod.local:80", "users:80"):
+        name = other.partition(":")[0].partition(".")[0] + ".prod.local"
+        assert directory.service(other, None, 0.0).questions[0] == a(name)
+    assert directory.service("dns://orders:80", None, 0.0).questions == (
+        a("orders.prod.local"),
+        aaaa("orders.prod.local"),
+    )
+
+
 def test_services_on_different_ports_share_one_answer():
     directory = directory_of(namespace="prod.local")
     first, second = directory.service("orders:80", None, 0.0), directory.service("orders:81", None, 0.0)
