@@ -274,7 +274,7 @@ def test_changes_of_health_and_panic_are_told():
     assert not service.observe(first, Outcome.CONNECT, 1000.1)
     (event,) = service.take_events()
     assert isinstance(event, HealthChanged)
-    assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connects")
+    assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connect")
     second.health = Health.EJECTED
     second.until = 1001.0
     assert service.observe(first, Outcome.SUCCESS, 1000.5)
