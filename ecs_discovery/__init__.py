@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         OutlierPolicy,
         RetryPolicy,
         TimeoutPolicy,
+        ZonePolicy,
     )
     from ecs_discovery.resolvers.base import AsyncResolver, Resolver
     from ecs_discovery.settings import ServiceConfig, Settings
@@ -87,6 +88,7 @@ _HOMES = {
         "OutlierPolicy",
         "RetryPolicy",
         "TimeoutPolicy",
+        "ZonePolicy",
     ),
     "resolvers.base": ("AsyncResolver", "Resolver"),
     "settings": ("ServiceConfig", "Settings"),
@@ -133,6 +135,7 @@ __all__ = [
     "Settings",
     "TargetNotFound",
     "TimeoutPolicy",
+    "ZonePolicy",
     "__version__",
     "options",
     "unwrap_session",

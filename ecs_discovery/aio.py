@@ -34,6 +34,7 @@ from ecs_discovery.policies import (
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
+    ZonePolicy,
 )
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
 from ecs_discovery.settings import ServiceConfig, Settings
@@ -79,9 +80,10 @@ class AsyncDiscovery:
         retry: RetryPolicy | None = None,
         timeout: TimeoutPolicy | None = None,
         connection: ConnectionPolicy | None = None,
+        zone: ZonePolicy | None = None,
     ) -> None:
         if share is not None:
-            policies = [cache, dns, cloud_map, balancing, outlier, retry, timeout, connection]
+            policies = [cache, dns, cloud_map, balancing, outlier, retry, timeout, connection, zone]
             given = [namespace, services, nameservers, settings, on_event, dice, *policies]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
@@ -100,6 +102,7 @@ class AsyncDiscovery:
                     retry=retry,
                     timeout=timeout,
                     connection=connection,
+                    zone=zone,
                 )
             self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self.settings = self.engine.settings

@@ -17,6 +17,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
+from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.resolvers.registered import load
@@ -44,6 +45,8 @@ class Background:
         Raises `ResolutionError` when it cannot be resolved and nothing was known.
         """
         engine = self.engine
+        if engine.locating(service):
+            self._workers.spawn(self._locate)
         waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
@@ -149,6 +152,9 @@ class Background:
 
             self.dns = DnsResolver(self.engine.settings.dns)
         return self.dns
+
+    def _locate(self) -> None:
+        self.engine.located(own_zone())
 
     def _reconnect(self, service: Service, node: Node) -> None:
         try:

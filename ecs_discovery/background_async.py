@@ -16,6 +16,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
+from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
 from ecs_discovery.resolvers.registered import for_asyncio, load
@@ -41,6 +42,8 @@ class AsyncBackground:
     async def ready(self, service: Service, until: float) -> None:
         """As `Background.ready`."""
         engine = self.engine
+        if engine.locating(service):
+            self._workers.spawn(self._locate)
         waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
@@ -163,6 +166,9 @@ class AsyncBackground:
         joined = self.engine.resolvers.get("cloudmap")  # what the Discovery whose state is shared was given
         found = joined if isinstance(joined, CloudMapResolver) else self.engine.cloud_map()
         return self._resolvers.setdefault("cloudmap", AsyncCloudMapResolver(share=found))
+
+    def _locate(self) -> None:
+        self.engine.located(own_zone())
 
     async def _reconnect(self, service: Service, node: Node) -> None:
         try:

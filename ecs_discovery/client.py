@@ -35,6 +35,7 @@ from ecs_discovery.policies import (
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
+    ZonePolicy,
 )
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.settings import ServiceConfig, Settings
@@ -51,8 +52,8 @@ class Discovery:
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
     the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
-    `timeout`, `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
-    `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
+    `timeout`, `connection`, `zone`. `resolvers`: scheme → resolver of your own. `on_event` is called with each
+    event (see `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
@@ -77,6 +78,7 @@ class Discovery:
         retry: RetryPolicy | None = None,
         timeout: TimeoutPolicy | None = None,
         connection: ConnectionPolicy | None = None,
+        zone: ZonePolicy | None = None,
     ) -> None:
         if settings is None:
             settings = Settings.make(
@@ -91,6 +93,7 @@ class Discovery:
                 retry=retry,
                 timeout=timeout,
                 connection=connection,
+                zone=zone,
             )
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)

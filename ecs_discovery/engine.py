@@ -81,6 +81,7 @@ class Engine:
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
+        self._located = False
         _fork.track(self)
 
     def __repr__(self) -> str:
@@ -148,6 +149,19 @@ class Engine:
         """Did somebody else get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
         return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
+
+    def locating(self, service: Service) -> bool:
+        """Is it time to find out in which zone the process runs? Once, and only if a service cares."""
+        if not service.wants_zone or self._located:
+            return False
+        self._located = True
+        return True
+
+    def located(self, zone: str | None) -> None:
+        """The process runs in this zone; None if that cannot be told."""
+        if zone is None:
+            logger.warning("no zone is preferred: the own one is unknown; say it with ZonePolicy(own=…)")
+        self.directory.locate(zone, self.clock())
 
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""

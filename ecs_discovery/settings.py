@@ -22,6 +22,7 @@ from ecs_discovery.policies import (
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
+    ZonePolicy,
     from_environment,
 )
 
@@ -36,6 +37,7 @@ _POLICIES: dict[str, type[Any]] = {
     "retry": RetryPolicy,
     "timeout": TimeoutPolicy,
     "connection": ConnectionPolicy,
+    "zone": ZonePolicy,
 }
 
 
@@ -55,6 +57,7 @@ class ServiceConfig:
     outlier: OutlierPolicy | None = field(default=None, kw_only=True)
     retry: RetryPolicy | None = field(default=None, kw_only=True)
     timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
+    zone: ZonePolicy | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class ServiceConfig:
         outlier: OutlierPolicy | None = None,
         retry: RetryPolicy | None = None,
         timeout: TimeoutPolicy | None = None,
+        zone: ZonePolicy | None = None,
     ) -> None:
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
@@ -79,6 +83,7 @@ class ServiceConfig:
             ("outlier", OutlierPolicy, outlier),
             ("retry", RetryPolicy, retry),
             ("timeout", TimeoutPolicy, timeout),
+            ("zone", ZonePolicy, zone),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
@@ -104,6 +109,7 @@ class Settings:
     retry: RetryPolicy
     timeout: TimeoutPolicy
     connection: ConnectionPolicy
+    zone: ZonePolicy
     disabled: bool = False
 
     @classmethod

@@ -32,10 +32,11 @@ from ecs_discovery.events import (
     PushedBack,
 )
 from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 __all__ = ["Due", "Service"]
 
+_ANYWHERE = ZonePolicy()
 _EVENTS = 256  # events kept until a driver tells them
 
 
@@ -69,6 +70,8 @@ class Service:
         outlier: OutlierPolicy,
         retry: RetryPolicy,
         timeout: TimeoutPolicy,
+        zone: ZonePolicy = _ANYWHERE,
+        own_zone: str | None = None,
         tls_name: str,
         hint: str | None,
         dice: Callable[[], float],
@@ -96,7 +99,10 @@ class Service:
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, dice)
+        self._balancer = Balancer(balancing, outlier, zone, dice)
+        self._balancer.own_zone = zone.own or own_zone
+        self.wants_zone = zone.prefer and not zone.own
+        """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
         self._failing = False
@@ -200,6 +206,13 @@ class Service:
             changed = self._balancer.observe(node, outcome, now, seconds)
             self._balancer.release(node)
             return changed is not None and self._tell_locked(node, changed, panic, now)
+
+    def locate(self, zone: str | None, now: float) -> None:
+        """The process runs in this zone."""
+        with self._lock:
+            if self.wants_zone and zone != self._balancer.own_zone:
+                self._balancer.own_zone = zone
+                self._balancer.update(self._membership.nodes, now)
 
     def push_back(self, node: Node, now: float, seconds: float) -> bool:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
