@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ecs_discovery import retrying, sockets
+from ecs_discovery import racing, retrying
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
@@ -163,11 +163,14 @@ class AsyncDiscovery:
 
         async def attempt(lease: Lease) -> T:
             nonlocal accepts
+            accepts = False
             try:
                 return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(lease.endpoint)
+                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(
+                    service, lease.endpoint
+                )
                 raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
@@ -224,15 +227,15 @@ class AsyncDiscovery:
         name = (server_hostname or service.tls_name) if context is not None else None
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
-            async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                sock = await sockets.connect_async(lease.endpoint)
-                try:
+            sock = await racing.connect_async(self.background, call, lease)
+            try:
+                async with asyncio.timeout(self.engine.connect_limit(service, call)):
                     return await asyncio.get_running_loop().create_connection(
                         protocol_factory, sock=sock, ssl=context, server_hostname=name
                     )
-                except BaseException:
-                    sock.close()
-                    raise
+            except BaseException:
+                sock.close()
+                raise
 
         try:
             await self.background.ready(service, call.connect_until)

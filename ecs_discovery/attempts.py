@@ -57,7 +57,7 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
         return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         tls = isinstance(error, ssl.SSLError)
-        label = "timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
+        label = "connect timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
         return Judgement(Outcome.CONNECT, Failure.NOT_SENT, label)
     return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
 
@@ -70,7 +70,7 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
         kind = combined(kind, type(error))
     return kind(
-        f"no connection after {call.number} attempts: {error}",
+        f"no connection after {len(call.reports)} attempts: {error}",
         target=call.target,
         attempts=call.reports,
         hint=f"not tried again: {call.reason}" if call.reason else None,

@@ -17,7 +17,7 @@ from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Node, Outcome
+from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Due, Service
 from ecs_discovery.errors import (
@@ -36,6 +36,7 @@ from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
+from ecs_discovery.sockets import Sign
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map import CloudMapResolver
@@ -233,6 +234,23 @@ class Engine:
         call.begin(node)
         return Lease(service, node, now)
 
+    def rival(self, service: Service, call: Call, *, late: bool) -> Lease | None:
+        """Another endpoint for the race of the attempt under way: one not tried yet, None if there is none.
+
+        If it would start only because another is `late`, it must be no worse than that one.
+        """
+        now = self.clock()
+        node = service.pick(now, call.tried, call.key)
+        if node is None:
+            return None
+        lease, first = Lease(service, node, now), call.tried[-1]
+        worse = node.health in (Health.DOWN, Health.EJECTED) and node.health is not first.health
+        if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
+            lease.release()
+            return None
+        call.tried.append(node)
+        return lease
+
     def connect_limit(self, service: Service, call: Call) -> float:
         """Seconds the attempt just begun may take to connect."""
         return call.connect_share(self.clock(), service.untried(call.tried))
@@ -274,6 +292,16 @@ class Engine:
         """Report a reconnect."""
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
             self.tell(service)
+
+    def looked(self, service: Service, node: Node, sign: Sign, began: float) -> tuple[Question, ...]:
+        """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
+        now = self.clock()
+        if sign is Sign.ACCEPTS:
+            return ()
+        if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
+            node.gone = now
+        self.reconnected(service, node, False)
+        return service.force(now, self.settings.dns.min_refresh)
 
     # For people
 

@@ -7,16 +7,30 @@ On Linux `TCP_INFO` shows that; elsewhere nothing here can tell, and read timeou
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import struct
 import sys
 from collections.abc import Callable
+from enum import Enum
+from errno import EHOSTUNREACH, EINPROGRESS, EWOULDBLOCK
 from typing import Any
 
 from ecs_discovery.models import Endpoint, is_address
 
-__all__ = ["acknowledged", "connect", "connect_async", "silent", "tune", "wait_for_answer"]
+__all__ = [
+    "Sign",
+    "acknowledged",
+    "begin_connect",
+    "connect",
+    "connect_async",
+    "end_connect",
+    "sign_of",
+    "silent",
+    "tune",
+    "wait_for_answer",
+]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _UNACKED = 8 + 4 * 4
@@ -24,8 +38,28 @@ _LAST_ACK = 8 + 4 * 12  # milliseconds since the last acknowledgement came
 _RTT = 8 + 4 * 15  # microseconds; smoothed, and stretched by delayed acknowledgements of slow answers
 _MIN_RTT = 148  # microseconds; since Linux 4.6
 _INFO_SIZE = 152
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4))
+# A user timeout takes the place of the count of probes (tcp(7)); a short one would end live peers that read
+# an upload late, with their window closed meanwhile.
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 15_000))
+_STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+
+
+class Sign(Enum):
+    """What a connect told of the host of an endpoint."""
+
+    ACCEPTS = "accepts"
+    REFUSES = "refuses"
+    """It is there, and does not listen: a draining task, say. Or the connect failed on this side."""
+    SILENT = "silent"
+
+
+def sign_of(error: OSError | None) -> Sign:
+    """What the outcome of a connect says."""
+    if error is None:
+        return Sign.ACCEPTS
+    # A neighbour that vanished is "no route to host" when ARP has given it up.
+    return Sign.SILENT if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH else Sign.REFUSES
 
 
 def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
@@ -37,6 +71,31 @@ def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def begin_connect(endpoint: Endpoint) -> socket.socket:
+    """A non-blocking socket, tuned, that connects by itself: writable when done. The host is an address.
+
+    Raises OSError.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        tune(sock)
+        code = sock.connect_ex((endpoint.host, endpoint.port))
+        if code not in (0, EINPROGRESS, EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def end_connect(sock: socket.socket) -> None:
+    """Raises the OSError with which a connect ended that `begin_connect` began."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 async def connect_async(endpoint: Endpoint) -> socket.socket:
@@ -59,7 +118,7 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay for small writes; keep-alive probes that end a connection to a vanished peer in about ten seconds.
+    """No delay for small writes; keep-alive probes that end a connection to a vanished peer in about 15 seconds.
 
     Probes are answered by the peer's kernel, so a slow application is left alone.
     """
@@ -105,14 +164,21 @@ def acknowledged(sock: socket.socket) -> bool | None:
     return bool(len(info) >= _INFO_SIZE and struct.unpack_from("=I", info, _UNACKED)[0] == 0)
 
 
-def wait_for_answer(sock: socket.socket, limit: float, timeout: float | None, clock: Callable[[], float]) -> bool:
-    """Wait until the peer answers or at least acknowledges. False if its kernel is silent.
+def wait_for_answer(
+    sock: socket.socket,
+    limit: float,
+    timeout: float | None,
+    clock: Callable[[], float],
+    gone: Callable[[], bool] | None = None,
+) -> bool:
+    """Wait until the peer answers, or everything is acknowledged. False if its kernel is silent.
 
     Returns True when there is something to read, when everything is acknowledged after `limit`
-    seconds, when that cannot be told, or when `timeout` is over: an ordinary read comes next.
+    seconds, when that cannot be told, or when `timeout` is over: an ordinary read comes next. With `gone`,
+    what is acknowledged is waited for here, and False returned when `gone()` says that the peer has vanished since.
     Under TLS 1.3 session tickets make a fresh connection readable, so there the count must agree.
     """
-    if _TCP_INFO is None:
+    if _TCP_INFO is None and gone is None:
         return True
     encrypted = hasattr(sock, "pending")
     began = clock()
@@ -126,14 +192,16 @@ def wait_for_answer(sock: socket.socket, limit: float, timeout: float | None, cl
             return True
         if waited >= limit:
             verdict = silent(sock, limit)
-            if verdict:
+            if verdict or (gone is not None and gone()):
                 return False
-            if verdict is None or acknowledged(sock) is not False:
+            if gone is None and (verdict is None or acknowledged(sock) is not False):
                 return True
         if readable:
             select.select([], [], [], min(0.005, limit))  # tickets lie there: look at the count again shortly
         else:
-            step = min(limit / 4, 0.1)
+            step = min(limit / 4, _STEP)
+            if timeout is not None:
+                step = min(step, max(0.001, timeout - waited))
 
 
 def _readable(sock: socket.socket, timeout: float) -> bool:

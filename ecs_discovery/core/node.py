@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 from ecs_discovery.models import Endpoint
 
@@ -43,6 +44,7 @@ class Node:
         "ejections",
         "endpoint",
         "failures",
+        "gone",
         "health",
         "latency",
         "pending",
@@ -52,6 +54,7 @@ class Node:
         "removed",
         "seen",
         "successes",
+        "suspected",
         "until",
         "uses",
     )
@@ -88,6 +91,10 @@ class Node:
         """True once the source no longer names it."""
         self.answered = 0.0
         """When a use of it last ended in success."""
+        self.gone = -inf
+        """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
+        self.suspected = -inf
+        """Until then somebody is finding out whether it is there."""
 
     def __repr__(self) -> str:
         return f"<Node {self.endpoint} {self.health.value} pending={self.pending}>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from requests.exceptions import InvalidHeader, InvalidURL
 from requests.utils import rewind_body
 from urllib3.util import Timeout
 
+from ecs_discovery import racing
 from ecs_discovery.client import Discovery
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
@@ -32,7 +34,7 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
     combined,
 )
-from ecs_discovery.integrations.urllib3 import Use, UseTimeout, classify
+from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout, classify
 from ecs_discovery.judging import Judgement
 
 __all__ = ["Exchange", "as_requests_error"]
@@ -120,15 +122,12 @@ class Exchange:
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
         use = Use(lease, call.idempotent and _replayable(self._request), self._connect)
+        use.race = partial(racing.connect, discovery.background, call, lease)
         try:
-            adapter: Any = route.adapter(lease.node, self._verify, self._cert, self._request)
-            response: requests.Response = adapter.send(
-                self._request,
-                stream=self._stream,
-                timeout=UseTimeout(engine.connect_limit(route.service, call), self._read, use),
-                verify=self._verify,
-                cert=self._cert,
-            )
+            try:
+                response = self._send(lease, use)
+            except Overtaken:
+                response = self._send(lease, use)
             if not self._stream:
                 response.content  # noqa: B018  # read here, so that a body cut short is this attempt's failure
         except Exception as error:
@@ -137,7 +136,21 @@ class Exchange:
         except BaseException:
             lease.release()
             raise
+        finally:
+            if use.connected is not None:
+                use.connected.close()  # the winner's pool had an idle connection
         self._answered(response, lease)
+        return response
+
+    def _send(self, lease: Lease, use: Use) -> requests.Response:
+        adapter: Any = self._route.adapter(lease.node, self._verify, self._cert, self._request)
+        response: requests.Response = adapter.send(
+            self._request,
+            stream=self._stream,
+            timeout=UseTimeout(self._discovery.engine.connect_limit(lease.service, self._call), self._read, use),
+            verify=self._verify,
+            cert=self._cert,
+        )
         return response
 
     def _failed(self, error: Exception, lease: Lease, use: Use) -> None:
@@ -149,6 +162,8 @@ class Exchange:
         if use.sent:
             call.replayable = _replayable(self._request)
         outcome = Outcome.FAILURE
+        if label == "silent":
+            self._discovery.background.suspect(lease.service, lease.node)  # others may be waiting for it
         if label == "certificate":
             outcome = Outcome.NEUTRAL  # as likely this session's `verify=` as the task's fault
         elif label == "silent" or failure is Failure.NOT_SENT:
