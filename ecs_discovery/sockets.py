@@ -20,6 +20,7 @@ from typing import Any
 from ecs_discovery.models import Endpoint, is_address
 
 __all__ = [
+    "Progress",
     "Sign",
     "acknowledged",
     "begin_connect",
@@ -27,20 +28,20 @@ __all__ = [
     "connect_async",
     "end_connect",
     "sign_of",
-    "silent",
     "tune",
     "wait_for_answer",
 ]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _UNACKED = 8 + 4 * 4
-_LAST_ACK = 8 + 4 * 12  # milliseconds since the last acknowledgement came
 _RTT = 8 + 4 * 15  # microseconds; smoothed, and stretched by delayed acknowledgements of slow answers
+_BYTES_ACKED = 120  # 64 bits; since Linux 4.1
 _MIN_RTT = 148  # microseconds; since Linux 4.6
 _INFO_SIZE = 152
 # A user timeout takes the place of the count of probes (tcp(7)); a short one would end live peers that read
 # an upload late, with their window closed meanwhile.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 15_000))
+_FIRST = 0.02  # seconds before the first look at a waiting request
 _STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
@@ -130,38 +131,51 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def silent(sock: socket.socket, limit: float) -> bool | None:
-    """Has the peer's kernel left what was sent unacknowledged, and been quiet, for `limit` seconds?
+class Progress:
+    """How far a peer's kernel has acknowledged what was sent, look by look.
 
-    None where that cannot be told. Progress of acknowledgements counts as life, so a peer that reads
-    a large upload slowly is not silent. On slow paths eight round trips are allowed. Ask no
-    sooner than `limit` after sending.
+    What it sends itself does not count: a retransmission of an old answer says nothing about a new request.
     """
-    if _TCP_INFO is None:
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
-    except (OSError, ValueError):
-        return None
-    if len(info) < _INFO_SIZE:
-        return None
-    (unacked,) = struct.unpack_from("=I", info, _UNACKED)
-    (last_ack,) = struct.unpack_from("=I", info, _LAST_ACK)
-    (rtt,) = struct.unpack_from("=I", info, _RTT)
-    (shortest,) = struct.unpack_from("=I", info, _MIN_RTT)
-    rtt = min(rtt, shortest)
-    return bool(unacked > 0 and last_ack >= max(limit * 1000, 8 * rtt / 1000))
+
+    __slots__ = ("_acked", "_since", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._acked = -1
+        self._since = 0.0
+
+    def silent(self, limit: float, now: float) -> bool | None:
+        """Has nothing been acknowledged for `limit` seconds although something is due? None where that cannot be told.
+
+        The time counts from the first look after the last progress, so a peer that reads a large upload slowly is not
+        silent. On slow paths eight round trips are allowed.
+        """
+        info = _info(self._sock)
+        if info is None:
+            return None
+        (unacked,) = struct.unpack_from("=I", info, _UNACKED)
+        (acked,) = struct.unpack_from("=Q", info, _BYTES_ACKED)
+        if not unacked or acked != self._acked:
+            self._acked, self._since = acked, now
+            return False
+        rtt = min(struct.unpack_from("=I", info, _RTT) + struct.unpack_from("=I", info, _MIN_RTT))
+        return bool(now - self._since >= max(limit, 8e-6 * rtt))
 
 
 def acknowledged(sock: socket.socket) -> bool | None:
     """Is everything sent acknowledged? None where that cannot be told."""
+    info = _info(sock)
+    return None if info is None else bool(struct.unpack_from("=I", info, _UNACKED)[0] == 0)
+
+
+def _info(sock: socket.socket) -> bytes | None:
     if _TCP_INFO is None:
         return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
     except (OSError, ValueError):
         return None
-    return bool(len(info) >= _INFO_SIZE and struct.unpack_from("=I", info, _UNACKED)[0] == 0)
+    return info if len(info) == _INFO_SIZE else None
 
 
 def wait_for_answer(
@@ -182,26 +196,24 @@ def wait_for_answer(
         return True
     encrypted = hasattr(sock, "pending")
     began = clock()
-    step = min(limit, timeout) if timeout is not None else limit
+    step = min(_FIRST, limit / 4)  # most answers come sooner, and cost no look
+    progress = Progress(sock)
     while True:
-        readable = _readable(sock, step)
+        readable = _readable(sock, step if timeout is None else min(step, timeout))
         if readable and (not encrypted or acknowledged(sock) is not False):
             return True
-        waited = clock() - began
+        now = clock()
+        waited = now - began
         if timeout is not None and waited >= timeout:
             return True
-        if waited >= limit:
-            verdict = silent(sock, limit)
-            if verdict or (gone is not None and gone()):
-                return False
-            if gone is None and (verdict is None or acknowledged(sock) is not False):
-                return True
+        verdict = progress.silent(limit, now)
+        if verdict or (gone is not None and gone()):
+            return False
+        if gone is None and waited >= limit and (verdict is None or acknowledged(sock) is not False):
+            return True
         if readable:
             select.select([], [], [], min(0.005, limit))  # tickets lie there: look at the count again shortly
-        else:
-            step = min(limit / 4, _STEP)
-            if timeout is not None:
-                step = min(step, max(0.001, timeout - waited))
+        step = min(limit / 4, _STEP)
 
 
 def _readable(sock: socket.socket, timeout: float) -> bool:
