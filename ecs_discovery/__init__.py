@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecs_discovery.aio import AsyncDiscovery
-    from ecs_discovery.attempts import Attempt
+    from ecs_discovery.attempts import AsyncAttempt, Attempt
     from ecs_discovery.client import Discovery
     from ecs_discovery.context import options
     from ecs_discovery.errors import (
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aio": ("AsyncDiscovery",),
-    "attempts": ("Attempt",),
+    "attempts": ("AsyncAttempt", "Attempt"),
     "client": ("Discovery",),
     "errors": (
         "AttemptReport",
@@ -96,6 +96,7 @@ __all__ = [
     "AsyncDiscovery",
     "AsyncLeaseContext",
     "AsyncResolver",
+    "AsyncAttempt",
     "Attempt",
     "AttemptReport",
     "BalancingPolicy",

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ecs_discovery import racing, retrying
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery.attempts import SILENT, AsyncAttempt, as_os_error, judge_connect, no_connection, noted, vanished
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
@@ -147,34 +147,48 @@ class AsyncDiscovery:
     async def call(
         self,
         target: str,
-        fetch: Callable[[Attempt], Awaitable[T]],
+        fetch: Callable[[AsyncAttempt], Awaitable[T]],
         *,
         idempotent: bool | None = None,
         deadline: float | None = None,
         key: str | bytes | None = None,
     ) -> T:
-        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised."""
+        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised.
+
+        Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
+        """
         service = self._service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
-
-        accepts = False
+        ack_timeout = self.settings.connection.ack_timeout
+        accepts = silent = False
 
         async def attempt(lease: Lease) -> T:
-            nonlocal accepts
+            nonlocal accepts, silent
             accepts = False
+            patience = asyncio.timeout(None)
+            now = asyncio.get_running_loop().time
+            tried = AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, lambda: patience.reschedule(now()))
             try:
-                return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
+                async with patience:
+                    return await fetch(tried)
             except Exception as error:
+                silent = patience.expired() and isinstance(error, TimeoutError)
+                if silent:
+                    self.background.suspect(service, lease.node)  # others may be waiting for it
+                    raise vanished(lease, call) from error
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(
-                    service, lease.endpoint
-                )
+                if failure_of(error) is Failure.NOT_SENT:
+                    accepts = await self.background.accepts(service, lease.endpoint)
                 raise
+            finally:
+                tried.end()
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
+            if error is None:
+                return GOOD
+            return SILENT if silent else judge_exception(error, is_failure, accepts=accepts)
 
         hard = asyncio.timeout(limit)
         try:

@@ -5,17 +5,31 @@ Shared by both drivers.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
 
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
-from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, ResolutionError, combined
+from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, RequestError, ResolutionError, combined
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
+from ecs_discovery.sockets import Watch
 
-__all__ = ["Attempt", "as_os_error", "judge_connect", "no_connection", "noted"]
+__all__ = [
+    "SILENT",
+    "AsyncAttempt",
+    "Attempt",
+    "as_os_error",
+    "judge_connect",
+    "no_connection",
+    "noted",
+    "vanished",
+]
+
+SILENT = Judgement(Outcome.CONNECT, Failure.CLOSED, "silent")
 
 
 class Attempt:
@@ -47,6 +61,52 @@ class Attempt:
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number} on {self.endpoint}>"
+
+
+class AsyncAttempt(Attempt):
+    """One try of a call on one endpoint, under asyncio."""
+
+    __slots__ = ("_ack_timeout", "_began", "_give_up", "_node", "_watches")
+
+    def __init__(
+        self,
+        node: Node,
+        call: Call,
+        clock: Callable[[], float],
+        ack_timeout: float,
+        give_up: Callable[[], object],
+    ) -> None:
+        super().__init__(node.endpoint, call, clock)
+        self._node = node
+        self._began = clock()
+        self._ack_timeout = ack_timeout
+        self._give_up = give_up
+        self._watches: list[Watch] = []
+
+    def watch(self, connection: asyncio.BaseTransport | asyncio.StreamWriter | socket.socket) -> None:
+        """Give this attempt up should the task behind `connection` vanish, as `wrap_session` does.
+
+        If the peer's kernel leaves sent bytes unacknowledged for `ConnectionPolicy.ack_timeout` seconds, or the
+        endpoint is found to be gone, `fetch` is cancelled, the endpoint is set aside and the call goes on with another
+        one. A slow handler is left alone: its kernel acknowledges. Ends with the attempt. Does nothing for a call that
+        is not idempotent; Linux only (`TCP_INFO`), elsewhere only what others meet is noticed.
+        """
+        if self._call.idempotent:
+            given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+            node, began = self._node, self._began
+            watch = Watch(given, self._ack_timeout, self._clock, lambda: node.gone > began, self._give_up)
+            self._watches.append(watch)
+
+    def end(self) -> None:
+        """It is over: nothing is watched any more."""
+        for watch in self._watches:
+            watch.end()
+
+
+def vanished(lease: Lease, call: Call) -> DiscoveryError:
+    """The error of an attempt that was given up because its task fell silent."""
+    kind = combined(RequestError, ConnectionAbortedError)
+    return kind(f"{lease.endpoint} has vanished", target=call.target, attempts=call.reports)
 
 
 def judge_connect(connection: object, error: Exception | None) -> Judgement:

@@ -22,6 +22,7 @@ from ecs_discovery.models import Endpoint, is_address
 __all__ = [
     "Progress",
     "Sign",
+    "Watch",
     "acknowledged",
     "begin_connect",
     "connect",
@@ -139,7 +140,7 @@ class Progress:
 
     __slots__ = ("_acked", "_since", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Any) -> None:  # what transports give as their socket is none
         self._sock = sock
         self._acked = -1
         self._since = 0.0
@@ -168,11 +169,11 @@ def acknowledged(sock: socket.socket) -> bool | None:
     return None if info is None else bool(struct.unpack_from("=I", info, _UNACKED)[0] == 0)
 
 
-def _info(sock: socket.socket) -> bytes | None:
+def _info(sock: Any) -> bytes | None:
     if _TCP_INFO is None:
         return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
     except (OSError, ValueError):
         return None
     return info if len(info) == _INFO_SIZE else None
@@ -197,11 +198,12 @@ def wait_for_answer(
     encrypted = hasattr(sock, "pending")
     began = clock()
     step = min(_FIRST, limit / 4)  # most answers come sooner, and cost no look
-    progress = Progress(sock)
+    progress: Progress | None = None
     while True:
         readable = _readable(sock, step if timeout is None else min(step, timeout))
         if readable and (not encrypted or acknowledged(sock) is not False):
             return True
+        progress = progress or Progress(sock)
         now = clock()
         waited = now - began
         if timeout is not None and waited >= timeout:
@@ -214,6 +216,42 @@ def wait_for_answer(
         if readable:
             select.select([], [], [], min(0.005, limit))  # tickets lie there: look at the count again shortly
         step = min(limit / 4, _STEP)
+
+
+class Watch:
+    """Looks at a connection of the running event loop until it is ended, and calls `silent()` once if it falls silent.
+
+    It does so by `Progress`, or when `gone()` says that the peer has vanished. Only reads socket options, so whoever
+    owns the connection goes on reading and writing.
+    """
+
+    __slots__ = ("_clock", "_gone", "_limit", "_loop", "_progress", "_silent", "_timer")
+
+    def __init__(
+        self,
+        sock: Any,
+        limit: float,
+        clock: Callable[[], float],
+        gone: Callable[[], bool],
+        silent: Callable[[], object],
+    ) -> None:
+        self._progress = Progress(sock)
+        self._limit = limit
+        self._clock = clock
+        self._gone = gone
+        self._silent = silent
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(min(_FIRST, limit / 4), self._look)
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._progress.silent(self._limit, self._clock()) or self._gone():
+            self._silent()
+        else:
+            self._timer = self._loop.call_later(min(self._limit / 4, _STEP), self._look)
 
 
 def _readable(sock: socket.socket, timeout: float) -> bool:

@@ -6,9 +6,9 @@ again, and as which error it reaches the application.
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -107,6 +107,10 @@ class Exchange:
                 raise
             raise translated from error
 
+    def connect(self, lease: Lease) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+        return racing.connect(self._discovery.background, self._call, lease)
+
     def _attempt(self) -> requests.Response:
         call, route = self._call, self._route
         discovery = self._discovery
@@ -121,8 +125,7 @@ class Exchange:
         lease = engine.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
-        use = Use(lease, call.idempotent and _replayable(self._request), self._connect)
-        use.race = partial(racing.connect, discovery.background, call, lease)
+        use = Use(lease, call.idempotent and _replayable(self._request), self._connect, self)
         try:
             try:
                 response = self._send(lease, use)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from random import random
 from ssl import SSLCertVerificationError
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -75,21 +75,27 @@ class Overtaken(Exception):
     """Another endpoint connected first: the request belongs in that one's pool, which takes the socket."""
 
 
+class Racer(Protocol):
+    """Who connects for a request."""
+
+    def connect(self, lease: Lease) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+
+
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("connected", "lease", "race", "replayable", "send_timeout", "sent")
+    __slots__ = ("connected", "lease", "racer", "replayable", "send_timeout", "sent")
 
     def __init__(
         self,
         lease: Lease,
         replayable: bool,
         send_timeout: float | None = None,
-        race: Callable[[], socket.socket] | None = None,
+        racer: Racer | None = None,
     ) -> None:
         self.lease = lease
-        self.race = race
-        """Gives a connected socket and makes `lease` one of the endpoint that it leads to."""
+        self.racer = racer
         self.connected: socket.socket | None = None
         """The socket of a race, for a connection to the lease's endpoint."""
         self.replayable = replayable
@@ -224,9 +230,9 @@ def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
     def connect(conn: Any) -> Any:
         use: Use | None = conn.ecs_discovery.use
         try:
-            if use is None or use.race is None:
+            if use is None or use.racer is None:
                 return sockets.connect(endpoint, conn.timeout)
-            sock, use.connected = use.connected or use.race(), None
+            sock, use.connected = use.connected or use.racer.connect(use.lease), None
         except TimeoutError as error:
             raise ConnectTimeoutError(conn, f"{_tried(use, endpoint)}: no connection in time") from error
         except OSError as error:
