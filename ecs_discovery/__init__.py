@@ -93,10 +93,10 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncAttempt",
     "AsyncDiscovery",
     "AsyncLeaseContext",
     "AsyncResolver",
-    "AsyncAttempt",
     "Attempt",
     "AttemptReport",
     "BalancingPolicy",
