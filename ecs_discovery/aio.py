@@ -168,8 +168,12 @@ class AsyncDiscovery:
             nonlocal accepts, silent
             accepts = False
             patience = asyncio.timeout(None)
-            now = asyncio.get_running_loop().time
-            tried = AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, lambda: patience.reschedule(now()))
+
+            def give_up() -> None:
+                if not patience.expired():  # one of several connections may have said so already
+                    patience.reschedule(asyncio.get_running_loop().time())
+
+            tried = AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, give_up)
             try:
                 async with patience:
                     return await fetch(tried)

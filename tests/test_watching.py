@@ -128,6 +128,7 @@ def test_when_all_have_vanished_the_error_says_so(lab: Lab, run):
         with sock:
             tasks[0].vanish()
             attempt.watch(sock)
+            attempt.watch(sock)  # as good as once
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
             await asyncio.sleep(20)
 
