@@ -13,7 +13,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ecs_discovery import racing, retrying
-from ecs_discovery.attempts import SILENT, AsyncAttempt, as_os_error, judge_connect, no_connection, noted, vanished
+from ecs_discovery.attempts import (
+    SILENT,
+    AsyncAttempt,
+    Vanished,
+    as_os_error,
+    judge_connect,
+    no_connection,
+    noted,
+    perform,
+)
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
@@ -167,27 +176,16 @@ class AsyncDiscovery:
         async def attempt(lease: Lease) -> T:
             nonlocal accepts, silent
             accepts = False
-            patience = asyncio.timeout(None)
-
-            def give_up() -> None:
-                if not patience.expired():  # one of several connections may have said so already
-                    patience.reschedule(asyncio.get_running_loop().time())
-
-            tried = AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, give_up)
             try:
-                async with patience:
-                    return await fetch(tried)
+                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout), fetch)
             except Exception as error:
-                silent = patience.expired() and isinstance(error, TimeoutError)
+                silent = isinstance(error, Vanished)
                 if silent:
                     self.background.suspect(service, lease.node)  # others may be waiting for it
-                    raise vanished(lease, call) from error
                 # Whose refusal was it? `fetch` may talk to others too.
                 if failure_of(error) is Failure.NOT_SENT:
                     accepts = await self.background.accepts(service, lease.endpoint)
                 raise
-            finally:
-                tried.end()
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
             if error is None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, RequestError, ResolutionError, combined
@@ -22,12 +22,15 @@ __all__ = [
     "SILENT",
     "AsyncAttempt",
     "Attempt",
+    "Vanished",
     "as_os_error",
     "judge_connect",
     "no_connection",
     "noted",
-    "vanished",
+    "perform",
 ]
+
+T = TypeVar("T")
 
 SILENT = Judgement(Outcome.CONNECT, Failure.CLOSED, "silent")
 
@@ -63,10 +66,14 @@ class Attempt:
         return f"<Attempt {self.number} on {self.endpoint}>"
 
 
+class Vanished(ConnectionAbortedError):
+    """The task fell silent: its network interface is gone."""
+
+
 class AsyncAttempt(Attempt):
     """One try of a call on one endpoint, under asyncio."""
 
-    __slots__ = ("_ack_timeout", "_began", "_give_up", "_node", "_watches")
+    __slots__ = ("_ack_timeout", "_began", "_node", "_patience", "_watches")
 
     def __init__(
         self,
@@ -74,13 +81,12 @@ class AsyncAttempt(Attempt):
         call: Call,
         clock: Callable[[], float],
         ack_timeout: float,
-        give_up: Callable[[], object],
     ) -> None:
         super().__init__(node.endpoint, call, clock)
         self._node = node
         self._began = clock()
         self._ack_timeout = ack_timeout
-        self._give_up = give_up
+        self._patience = asyncio.timeout(None)
         self._watches: list[Watch] = []
 
     def watch(self, connection: asyncio.BaseTransport | asyncio.StreamWriter | socket.socket) -> None:
@@ -97,16 +103,25 @@ class AsyncAttempt(Attempt):
             watch = Watch(given, self._ack_timeout, self._clock, lambda: node.gone > began, self._give_up)
             self._watches.append(watch)
 
-    def end(self) -> None:
-        """It is over: nothing is watched any more."""
-        for watch in self._watches:
+    def _give_up(self) -> None:
+        if not self._patience.expired():  # one of several connections may have said so already
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+
+async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitable[T]]) -> T:
+    """What `fetch` gives. Raises what it raises, or `Vanished` if the attempt was given up."""
+    try:
+        async with attempt._patience:
+            return await fetch(attempt)
+    except TimeoutError as error:
+        if attempt._patience.expired():
+            kind = combined(RequestError, Vanished)
+            call = attempt._call
+            raise kind(f"{attempt.endpoint} has vanished", target=call.target, attempts=call.reports) from error
+        raise
+    finally:
+        for watch in attempt._watches:
             watch.end()
-
-
-def vanished(lease: Lease, call: Call) -> DiscoveryError:
-    """The error of an attempt that was given up because its task fell silent."""
-    kind = combined(RequestError, ConnectionAbortedError)
-    return kind(f"{lease.endpoint} has vanished", target=call.target, attempts=call.reports)
 
 
 def judge_connect(connection: object, error: Exception | None) -> Judgement:

@@ -17,7 +17,7 @@ from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Due, Service
 from ecs_discovery.errors import (
@@ -233,23 +233,6 @@ class Engine:
             raise service.unusable()
         call.begin(node)
         return Lease(service, node, now)
-
-    def rival(self, service: Service, call: Call, *, late: bool) -> Lease | None:
-        """Another endpoint for the race of the attempt under way: one not tried yet, None if there is none.
-
-        If it would start only because another is `late`, it must be no worse than that one.
-        """
-        now = self.clock()
-        node = service.pick(now, call.tried, call.key)
-        if node is None:
-            return None
-        lease, first = Lease(service, node, now), call.tried[-1]
-        worse = node.health in (Health.DOWN, Health.EJECTED) and node.health is not first.health
-        if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
-            lease.release()
-            return None
-        call.tried.append(node)
-        return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
         """Seconds the attempt just begun may take to connect."""

@@ -14,7 +14,7 @@ from ecs_discovery.attempts import judge_connect
 from ecs_discovery.background import Background
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.node import Health, Outcome
 from ecs_discovery.core.race import Race, head_start
 from ecs_discovery.core.retry import Call
 from ecs_discovery.models import is_address
@@ -166,7 +166,7 @@ class _Books:
             return None
         entrant, self._next = self._next, None
         if entrant is None:
-            entrant = self._engine.rival(self._service, self._call, late=bool(race.running))
+            entrant = self._rival(late=bool(race.running))
         if entrant is None:
             race.nobody()
         else:
@@ -202,7 +202,7 @@ class _Books:
         now = self._time()
         if not race.running:
             if race.due(now):
-                self._next = engine.rival(service, self._call, late=False)
+                self._next = self._rival(late=False)
             if self._next is None:
                 self._lease.take(entrant)
                 raise error
@@ -217,6 +217,23 @@ class _Books:
             entrant.release()
         if self._next is not None:
             self._next.release()
+
+    def _rival(self, *, late: bool) -> Lease | None:
+        """A use of another endpoint, one not tried yet; None if there is none.
+
+        If it would start only because another is `late`, it must be no worse than that one.
+        """
+        now, call = self._time(), self._call
+        node = self._service.pick(now, call.tried, call.key)
+        if node is None:
+            return None
+        lease, first = Lease(self._service, node, now), call.tried[-1]
+        worse = node.health in (Health.DOWN, Health.EJECTED) and node.health is not first.health
+        if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
+            lease.release()
+            return None
+        call.tried.append(node)
+        return lease
 
     @property
     def _running(self) -> Race[Lease]:
