@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecs_discovery.aio import AsyncDiscovery
-    from ecs_discovery.attempts import Attempt
+    from ecs_discovery.attempts import AsyncAttempt, Attempt
     from ecs_discovery.client import Discovery
     from ecs_discovery.context import options
     from ecs_discovery.errors import (
@@ -57,7 +57,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aio": ("AsyncDiscovery",),
-    "attempts": ("Attempt",),
+    "attempts": ("AsyncAttempt", "Attempt"),
     "client": ("Discovery",),
     "errors": (
         "AttemptReport",
@@ -97,6 +97,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncAttempt",
     "AsyncDiscovery",
     "AsyncLeaseContext",
     "AsyncResolver",

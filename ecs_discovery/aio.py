@@ -12,8 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ecs_discovery import retrying, sockets
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery import racing, retrying
+from ecs_discovery.attempts import (
+    SILENT,
+    AsyncAttempt,
+    Vanished,
+    as_os_error,
+    judge_connect,
+    no_connection,
+    noted,
+    perform,
+)
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
@@ -150,31 +159,41 @@ class AsyncDiscovery:
     async def call(
         self,
         target: str,
-        fetch: Callable[[Attempt], Awaitable[T]],
+        fetch: Callable[[AsyncAttempt], Awaitable[T]],
         *,
         idempotent: bool | None = None,
         deadline: float | None = None,
         key: str | bytes | None = None,
     ) -> T:
-        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised."""
+        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised.
+
+        Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
+        """
         service = self._service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
-
-        accepts = False
+        ack_timeout = self.settings.connection.ack_timeout
+        accepts = silent = False
 
         async def attempt(lease: Lease) -> T:
-            nonlocal accepts
+            nonlocal accepts, silent
+            accepts = False
             try:
-                return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
+                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout), fetch)
             except Exception as error:
+                silent = isinstance(error, Vanished)
+                if silent:
+                    self.background.suspect(service, lease.node)  # others may be waiting for it
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT:
+                    accepts = await self.background.accepts(service, lease.endpoint)
                 raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
+            if error is None:
+                return GOOD
+            return SILENT if silent else judge_exception(error, is_failure, accepts=accepts)
 
         hard = asyncio.timeout(limit)
         try:
@@ -227,15 +246,15 @@ class AsyncDiscovery:
         name = (server_hostname or service.tls_name) if context is not None else None
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
-            async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                sock = await sockets.connect_async(lease.endpoint)
-                try:
+            sock = await racing.connect_async(self.background, call, lease)
+            try:
+                async with asyncio.timeout(self.engine.connect_limit(service, call)):
                     return await asyncio.get_running_loop().create_connection(
                         protocol_factory, sock=sock, ssl=context, server_hostname=name
                     )
-                except BaseException:
-                    sock.close()
-                    raise
+            except BaseException:
+                sock.close()
+                raise
 
         try:
             await self.background.ready(service, call.connect_until)

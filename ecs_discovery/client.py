@@ -13,7 +13,7 @@ from random import Random
 from types import CoroutineType
 from typing import Any, Self, TypeVar
 
-from ecs_discovery import retrying, sockets
+from ecs_discovery import racing, retrying
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
 from ecs_discovery.background import Background
 from ecs_discovery.context import current_options
@@ -173,11 +173,13 @@ class Discovery:
 
         def attempt(lease: Lease) -> T:
             nonlocal accepts
+            accepts = False
             try:
                 result = fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and self.background.accepts(lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT:
+                    accepts = self.background.accepts(service, lease.endpoint)
                 raise
             if isinstance(result, CoroutineType):
                 result.close()
@@ -203,7 +205,8 @@ class Discovery:
     ) -> socket.socket:
         """A connected socket to an endpoint, TLS included if `ssl` is a context or True.
 
-        Endpoints that do not accept are passed over. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
+        Endpoints that do not accept are passed over, and beside one that does not answer soon another is tried: the
+        first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
         look-up, connects and TLS. The certificate is verified for `server_hostname`, by default the
         service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
         also an `OSError`.
@@ -214,11 +217,10 @@ class Discovery:
         context = ssl_module.create_default_context() if ssl is True else ssl or None
 
         def attempt(lease: Lease) -> socket.socket:
-            limit = self.engine.connect_limit(service, call)
-            sock = sockets.connect(lease.endpoint, limit)
+            sock = racing.connect(self.background, call, lease)
             try:
                 if context is not None:
-                    sock.settimeout(max(0.001, min(limit, call.connect_until - self.engine.clock())))
+                    sock.settimeout(self.engine.connect_limit(service, call))
                     sock = context.wrap_socket(sock, server_hostname=server_hostname or service.tls_name)
                 sock.settimeout(None)
             except BaseException:

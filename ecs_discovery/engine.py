@@ -36,6 +36,7 @@ from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
+from ecs_discovery.sockets import Sign
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map import CloudMapResolver
@@ -288,6 +289,16 @@ class Engine:
         """Report a reconnect."""
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
             self.tell(service)
+
+    def looked(self, service: Service, node: Node, sign: Sign, began: float) -> tuple[Question, ...]:
+        """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
+        now = self.clock()
+        if sign is Sign.ACCEPTS:
+            return ()
+        if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
+            node.gone = now
+        self.reconnected(service, node, False)
+        return service.force(now, self.settings.dns.min_refresh)
 
     # For people
 

@@ -38,6 +38,7 @@ __all__ = ["Due", "Service"]
 
 _ANYWHERE = ZonePolicy()
 _EVENTS = 256  # events kept until a driver tells them
+_SMOOTHING = 0.2  # share of a new connect time in the average
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ class Service:
         self.epoch = 0
         """Grows with each fork: a use begun before it does not end here."""
         self.generation = 0
-        """Grows each time an endpoint comes or leaves."""
+        """Grows each time an endpoint comes, leaves or goes down."""
+        self.connect_time: float | None = None
+        """A moving average of how long connects took, in seconds; None before the first."""
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
@@ -223,6 +226,11 @@ class Service:
                 self._events.append(PushedBack(self.target, node.endpoint, seconds))
             return not known
 
+    def connected(self, seconds: float) -> None:
+        """Learn from a connect that took this long."""
+        old = self.connect_time  # no lock: a lost update is one sample less
+        self.connect_time = seconds if old is None else old + _SMOOTHING * (seconds - old)
+
     @property
     def stranded(self) -> bool:
         """Is there no endpoint that connects? Then a look-up under way is the only hope."""
@@ -327,6 +335,7 @@ class Service:
             self._events.append(LookupFailed(self.target, str(error), len(self._membership.nodes)))
 
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
+        self.generation += health is Health.DOWN  # its idle connections are worth nothing
         seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
         self._events.append(HealthChanged(self.target, node.endpoint, health.value, node.reason, seconds))
         self._panic_locked(panic)
