@@ -10,7 +10,7 @@ import ssl as ssl_module
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ecs_discovery import racing, retrying
 from ecs_discovery.attempts import (
@@ -34,19 +34,8 @@ from ecs_discovery.events import Event
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
-from ecs_discovery.policies import (
-    BalancingPolicy,
-    CachePolicy,
-    CloudMapPolicy,
-    ConnectionPolicy,
-    DnsPolicy,
-    OutlierPolicy,
-    RetryPolicy,
-    TimeoutPolicy,
-    ZonePolicy,
-)
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
-from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
 
 if TYPE_CHECKING:
@@ -81,38 +70,17 @@ class AsyncDiscovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         dice: Random | None = None,
-        cache: CachePolicy | None = None,
-        dns: DnsPolicy | None = None,
-        cloud_map: CloudMapPolicy | None = None,
-        balancing: BalancingPolicy | None = None,
-        outlier: OutlierPolicy | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: TimeoutPolicy | None = None,
-        connection: ConnectionPolicy | None = None,
-        zone: ZonePolicy | None = None,
+        **policies: Unpack[Policies],
     ) -> None:
         if share is not None:
-            policies = [cache, dns, cloud_map, balancing, outlier, retry, timeout, connection, zone]
-            given = [namespace, services, nameservers, settings, on_event, dice, *policies]
+            given = [namespace, services, nameservers, settings, on_event, dice, *policies.values()]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
             self.engine = share.engine
         else:
-            if settings is None:
-                settings = Settings.make(
-                    namespace=namespace,
-                    services=services,
-                    nameservers=nameservers,
-                    cache=cache,
-                    dns=dns,
-                    cloud_map=cloud_map,
-                    balancing=balancing,
-                    outlier=outlier,
-                    retry=retry,
-                    timeout=timeout,
-                    connection=connection,
-                    zone=zone,
-                )
+            settings = Settings.make(
+                namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
+            )
             self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self.settings = self.engine.settings
         self._shared = share is not None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import CoroutineType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ecs_discovery import racing, retrying
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
@@ -26,19 +26,8 @@ from ecs_discovery.events import Event
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
-from ecs_discovery.policies import (
-    BalancingPolicy,
-    CachePolicy,
-    CloudMapPolicy,
-    ConnectionPolicy,
-    DnsPolicy,
-    OutlierPolicy,
-    RetryPolicy,
-    TimeoutPolicy,
-    ZonePolicy,
-)
 from ecs_discovery.resolvers.base import Resolver
-from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
 
 __all__ = ["Discovery"]
@@ -70,31 +59,11 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         dice: Random | None = None,
-        cache: CachePolicy | None = None,
-        dns: DnsPolicy | None = None,
-        cloud_map: CloudMapPolicy | None = None,
-        balancing: BalancingPolicy | None = None,
-        outlier: OutlierPolicy | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: TimeoutPolicy | None = None,
-        connection: ConnectionPolicy | None = None,
-        zone: ZonePolicy | None = None,
+        **policies: Unpack[Policies],
     ) -> None:
-        if settings is None:
-            settings = Settings.make(
-                namespace=namespace,
-                services=services,
-                nameservers=nameservers,
-                cache=cache,
-                dns=dns,
-                cloud_map=cloud_map,
-                balancing=balancing,
-                outlier=outlier,
-                retry=retry,
-                timeout=timeout,
-                connection=connection,
-                zone=zone,
-            )
+        settings = Settings.make(
+            namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
+        )
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self._sleep = sleep
