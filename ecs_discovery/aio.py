@@ -261,7 +261,7 @@ class AsyncDiscovery:
         async def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
             await self.background.rescue(service, call)
-            lease = self.engine.begin(service, call)
+            lease = await self.background.begin(service, call)
             if service.reconnects_due:
                 self.background.reconnect(service)
             try:

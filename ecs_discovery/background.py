@@ -5,19 +5,22 @@ It stands in the same order as `background_async.py`; the two differ in awaits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
 from functools import partial
 from math import inf
+from threading import Event
+from typing import TypeVar
 
 from ecs_discovery import _fork, sockets
+from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
-from ecs_discovery.errors import ResolutionError
+from ecs_discovery.errors import Overloaded, ResolutionError
 from ecs_discovery.flights import Flight
 from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
@@ -28,6 +31,8 @@ from ecs_discovery.sockets import Sign, sign_of
 from ecs_discovery.workers import Workers
 
 __all__ = ["Background"]
+
+T = TypeVar("T")
 
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
@@ -87,6 +92,34 @@ class Background:
             flights = self.engine.flights.under_way(service.wanted())
             if flights:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
+
+    def begin(self, service: Service, call: Call) -> Lease:
+        """As `Engine.begin`; where every endpoint is full, wait for room."""
+        try:
+            return self.engine.begin(service, call)
+        except Overloaded:
+            return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+
+    def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+        """What `choose` gives as soon as it is not `Overloaded` any more; that is raised after `until` (monotonic)."""
+        first = False
+        while True:
+            gate = Event()
+            service.room.queue(gate.set, first=first)
+            chosen = first = False
+            try:
+                found = choose()
+                chosen = True
+                return found
+            except Overloaded:
+                left = until - self.engine.clock()
+                if left <= 0 or not service.balancing.wait_for_room:
+                    raise
+                gate.wait(left)
+                first = gate.is_set()
+            finally:
+                if not service.room.leave(gate.set) and not chosen and not first:
+                    service.room.wake()  # it was called too late for this one
 
     def force(self, questions: Sequence[Question]) -> None:
         """Ask these again now, whatever is cached."""

@@ -6,17 +6,20 @@ It stands in the same order as `background.py`; the two differ in awaits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from ecs_discovery import sockets
+from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
-from ecs_discovery.errors import ResolutionError
+from ecs_discovery.errors import Overloaded, ResolutionError
 from ecs_discovery.flights import Flight
 from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
@@ -27,6 +30,8 @@ from ecs_discovery.sockets import Sign, sign_of
 from ecs_discovery.workers import Workers
 
 __all__ = ["AsyncBackground"]
+
+T = TypeVar("T")
 
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
@@ -86,6 +91,38 @@ class AsyncBackground:
             flights = self.engine.flights.under_way(service.wanted())
             if flights:
                 await _any_landed(flights, self.engine.patience(call))
+
+    async def begin(self, service: Service, call: Call) -> Lease:
+        """As `Background.begin`."""
+        try:
+            return self.engine.begin(service, call)
+        except Overloaded:
+            return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+
+    async def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+        """As `Background.room`."""
+        loop = asyncio.get_running_loop()
+        first = False
+        while True:
+            gate = asyncio.Event()
+            wake = partial(_open, loop, gate)
+            service.room.queue(wake, first=first)
+            chosen = first = False
+            try:
+                found = choose()
+                chosen = True
+                return found
+            except Overloaded:
+                left = until - self.engine.clock()
+                if left <= 0 or not service.balancing.wait_for_room:
+                    raise
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await gate.wait()
+                        first = True
+            finally:
+                if not service.room.leave(wake) and not chosen and not first:
+                    service.room.wake()  # it was called too late for this one
 
     def force(self, questions: Sequence[Question]) -> None:
         """As `Background.force`."""
@@ -201,6 +238,13 @@ class AsyncBackground:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
         self._workers.close()
+
+
+def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(gate.set)
+    except RuntimeError:
+        pass  # the loop was closed while its call waited
 
 
 async def _any_landed(flights: Iterable[Flight], timeout: float) -> bool:

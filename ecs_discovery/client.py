@@ -232,7 +232,7 @@ class Discovery:
         def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
             self.background.rescue(service, call)
-            lease = self.engine.begin(service, call)
+            lease = self.background.begin(service, call)
             if service.reconnects_due:
                 self.background.reconnect(service)
             try:

@@ -16,10 +16,11 @@ from ecs_discovery.context import current_options
 from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.governor import Governor
+from ecs_discovery.core.knowledge import Due
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call
-from ecs_discovery.core.service import Due, Service
+from ecs_discovery.core.service import Service
 from ecs_discovery.errors import (
     ClosedError,
     ConfigurationError,

@@ -9,7 +9,7 @@ from ecs_discovery.context import current_options
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.errors import ClosedError
+from ecs_discovery.errors import ClosedError, Overloaded
 from ecs_discovery.judging import failure_of, judge_exception
 from ecs_discovery.models import Endpoint
 
@@ -68,6 +68,9 @@ class _LeaseContext:
         if service.reconnects_due:
             self._discovery.background.reconnect(service)
 
+    def _begin_now(self) -> None:
+        self._begin(self._discovery.engine.clock())
+
     def _end(self, error: BaseException | None) -> None:
         node, self._node = self._node, None
         service = self._service
@@ -100,7 +103,10 @@ class LeaseContext(_LeaseContext):
         now = self._discovery.engine.clock()
         if now >= service.fresh_until:
             self._discovery.background.ready(service, now + service.timeout.connect)
-        self._begin(now)
+        try:
+            self._begin(now)
+        except Overloaded:
+            self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -118,7 +124,10 @@ class AsyncLeaseContext(_LeaseContext):
         now = self._discovery.engine.clock()
         if now >= service.fresh_until:
             await self._discovery.background.ready(service, now + service.timeout.connect)
-        self._begin(now)
+        try:
+            self._begin(now)
+        except Overloaded:
+            await self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
         return self
 
     async def __aexit__(

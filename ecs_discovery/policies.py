@@ -153,8 +153,10 @@ class BalancingPolicy(Policy):
     """An endpoint that answered 429 or 503 is chosen after all others for this long, or as long as its `Retry-After`
     says, up to 300. Default 5 (Linkerd)."""
     max_pending: int = whole(0, 0, 1_000_000)
-    """Uses an endpoint may have under way from this process; 0: any number. What finds all endpoints full waits for
-    room within its connect time. Default 0."""
+    """Uses an endpoint may have under way from this process; 0: any number. Default 0."""
+    wait_for_room: bool = switch(True)
+    """What finds all endpoints full waits for room within its connect time, first come first served. Else it fails
+    at once. Default on."""
     subset: int = ruled(0, Rule(subset, int, "0 or a whole number from 12 to 100000"))
     """Endpoints that this client uses of a service with more than `subset_above`, so that very many clients of very
     many endpoints do not all connect to all. The others are kept in reserve. 0: all. Default 0."""

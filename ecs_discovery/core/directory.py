@@ -8,8 +8,9 @@ from math import inf
 from threading import Lock
 
 from ecs_discovery.core.cache import TtlCache
+from ecs_discovery.core.knowledge import Due
 from ecs_discovery.core.plan import plan
-from ecs_discovery.core.service import Due, Service
+from ecs_discovery.core.service import Service
 from ecs_discovery.core.union import Union
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
 from ecs_discovery.models import Endpoint, Question, Resolution, Target, parse_target

@@ -13,16 +13,30 @@ from itertools import zip_longest
 from ecs_discovery.core.cache import Freshness, Lookup
 from ecs_discovery.core.membership import EMPTY_APART
 from ecs_discovery.core.plan import Group
-from ecs_discovery.errors import NoEndpoints, TargetNotFound
+from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import REGISTRIES, Question, Resolution
 
-__all__ = ["Finding", "Knowledge", "Looks"]
+__all__ = ["Due", "Finding", "Knowledge", "Looks"]
 
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
 
 Looks = Mapping[Question, Lookup[Resolution]]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a driver must do before the service can be used."""
+
+    ask: tuple[Question, ...] = ()
+    """Start look-ups of these; nobody need wait."""
+    wait: tuple[Question, ...] = ()
+    """Start look-ups of these and wait for them."""
+    error: ResolutionError | None = None
+    """Nothing to wait for: it cannot be used, because of this."""
+    again: bool = False
+    """What is wanted or known has changed meanwhile: judge again with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from threading import Lock
 from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.knowledge import Finding, Knowledge, Looks, settled
+from ecs_discovery.core.knowledge import Due, Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.plan import Group
+from ecs_discovery.core.room import Room
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError
 from ecs_discovery.events import (
     EndpointsChanged,
@@ -34,25 +35,11 @@ from ecs_discovery.events import (
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
-__all__ = ["Due", "Service"]
+__all__ = ["Service"]
 
 _ANYWHERE = ZonePolicy()
 _EVENTS = 256  # events kept until a driver tells them
 _SMOOTHING = 0.2  # share of a new connect time in the average
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What a driver must do before the service can be used."""
-
-    ask: tuple[Question, ...] = ()
-    """Start look-ups of these; nobody need wait."""
-    wait: tuple[Question, ...] = ()
-    """Start look-ups of these and wait for them."""
-    error: ResolutionError | None = None
-    """Nothing to wait for: it cannot be used, because of this."""
-    again: bool = False
-    """What is wanted or known has changed meanwhile: judge again with it."""
 
 
 class Service:
@@ -99,6 +86,8 @@ class Service:
         """Grows each time an endpoint comes, leaves or goes down."""
         self.connect_time: float | None = None
         """A moving average of how long connects took, in seconds; None before the first."""
+        self.room = Room()
+        """Those who wait because every endpoint is full."""
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
@@ -190,6 +179,8 @@ class Service:
         """End a use."""
         with self._lock:
             self._balancer.release(node)
+        if self.room:
+            self.room.wake()
 
     def abandon(self, node: Node) -> None:
         """End a use from a finaliser: the lock may be held by this very thread, so it is done at the next pick."""
@@ -208,7 +199,10 @@ class Service:
             panic = self._balancer.panic
             changed = self._balancer.observe(node, outcome, now, seconds)
             self._balancer.release(node)
-            return changed is not None and self._tell_locked(node, changed, panic, now)
+            told = changed is not None and self._tell_locked(node, changed, panic, now)
+        if self.room:
+            self.room.wake()
+        return told
 
     def locate(self, zone: str | None, now: float) -> None:
         """The process runs in this zone."""
@@ -279,6 +273,7 @@ class Service:
         self.budget.reset_lock()
         self.epoch += 1
         self._abandoned.clear()
+        self.room.clear()
         self._balancer.after_fork()
 
     # Under the lock

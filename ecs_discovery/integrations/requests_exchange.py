@@ -117,7 +117,6 @@ class Exchange:
     def _attempt(self) -> requests.Response:
         call, route = self._call, self._route
         discovery = self._discovery
-        engine = discovery.engine
         call.wait = None  # whatever ends this attempt early ends the call
         if self._response is not None:
             _discard(self._response)
@@ -125,7 +124,7 @@ class Exchange:
         if call.number:
             self._rewind()
             discovery.background.rescue(route.service, call)
-        lease = engine.begin(route.service, call)
+        lease = discovery.background.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
         use = Use(lease, call.idempotent and _replayable(self._request), self._connect, self)

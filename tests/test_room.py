@@ -1,0 +1,106 @@
+"""`max_pending`: what finds every endpoint full waits for room, in turn, or fails, in threads and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from ecs_discovery import BalancingPolicy, Discovery, Overloaded, TimeoutPolicy
+from tests.worlds import Worlds, world
+
+__all__ = ["world"]
+
+FULL = {"services": {"orders": "static://127.0.0.1:80"}, "balancing": BalancingPolicy(max_pending=1)}
+
+
+def test_what_finds_no_room_within_its_connect_time_is_overloaded(world: Worlds):
+    async def scenario(w) -> None:
+        async with w.lease("orders"):
+            with pytest.raises(Overloaded, match="max_pending"):
+                async with w.lease("orders"):
+                    pass
+            with pytest.raises(Overloaded):
+                await w.call("orders", lambda attempt: None)
+
+    world.run(scenario, **FULL, timeout=TimeoutPolicy(connect=0.05))
+
+
+def test_without_waiting_it_fails_at_once(world: Worlds):
+    async def scenario(w) -> None:
+        async with w.lease("orders"):
+            began = time.monotonic()
+            with pytest.raises(Overloaded):
+                await w.call("orders", lambda attempt: None)
+            assert time.monotonic() - began < 5
+
+    settings = FULL | {"balancing": BalancingPolicy(max_pending=1, wait_for_room=False)}
+    world.run(scenario, **settings, timeout=TimeoutPolicy(connect=10))
+
+
+def test_fifty_callers_of_one_place_are_served_one_at_a_time_and_all(world: Worlds):
+    inside, most, served = [0], [0], [0]
+
+    async def scenario(w) -> None:
+        async def use() -> None:
+            async with w.lease("orders"):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                await (asyncio.sleep(0.001) if w.name != "threads" else _nap())
+                inside[0] -= 1
+                served[0] += 1
+
+        await w.many(50, use)
+        assert (most[0], served[0]) == (1, 50)
+        assert len(w.engine.service("orders").room) == 0
+
+    world.run(scenario, **FULL, timeout=TimeoutPolicy(connect=30))
+
+
+async def _nap() -> None:
+    time.sleep(0.001)
+
+
+def test_those_who_wait_are_served_in_the_order_of_their_coming():
+    with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
+        room = discovery.engine.service("orders").room
+        order: list[int] = []
+
+        def use(number: int) -> None:
+            with discovery.lease("orders"):
+                order.append(number)
+
+        callers = [threading.Thread(target=use, args=(number,)) for number in range(5)]
+        with discovery.lease("orders"):
+            for number, caller in enumerate(callers, 1):
+                caller.start()
+                while len(room) < number:
+                    time.sleep(0.001)
+        for caller in callers:
+            caller.join(10)
+        assert order == [0, 1, 2, 3, 4]
+
+
+def test_a_task_cancelled_while_it_waits_leaves_the_queue():
+    async def scenario() -> None:
+        from ecs_discovery import AsyncDiscovery
+
+        async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
+            room = discovery.engine.service("orders").room
+
+            async def use() -> None:
+                async with discovery.lease("orders"):
+                    pass
+
+            async with discovery.lease("orders"):
+                waiting = [asyncio.create_task(use()) for _ in range(3)]
+                while len(room) < 3:
+                    await asyncio.sleep(0.001)
+                waiting[0].cancel()
+                await asyncio.gather(waiting[0], return_exceptions=True)
+                assert len(room) == 2
+            await asyncio.wait_for(asyncio.gather(*waiting[1:]), 10)
+
+    asyncio.run(scenario())
