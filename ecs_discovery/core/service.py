@@ -240,6 +240,7 @@ class Service:
         self.budget.reset_lock()
         self.epoch += 1
         self._abandoned.clear()
+        self._membership.after_fork()
         self._balancer.after_fork()
 
     # Under the lock

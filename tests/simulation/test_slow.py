@@ -19,7 +19,9 @@ def share(world: World, hosts: set[str], start: float, end: float) -> float:
     return sum(bool(hosts.intersection(request.hosts)) for request in chosen) / len(chosen)
 
 
-def slowed(seed: int, tasks: int, slow: int, rate: float, clients: int, seconds: float = 22.0) -> tuple[World, set[str]]:
+def slowed(
+    seed: int, tasks: int, slow: int, rate: float, clients: int, seconds: float = 22.0
+) -> tuple[World, set[str]]:
     """After 10 s `slow` of the tasks take 200 ms instead of 2."""
     world = World(seed)
     hosts: set[str] = set()
@@ -31,7 +33,7 @@ def slowed(seed: int, tasks: int, slow: int, rate: float, clients: int, seconds:
         for task in started[:slow]:
             task.service_time = steady(SLOW)
             hosts.add(task.host)
-        await world.load(callers, rate, seconds)
+        await world.load(callers, rate, 22)
 
     world.run(scenario)
     assert not world.failed

@@ -20,8 +20,8 @@ async def every(client: Client, period: float, until: float) -> None:
 @pytest.mark.parametrize("target", ["orders:8080", "cloudmap://prod/orders"])
 @pytest.mark.parametrize("seed", range(2))
 def test_clients_that_start_together_do_not_refresh_together_for_long(target, seed):
-    """200 clients learn the service in one tenth of a second. TTLs have jitter, so that of the refreshes from
-    60 s on at most a tenth fall into any tenth of a second (of the first it is all of them)."""
+    """200 clients learn the service in one tenth of a second, and refresh every 5 or 10 s. TTLs have jitter, so that
+    from 60 s on at most a fifth of them ask in any tenth of a second."""
     world = World(seed, ttl=10, caches=200)
 
     async def scenario(world: World) -> None:
@@ -36,13 +36,13 @@ def test_clients_that_start_together_do_not_refresh_together_for_long(target, se
     counts = buckets(asked, 1060, 1120, 0.1)
     mean = sum(counts) / len(counts)
     assert sum(counts) > 200 * 3, sum(counts)
-    assert max(counts) <= 0.1 * 200, (max(counts), mean)
+    assert max(counts) <= 0.2 * 200, (max(counts), mean)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_task_ejected_by_hundreds_of_clients_is_not_probed_by_all_at_once(seed):
-    """A task of ten answers 500 from one moment on, to 200 clients that call twice a second. Ejections are drawn between half
-    and the whole of their time, so that no tenth of a second has more than eight times the mean of probes."""
+    """A task of ten answers 500 for 40 s, to 200 clients that call four times a second. Ejections are drawn between
+    half and the whole of their time, so that no tenth of a second has more than eight times the mean of probes."""
     world = World(seed)
 
     async def scenario(world: World) -> None:
