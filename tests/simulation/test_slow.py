@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
 from tests.simulation.tasks import ServiceTime, lognormal, steady
-from tests.simulation.world import Client, World, percentile
+from tests.simulation.world import World, percentile
 
 FAST, SLOW = 0.002, 0.2
+BLIND = pytest.mark.xfail(strict=True, reason="the default picker counts pending uses, and no latency")
 
 
 def share(world: World, hosts: set[str], start: float, end: float) -> float:
@@ -19,6 +20,7 @@ def share(world: World, hosts: set[str], start: float, end: float) -> float:
     return sum(bool(hosts.intersection(request.hosts)) for request in chosen) / len(chosen)
 
 
+@cache  # one history, looked at by several tests
 def slowed(
     seed: int, tasks: int, slow: int, rate: float, clients: int, seconds: float = 22.0
 ) -> tuple[World, set[str]]:
@@ -33,44 +35,53 @@ def slowed(
         for task in started[:slow]:
             task.service_time = steady(SLOW)
             hosts.add(task.host)
-        await world.load(callers, rate, 22)
+        await world.load(callers, rate, 12)
 
     world.run(scenario)
     assert not world.failed
     return world, hosts
 
 
-@pytest.mark.parametrize(("tasks", "bound"), [(3, 0.05), (10, 0.01), (100, 0.01)])
+@pytest.mark.parametrize(
+    ("tasks", "bound"),
+    [
+        (3, 0.05),
+        pytest.param(10, 0.01, marks=BLIND),
+        pytest.param(100, 0.005, marks=BLIND),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_one_slow_task_gets_a_trickle(tasks, bound, seed):
-    """200 ms against 2: from 2 s after it became slow, under 1 % of requests meet it in a pool of ten or more.
+    """200 ms against 2: from 2 s after it became slow, under 1 % of requests meet it in a pool of ten, and
+    under half a per cent, half of the fair share, in one of a hundred.
 
     Of three it is under 5 %: a trickle has to go there, or nobody would learn that it is well again.
     """
     world, hosts = slowed(seed, tasks, 1, rate=400, clients=2)
-    met = share(world, hosts, 1012, 1032)
+    met = share(world, hosts, 1012, 1022)
     assert met < bound, met
 
 
-@pytest.mark.parametrize("tasks", [10, 100])
+@BLIND
 @pytest.mark.parametrize("seed", range(3))
-def test_one_slow_task_leaves_p99_as_it_is(tasks, seed):
+def test_one_slow_task_of_ten_leaves_p99_as_it_is(seed):
     """From 2 s on p99 is within 1.5 times that of the pool before it became slow."""
-    world, _ = slowed(seed, tasks, 1, rate=400, clients=2)
+    world, _ = slowed(seed, 10, 1, rate=400, clients=2)
     before = percentile([request.seconds for request in world.between(1002, 1010)], 0.99)
-    after = percentile([request.seconds for request in world.between(1012, 1032)], 0.99)
+    after = percentile([request.seconds for request in world.between(1012, 1022)], 0.99)
     assert after < 1.5 * before, (before, after)
 
 
+@BLIND
 @pytest.mark.parametrize("seed", range(3))
 def test_two_slow_tasks_of_four_get_a_trickle(seed):
     """Under 5 % of requests, though half of the tasks are slow."""
     world, hosts = slowed(seed, 4, 2, rate=400, clients=2)
-    met = share(world, hosts, 1012, 1032)
+    met = share(world, hosts, 1012, 1022)
     assert met < 0.05, met
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_task_that_was_slow_is_used_again(seed):
     """Ten seconds after it is as fast as the others it carries at least half of its fair share."""
     world = World(seed)
@@ -88,16 +99,9 @@ def test_a_task_that_was_slow_is_used_again(seed):
     assert share(world, {"10.0.0.1"}, 1025, 1035) > 0.5 / 4
 
 
-async def one_after_another(client: Client, seconds: float, pause: float) -> None:
-    until = client.world.now + seconds
-    while client.world.now < until:
-        await client.get()
-        await asyncio.sleep(pause)
-
-
 @pytest.mark.parametrize("tasks", [3, 10])
 @pytest.mark.parametrize("status", [500, 503])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_fast_errors_attract_no_traffic(tasks, status, seed):
     """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by load alone it would be
     the best of all. From 2 s on it gets less than a tenth of its fair share."""
@@ -108,14 +112,14 @@ def test_fast_errors_attract_no_traffic(tasks, status, seed):
         callers = [world.client("cloudmap://prod/orders") for _ in range(4)]
         await world.load(callers, 200, 5)
         started[0].status, started[0].service_time = status, steady(0.0005)
-        await world.load(callers, 200, 30)
+        await world.load(callers, 200, 20)
 
     world.run(scenario)
-    met = share(world, {"10.0.0.1"}, 1007, 1035)
+    met = share(world, {"10.0.0.1"}, 1007, 1025)
     assert met < 0.1 / tasks, met
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_errors_now_and_then_eject_nobody_and_cost_their_share_only(seed):
     """A task of four that fails one request in a hundred goes on carrying at least a third of its fair share."""
     world = World(seed)

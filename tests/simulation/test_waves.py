@@ -28,39 +28,37 @@ def test_clients_that_start_together_do_not_refresh_together_for_long(target, se
         world.start(6)
         clients = [world.client(target) for _ in range(200)]
         await asyncio.gather(*(client.get() for client in clients))
-        await asyncio.gather(*(every(client, 0.5, 1120) for client in clients))
+        await asyncio.gather(*(every(client, 0.5, 1100) for client in clients))
 
     world.run(scenario)
     asked = sorted(moment for source in (*world.dns, world.cloud_map) for moment in source.asked)
     assert max(buckets(asked, 1000, 1001, 0.1)) >= 200
-    counts = buckets(asked, 1060, 1120, 0.1)
-    mean = sum(counts) / len(counts)
+    counts = buckets(asked, 1060, 1100, 0.1)
     assert sum(counts) > 200 * 3, sum(counts)
-    assert max(counts) <= 0.2 * 200, (max(counts), mean)
+    assert max(counts) <= 0.2 * 200, max(counts)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_task_ejected_by_hundreds_of_clients_is_not_probed_by_all_at_once(seed):
-    """A task of ten answers 500 for 40 s, to 200 clients that call four times a second. Ejections are drawn between
-    half and the whole of their time, so that no tenth of a second has more than eight times the mean of probes."""
+    """A task of ten answers 500 for 30 s, to 100 clients that call four times a second. Ejections are drawn between
+    half and the whole of their time, so that in no tenth of a second more than a tenth of the clients probe."""
     world = World(seed)
 
     async def scenario(world: World) -> None:
         started = world.start(10)
-        clients = [world.client("cloudmap://prod/orders") for _ in range(200)]
-        callers = asyncio.gather(*(every(client, 0.25, 1090) for client in clients))
+        clients = [world.client("cloudmap://prod/orders") for _ in range(100)]
+        callers = asyncio.gather(*(every(client, 0.25, 1070) for client in clients))
         await asyncio.sleep(10)
         started[0].status = 500
-        await asyncio.sleep(40)
+        await asyncio.sleep(30)
         started[0].status = 200
         await callers
 
     world.run(scenario)
     moments = [moment for moment, _ in world.probes]
-    counts = buckets(moments, 1015, 1090, 0.1)
-    mean = sum(counts) / len(counts)
-    assert sum(counts) > 200, sum(counts)
-    assert max(counts) <= 8 * mean, (max(counts), mean)
+    counts = buckets(moments, 1015, 1070, 0.1)
+    assert sum(counts) > 100, sum(counts)
+    assert max(counts) <= 0.1 * 100, max(counts)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -71,7 +69,7 @@ def test_a_task_that_refused_hundreds_of_clients_is_not_flooded_when_it_comes_ba
     async def scenario(world: World) -> None:
         started = world.start(5)
         clients = [world.client("cloudmap://prod/orders") for _ in range(100)]
-        callers = asyncio.gather(*(every(client, 0.2, 1090) for client in clients))
+        callers = asyncio.gather(*(every(client, 0.2, 1080) for client in clients))
         await asyncio.sleep(10)
         started[0].stop()
         await asyncio.sleep(30)
@@ -81,7 +79,7 @@ def test_a_task_that_refused_hundreds_of_clients_is_not_flooded_when_it_comes_ba
     world.run(scenario)
     assert not world.failed
     fair = 100 / 0.2 / 5
-    assert max(buckets(world.network["10.0.0.1"].served, 1040, 1090, 1.0)) <= 2 * fair
+    assert max(buckets(world.network["10.0.0.1"].served, 1040, 1080, 1.0)) <= 2 * fair
 
 
 @pytest.mark.parametrize(("clients", "tasks"), [(200, 50), (20, 2000)])
@@ -93,7 +91,7 @@ def test_many_clients_share_many_tasks(clients, tasks, seed):
     async def scenario(world: World) -> None:
         world.start(tasks)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
-        await world.load(callers, 2000, 5)
+        await world.load(callers, 2000, 4)
 
     world.run(scenario)
     assert not world.failed
