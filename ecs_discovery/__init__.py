@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         DiscoveryError,
         NoEndpoints,
+        Overloaded,
         RequestError,
         ResolutionError,
         ResolutionTimeout,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     )
     from ecs_discovery.resolvers.base import AsyncResolver, Resolver
     from ecs_discovery.settings import ServiceConfig, Settings
-    from ecs_discovery.snapshot import NodeSnapshot, ServiceSnapshot
+    from ecs_discovery.snapshot import CandidateSnapshot, NodeSnapshot, PickSnapshot, ServiceSnapshot
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOMES = {
         "DeadlineExceeded",
         "DiscoveryError",
         "NoEndpoints",
+        "Overloaded",
         "RequestError",
         "ResolutionError",
         "ResolutionTimeout",
@@ -88,7 +90,7 @@ _HOMES = {
     ),
     "resolvers.base": ("AsyncResolver", "Resolver"),
     "settings": ("ServiceConfig", "Settings"),
-    "snapshot": ("NodeSnapshot", "ServiceSnapshot"),
+    "snapshot": ("CandidateSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -100,6 +102,7 @@ __all__ = [
     "AttemptReport",
     "BalancingPolicy",
     "CachePolicy",
+    "CandidateSnapshot",
     "ClosedError",
     "CloudMapPolicy",
     "ConfigurationError",
@@ -116,6 +119,8 @@ __all__ = [
     "NoEndpoints",
     "NodeSnapshot",
     "OutlierPolicy",
+    "Overloaded",
+    "PickSnapshot",
     "Question",
     "RequestError",
     "Resolution",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,6 +56,5 @@ def options(
         _current.reset(token)
 
 
-def current_options() -> Options:
-    """The options in force here."""
-    return _current.get()
+current_options: Callable[[], Options] = _current.get
+"""Returns the options in force here."""

@@ -19,6 +19,7 @@ __all__ = [
     "DeadlineExceeded",
     "DiscoveryError",
     "NoEndpoints",
+    "Overloaded",
     "RequestError",
     "ResolutionError",
     "ResolutionTimeout",
@@ -162,6 +163,10 @@ class ConnectError(DiscoveryError, OSError):
 
 class ConnectTimeout(ConnectError, TimeoutError):
     """No endpoint accepted a connection in time."""
+
+
+class Overloaded(DiscoveryError):
+    """Every endpoint had as many uses under way as `BalancingPolicy.max_pending` allows, for the whole connect time."""
 
 
 class RequestError(DiscoveryError):

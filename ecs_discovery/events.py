@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from ecs_discovery.models import Endpoint
 
-__all__ = ["EndpointsChanged", "Event", "HealthChanged", "LookupFailed", "LookupRecovered", "Notice", "PanicChanged"]
+__all__ = [
+    "EndpointsChanged",
+    "Event",
+    "HealthChanged",
+    "LookupFailed",
+    "LookupRecovered",
+    "Notice",
+    "PanicChanged",
+    "PushedBack",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,18 @@ class HealthChanged:
     def __str__(self) -> str:
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.target}: {self.endpoint} is {self.health}{reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PushedBack:
+    """An endpoint answered that it is overloaded; others are chosen before it for a while."""
+
+    target: str
+    endpoint: Endpoint
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.endpoint} is overloaded: others are chosen before it for {self.seconds:.3g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +106,4 @@ class Notice:
         return f"{self.target}: {self.text}"
 
 
-Event = EndpointsChanged | HealthChanged | PanicChanged | LookupFailed | LookupRecovered | Notice
+Event = EndpointsChanged | HealthChanged | PushedBack | PanicChanged | LookupFailed | LookupRecovered | Notice

@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ecs_discovery.context import current_options
-from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ClosedError
@@ -21,24 +20,26 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLeaseContext", "LeaseContext"]
 
 
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
+
+
 class _LeaseContext:
     """An endpoint in use. Ends with its block; how it went is recorded then."""
 
-    __slots__ = ("_discovery", "_failed", "_key", "_lease", "_service")
+    __slots__ = ("_began", "_discovery", "_epoch", "_failed", "_key", "_node", "_service")
 
     def __init__(self, discovery: Discovery | AsyncDiscovery, service: Service, key: str | bytes | None) -> None:
         self._discovery = discovery
         self._service = service
         self._key = key
-        self._lease: Lease | None = None
-        self._failed = False
+        self._node: Node | None = None
 
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint leased. Raises `ClosedError` outside the block."""
-        if self._lease is None:
+        if self._node is None:
             raise ClosedError("the lease is used outside its block", target=self._service.target)
-        return self._lease.node.endpoint
+        return self._node.endpoint
 
     @property
     def host(self) -> str:
@@ -61,28 +62,31 @@ class _LeaseContext:
         if node is None:
             raise service.unusable()
         self._failed = False
-        self._lease = Lease(service, node, now)
+        self._began = now
+        self._epoch = service.epoch
+        self._node = node
         if service.reconnects_due:
             self._discovery.background.reconnect(service)
 
     def _end(self, error: BaseException | None) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None:
+        node, self._node = self._node, None
+        service = self._service
+        if node is None or self._epoch != service.epoch:
             return
-        discovery = self._discovery
-        engine = discovery.engine
-        if error is None:
-            outcome = Outcome.FAILURE if self._failed else Outcome.SUCCESS
-        elif isinstance(error, Exception):
-            judgement = judge_exception(error, self._service.outlier.is_failure, accepts=True)
-            outcome = judgement.outcome
-            if failure_of(error) is Failure.NOT_SENT:
-                discovery.background.suspect(self._service, lease.node)
-        else:
-            outcome = Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
+        engine = self._discovery.engine
+        outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
         now = engine.clock()
-        if lease.finish(outcome, now):
-            engine.tell(self._service)
+        if service.finish(node, outcome, now, now - self._began):
+            engine.tell(service)
+
+    def _judge(self, node: Node, error: BaseException | None) -> Outcome:
+        if error is None:
+            return Outcome.FAILURE
+        if not isinstance(error, Exception):
+            return Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
+        if failure_of(error) is Failure.NOT_SENT:
+            self._discovery.background.suspect(self._service, node)
+        return judge_exception(error, self._service.outlier.is_failure, accepts=True).outcome
 
 
 class LeaseContext(_LeaseContext):

@@ -131,9 +131,30 @@ class CloudMapPolicy(Policy):
 class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
+    picker: str = one_of("peak_ewma", ("peak_ewma", "least_pending", "round_robin", "random"))
+    """The rule. `peak_ewma`: the least product of lately measured latency and uses under way, of two drawn at random
+    (power of two choices, Mitzenmacher 2001); `least_pending`: the same by uses under way alone; `round_robin`: in
+    turn by weight; `random`: drawn by weight. All take constant time in the number of endpoints. Default
+    `peak_ewma` (Finagle)."""
     full_scan: int = whole(4, 2, 64)
-    """Up to this many endpoints all are compared, above it two drawn at random (power of two choices,
-    Mitzenmacher 2001). Two choices are weak for tiny fleets. Default 4."""
+    """Up to this many endpoints all are compared, above it two drawn at random. Two choices are weak for tiny
+    fleets. Default 4."""
+    decay: float = number(10.0, 0.1, 3600)
+    """How fast a measured latency is forgotten, also while the endpoint is not used: after this long, 37 % of it is
+    left. Default 10 (Finagle)."""
+    least_latency: float = number(0.005, 1e-6, 60)
+    """Latencies below count as this: endpoints that are all fast share evenly. Default 0.005."""
+    slow_start: float = number(20.0, 0, 3600)
+    """A new endpoint's share grows from a tenth to its full size in this time, unless most are new. 0: at once.
+    Default 20 (Armeria's ten steps of 2 s)."""
+    pushback: float = number(5.0, 0, 300)
+    """An endpoint that answered 429 or 503 is chosen after all others for this long, or as long as its `Retry-After`
+    says, up to 300. Default 5 (Linkerd)."""
+    max_pending: int = whole(0, 0, 1_000_000)
+    """Uses an endpoint may have under way from this process; 0: any number. What finds all endpoints full waits for
+    room within its connect time. Default 0."""
+    explain: int = whole(64, 0, 100_000)
+    """Picks kept for `snapshot`: one of 16 ordinary ones, and every other. Default 64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +163,12 @@ class OutlierPolicy(Policy):
 
     consecutive_failures: int = whole(5, 1, 1000)
     """Failures in a row that eject an endpoint. Default 5 (Envoy, Finagle)."""
+    success_rate: float = number(0.8, 0, 1, "a share")
+    """An endpoint of whose requests fewer than this share succeed is ejected. 0: never. Default 0.8 (Finagle)."""
+    success_rate_requests: int = whole(10, 1, 1_000_000)
+    """Requests needed for that judgement. Default 10."""
+    success_rate_window: float = number(30.0, 1, 3600)
+    """They are those of the last so many seconds (of no less than half as many). Default 30 (Finagle)."""
     eject_min: float = number(5.0, 0.05, 3600)
     """First ejection; doubles with each further one. Default 5 (Finagle)."""
     eject_max: float = number(300.0, 0.05, 86400)

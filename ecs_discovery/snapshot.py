@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ecs_discovery.core.journal import Pick
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Resolution
 
-__all__ = ["NodeSnapshot", "ServiceSnapshot", "take"]
+__all__ = ["CandidateSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +23,56 @@ class NodeSnapshot:
     """Why it is not healthy."""
     returns_in: float
     """Seconds until it is tried again, 0 if healthy."""
+    spared_for: float
+    """Seconds for which others are chosen before it, because it answered that it is overloaded."""
     pending: int
     uses: int
     successes: int
     failures: int
     latency: float | None
     """Moving average of successful uses, in seconds."""
+    cost: float
+    """What a use is taken to cost when one is chosen, in seconds: latency that lasted, with errors as load."""
     ejections: int
     zone: str | None
     instance_id: str | None
     seen: dict[str, float]
     """Seconds since each source last named it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickSnapshot:
+    """One choice of an endpoint."""
+
+    ago: float
+    """Seconds since then."""
+    endpoint: str
+    why: str
+    """The rule that chose it: a picker of `BalancingPolicy`, `key`, `probe after an ejection`, `last resort`, …"""
+    candidates: tuple[CandidateSnapshot, ...]
+    """The endpoints that were compared, the chosen one first."""
+    excluded: int
+    """How many endpoints the call had tried before."""
+
+    def __str__(self) -> str:
+        others = "; ".join(map(str, self.candidates))
+        after = f", after {self.excluded} others" if self.excluded else ""
+        return f"{self.ago:.1f} s ago {self.endpoint}: {self.why}{after}" + (f" ({others})" if others else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSnapshot:
+    """An endpoint that was compared with others, as it stood then."""
+
+    endpoint: str
+    score: float
+    """What it was compared by, as the difference from the chosen one's: above 0 is worse. The natural logarithm of
+    cost times uses under way and one; differences below 0.5 count as none."""
+    pending: int
+    cost: float
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.score:+.2f}, {self.pending} pending, {self.cost * 1000:.0f} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +103,8 @@ class ServiceSnapshot:
     retries_left: float
     """What the retry budget allows now."""
     nodes: tuple[NodeSnapshot, ...]
+    picks: tuple[PickSnapshot, ...]
+    """The last picks, oldest first: every one that was out of the ordinary, and a sample of the others."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, for JSON."""
@@ -88,6 +130,14 @@ def _coverage(resolution: Resolution | None) -> float | None:
     return len(resolution.endpoints) / resolution.estimate if resolution.estimate else None
 
 
+def _pick(pick: Pick, now: float) -> PickSnapshot:
+    candidates = tuple(
+        CandidateSnapshot(other.endpoint, other.load - pick.candidates[0].load, other.pending, other.cost)
+        for other in pick.candidates
+    )
+    return PickSnapshot(max(0.0, now - pick.at), pick.endpoint, pick.why, candidates, pick.excluded)
+
+
 def take(service: Service, now: float) -> ServiceSnapshot:
     """The state of a service at this moment."""
     facts = service.facts()
@@ -98,11 +148,13 @@ def take(service: Service, now: float) -> ServiceSnapshot:
             health=node.health.value,
             reason=node.reason,
             returns_in=max(0.0, node.until - now) if node.reason else 0.0,
+            spared_for=max(0.0, node.pushed_back_until - now),
             pending=node.pending,
             uses=node.uses,
             successes=node.successes,
             failures=node.failures,
             latency=node.latency,
+            cost=node.cost,
             ejections=node.ejections,
             zone=node.endpoint.zone,
             instance_id=node.endpoint.instance_id,
@@ -124,4 +176,5 @@ def take(service: Service, now: float) -> ServiceSnapshot:
         panic=facts["panic"],
         retries_left=service.budget.balance(now),
         nodes=nodes,
+        picks=tuple(_pick(pick, now) for pick in facts["picks"]),
     )

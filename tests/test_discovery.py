@@ -867,7 +867,7 @@ def test_snapshots_read_well_and_become_json():
         with pytest.raises(ConnectError):
             discovery.connect("static://127.0.0.1:1", timeout=1)
         snapshot = discovery.snapshot("static://127.0.0.1:1")
-        assert "127.0.0.1:1 down (1 failed connects" in str(snapshot)
+        assert "127.0.0.1:1 down (1 failed connect," in str(snapshot)
         assert json.loads(json.dumps(snapshot.as_dict()))["nodes"][0]["health"] == "down"
         eventually(lambda: not snapshot.panic)
 

@@ -93,7 +93,7 @@ class Story:
         self._replace()
 
         self._until(0.46)
-        failing = next(task for task in service.tasks if not task.faults)
+        failing = max((task for task in service.tasks if not task.faults), key=lambda task: task.requests)
         failing.errors(503)
         tell(f"{failing.address} answers 503 to everything")
         self._until(0.57)

@@ -1,6 +1,6 @@
 """The balancer: holds the snapshot that nodes are chosen from, and keeps it in step with their health.
 
-A pick reads one tuple. The tuple is rebuilt only when a node comes, leaves or changes its health.
+A pick reads one picker. Pickers are made anew only when a node comes, leaves or changes its health.
 """
 
 from __future__ import annotations
@@ -9,31 +9,40 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from math import inf
 
-from ecs_discovery.core import outlier
+from ecs_discovery.core import cost, outlier, warming
+from ecs_discovery.core.cost import CROWD, MOST
+from ecs_discovery.core.journal import SAMPLE, Journal, Pick
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import Picker, by_key, by_weight
-from ecs_discovery.core.srv import Draw, shares
-from ecs_discovery.policies import OutlierPolicy
+from ecs_discovery.core.pickers import Picker, by_key, make, share_of
+from ecs_discovery.core.srv import shares
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
 
 __all__ = ["Balancer"]
 
 _SMOOTHING = 0.2  # share of a new latency in the displayed average
+# Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
+_HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
+_SUCCESS = Outcome.SUCCESS
+_LOOKS = 4  # nodes looked at again when the one chosen is to be spared
 
 
 class Balancer:
     """Guarded by its service's lock."""
 
-    def __init__(self, picker: Picker, policy: OutlierPolicy, dice: Callable[[], float]) -> None:
-        self._picker = picker
+    def __init__(self, balancing: BalancingPolicy, policy: OutlierPolicy, dice: Callable[[], float]) -> None:
+        self._balancing = balancing
         self._policy = policy
         self._dice = dice
+        self._weighs = balancing.picker == "peak_ewma"
+        self._limit = balancing.max_pending or inf
         self._nodes: tuple[Node, ...] = ()
-        self._usable: tuple[Node, ...] = ()  # what the picker chooses from
-        self._tiers: tuple[_Tier, ...] = ()  # instead of it, where priorities or weights differ
-        self._spare: tuple[Node, ...] = ()  # chosen when all usable ones are excluded: lower tiers, then down ones
+        self._tiers: tuple[_Tier, ...] = ()  # what is chosen from, by share of the uses
+        self._only: Picker | None = None  # its picker, where there is one tier
+        self._spare: tuple[Node, ...] = ()  # chosen when all those are excluded: lower tiers, then down ones
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
         self._wake = inf  # when the next ejection or pause ends
         self._count = 0
+        self._journal = Journal(balancing.explain)
         self.panic = False
         self.reconnect: tuple[Node, ...] = ()
         """Nodes that are down and may be tried again: the driver takes them with `take_reconnects`."""
@@ -46,83 +55,109 @@ class Balancer:
     def update(self, nodes: tuple[Node, ...], now: float) -> None:
         """Choose from these nodes from now on."""
         self._nodes = nodes
+        warming.welcome(nodes, self._balancing, now)
         self._rebuild(now)
 
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
-        """The node for the next use, which is begun (end it with `release`); None if all are excluded."""
+        """The node for the next use, which is begun (end it with `release`).
+
+        None if all are excluded, or have as many uses as they may.
+        """
         if now >= self._wake:
             self._rebuild(now)
-        node = None
-        if key is not None:
-            node = by_key((*self._usable, *self._probes) if self._probes else self._usable, key, exclude)
-            if node is not None and node.health is Health.PROBING and node in self._probes:
-                self._probes.remove(node)  # its key comes back to it, and is the probe
-        elif self._probes:
-            node = self._probe(exclude)
+        picker = self._only
+        if picker is None or key is not None or self._probes:
+            node = self._pick_specially(now, exclude, key)
+        else:
+            node = picker.pick(self._dice, exclude)
+            if node is None or now < node.spared_until:
+                node = self._look_again(picker, node, now, exclude)
+            if not self._count % SAMPLE and node is not None:
+                self._journal.note(now, node, self._balancing.picker, picker.compared(), exclude)
         if node is None:
-            if self._tiers:
-                node = self._pick_tier(exclude, key)
-            elif key is None:
-                node = self._picker.pick(self._usable, self._dice, exclude)
-            if node is None:
-                node = self._last_resort(exclude)
-                if node is None:
-                    return None
-        node.pending += 1
+            return None
+        self._count = node.picked = self._count + 1
+        pending = node.pending = node.pending + 1
+        node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
-        self._count += 1
-        node.picked = self._count
+        if pending >= self._limit:
+            node.full = True
+            node.spared_until = inf
         return node
 
     def release(self, node: Node) -> None:
         """A use of `node` has ended; what it told of the node is `observe`d apart."""
-        node.pending -= 1
-        if node.health is Health.PROBING and not node.pending and node not in self._probes:
+        pending = node.pending = node.pending - 1
+        node.load = node.score + CROWD[pending if pending < MOST else MOST]
+        if node.full and pending < self._limit:
+            node.full = False
+            warming.spare(node)
+        if node.health is _PROBING and not pending and node not in self._probes:
             self._probes.append(node)  # the probe told nothing: the next request is one
 
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Health | None:
         """Judge a node by something that happened to it. Its new health if that changed, else None.
 
-        `seconds` is how long a successful use took.
+        `seconds` is how long the use took; None if it was no use.
         """
         before = node.health
-        if node.endpoint.proxied and outcome is not Outcome.SUCCESS:
-            node.failures += outcome is not Outcome.NEUTRAL
-            return None  # it stands for all tasks: there is nothing to put in its place
-        if outcome is Outcome.SUCCESS:
+        if outcome is _SUCCESS:
             node.answered = now
             if seconds is not None:
+                if now >= node.window_ends:
+                    outlier.roll(node, self._policy, now)
                 node.successes += 1
                 old = node.latency
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
-            if not node.consecutive and before is Health.HEALTHY:
+                if self._weighs:
+                    cost.observe(node, seconds, False, self._balancing, now)
+                    node.load = node.score + CROWD[min(node.pending, MOST)]
+            if not node.consecutive and before is _HEALTHY:
                 return None
-            outlier.on_success(node, now)
+            if outlier.on_success(node, now) and self._weighs:  # what it did before is paid for
+                cost.seed([node], [other for other in self._nodes if other.health is _HEALTHY], self._balancing, now)
+        elif node.endpoint.proxied:
+            node.failures += outcome is not Outcome.NEUTRAL
+            return None  # it stands for all tasks: there is nothing to put in its place
         elif outcome is Outcome.FAILURE:
+            outlier.roll(node, self._policy, now)
             node.failures += 1
-            healthy = before is Health.HEALTHY
+            if self._weighs and seconds is not None:
+                cost.observe(node, seconds, True, self._balancing, now)
+                node.load = node.score + CROWD[min(node.pending, MOST)]
+            reason = outlier.on_failure(node, self._policy, now, self._dice)
             # One that was out already stays out, whatever the cap says.
-            if outlier.on_failure(node, self._policy, now, self._dice) and (
-                not healthy or outlier.ejection_allowed(self._nodes, self._policy)
-            ):
+            if reason and (before is not Health.HEALTHY or outlier.ejection_allowed(self._nodes, self._policy)):
                 node.health = Health.EJECTED
                 node.ejected_until = node.until
                 node.ejections += 1
-                node.reason = f"{node.consecutive} failures in a row"
+                node.reason = reason
         elif outcome is Outcome.CONNECT:
             node.failures += 1
             outlier.on_connect_failure(node, self._policy, now)
-            node.reason = f"{node.connect_failures} failed connects"
+            node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
         if node.health is before and outcome is not Outcome.CONNECT:
             return None
         self._rebuild(now)
         return node.health if node.health is not before else None
 
+    def push_back(self, node: Node, until: float) -> None:
+        """The node said that it is overloaded: it is chosen after all others until then."""
+        node.pushed_back_until = max(node.pushed_back_until, until)
+        warming.spare(node)
+
+    def picks(self) -> tuple[Pick, ...]:
+        """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
+        return self._journal.picks()
+
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
         for node in self._nodes:
             node.pending = 0
+            node.load = node.score
+            node.full = False
             node.reconnecting = False
+            warming.spare(node)
         self._probes.clear()
         self._wake = -inf
 
@@ -130,6 +165,57 @@ class Balancer:
         """The nodes whose reconnect is due, once: report each with `observe` (SUCCESS or CONNECT)."""
         nodes, self.reconnect = self.reconnect, ()
         return nodes
+
+    def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
+        """A pick where there are probes to make, a key, or several tiers."""
+        if self._probes and key is None:
+            node = self._probe(exclude)
+            if node is not None:
+                self._journal.note(now, node, "probe after an ejection", (), exclude)
+                return node
+        at = share_of(key) if key is not None else self._dice()
+        first = next((tier for tier in self._tiers if at < tier.upto), None)
+        for tier in (first, *self._tiers) if first is not None else self._tiers:
+            if key is not None:
+                node = self._by_key(tier, key, exclude)
+            else:
+                node = tier.picker.pick(self._dice, exclude)
+                if node is not None and now < node.spared_until:
+                    node = self._look_again(tier.picker, node, now, exclude)
+            if node is not None:
+                if not self._count % SAMPLE:
+                    self._journal.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
+                return node
+        return self._last_resort(now, exclude)
+
+    def _by_key(self, tier: _Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
+        node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
+        if node is not None and node.health is Health.PROBING and node in self._probes:
+            self._probes.remove(node)  # its key comes back to it, and is the probe
+        return node if node is None or not node.full else None
+
+    def _look_again(self, picker: Picker, node: Node | None, now: float, exclude: Collection[Node]) -> Node | None:
+        """None was chosen, or one that is to be spared. Another, or the best of those that may be used at all."""
+        passed = list(exclude)
+        resort: Node | None = None
+        full = False
+        for _ in range(_LOOKS):
+            if node is None:
+                break
+            full = full or node.full
+            if not node.full:
+                if now >= node.pushed_back_until and self._dice() < warming.share(node, self._balancing, now):
+                    return node
+                node.picked = self._count  # it had its turn
+                if resort is None or node.pushed_back_until < resort.pushed_back_until:
+                    resort = node
+            passed.append(node)
+            node = picker.pick(self._dice, passed)
+            if node is not None and now >= node.spared_until:
+                return node
+        if resort is None and full:  # there is no room: endpoints that are out of choice are no better
+            return next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
+        return resort or self._last_resort(now, exclude)
 
     def _probe(self, exclude: Collection[Node]) -> Node | None:
         while self._probes:
@@ -142,14 +228,16 @@ class Balancer:
                 return self._probes.popleft()
         return None
 
-    def _last_resort(self, exclude: Collection[Node]) -> Node | None:
+    def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
         """The spare that was picked longest ago, those that connect first."""
         best: Node | None = None
         for node in self._spare:
-            if node in exclude:
+            if not _free(node, exclude):
                 continue
             if best is None or (node.health is Health.DOWN, node.picked) < (best.health is Health.DOWN, best.picked):
                 best = node
+        if best is not None:
+            self._journal.note(now, best, "last resort", self._spare, exclude)
         return best
 
     def _rebuild(self, now: float) -> None:
@@ -185,35 +273,23 @@ class Balancer:
         made, upto = [], 0.0
         for share, nodes in tiers:
             upto += share
-            made.append(_Tier(upto, nodes))
+            made.append(_Tier(upto, nodes, make(nodes, self._balancing, self._dice)))
         chosen = {node for tier in made for node in tier.nodes}
-        plain = len(made) < 2 and not any(tier.draw for tier in made)
-        self._usable = made[0].nodes if made else ()
-        self._tiers = () if plain else tuple(made)
+        self._tiers = tuple(made)
+        self._only = made[0].picker if len(made) == 1 else None
         self._spare = tuple(node for node in self._nodes if node not in chosen)
-
-    def _pick_tier(self, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
-        at = self._dice()
-        tier = next((tier for tier in self._tiers if at < tier.upto), self._tiers[-1])
-        for other in (tier, *self._tiers):
-            if key is not None:
-                node = by_key(other.nodes, key, exclude)
-            elif other.draw is not None:
-                node = by_weight(other.nodes, other.draw, self._dice, exclude)
-            else:
-                node = self._picker.pick(other.nodes, self._dice, exclude)
-            if node is not None:
-                return node
-        return None
 
 
 class _Tier:
     """Nodes of one priority, with the part of the uses that is theirs."""
 
-    __slots__ = ("draw", "nodes", "upto")
+    __slots__ = ("nodes", "picker", "upto")
 
-    def __init__(self, upto: float, nodes: tuple[Node, ...]) -> None:
+    def __init__(self, upto: float, nodes: tuple[Node, ...], picker: Picker) -> None:
         self.upto = upto
         self.nodes = nodes
-        weights = [node.endpoint.weight for node in nodes]
-        self.draw = Draw(weights) if len(set(weights)) > 1 else None
+        self.picker = picker
+
+
+def _free(node: Node, exclude: Collection[Node]) -> bool:
+    return not node.full and node not in exclude

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 from ecs_discovery.models import Endpoint
 
@@ -39,21 +40,36 @@ class Node:
         "answered",
         "connect_failures",
         "consecutive",
+        "cost",
+        "cost_at",
         "ejected_until",
         "ejections",
         "endpoint",
         "failures",
+        "full",
         "health",
+        "healthy_since",
+        "joined",
+        "last_but_one",
+        "last_cost",
         "latency",
+        "load",
+        "log_cost",
         "pending",
         "picked",
+        "pushed_back_until",
         "reason",
         "reconnecting",
         "removed",
+        "score",
         "seen",
+        "spared_until",
         "successes",
         "until",
         "uses",
+        "warm_at",
+        "window",
+        "window_ends",
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -72,16 +88,45 @@ class Node:
         self.reconnecting = False
         """True while the driver tries whether it accepts connections again."""
         self.ejections = 0
-        """Recent ejections; each doubles the next, a success after one takes one off."""
+        """Recent ejections; each doubles the next, a success after one and calm time take some off."""
         self.health = Health.HEALTHY
+        self.healthy_since = -inf
+        """When it last came back."""
         self.until = 0.0
         """When an ejection or the pause before the next connect ends."""
         self.ejected_until = 0.0
         """When its last ejection ends, whatever happens to it meanwhile."""
         self.reason = ""
         """Why it is not healthy, for people."""
+        self.window = (0, 0, 0, 0)
+        """Requests of the last seconds, kept by `outlier`: successes and failures in all when this half window
+        began, and those of the half before."""
+        self.window_ends = -inf
+        """When another half window begins."""
         self.latency: float | None = None
         """A moving average of successful uses, in seconds, for display."""
+        self.cost = 0.0
+        """What a use of it costs, in seconds, kept by `cost`."""
+        self.log_cost = 0.0
+        self.cost_at = 0.0
+        """When that was so."""
+        self.last_cost = 0.0
+        """What the last use cost alone."""
+        self.last_but_one = 0.0
+        self.score = 0.0
+        """The logarithm of its cost, shifted by time so that scores can be compared at any later moment."""
+        self.load = 0.0
+        """Its score for one use more than there are now: what pickers compare."""
+        self.joined: float | None = None
+        """When it became a choice; None before that."""
+        self.warm_at = -inf
+        """When it has come up to its full share."""
+        self.pushed_back_until = -inf
+        """It said that it is overloaded, and is to be left alone until then."""
+        self.full = False
+        """It has as many uses as it may have."""
+        self.spared_until = -inf
+        """Until then a pick looks twice: it is full, pushed back or warming up."""
         self.seen: dict[str, float] = {}
         """When each source last named it."""
         self.removed = False

@@ -19,9 +19,8 @@ from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.core.knowledge import Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import LeastPending
 from ecs_discovery.core.plan import Group
-from ecs_discovery.errors import NoEndpoints, ResolutionError
+from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError
 from ecs_discovery.events import (
     EndpointsChanged,
     Event,
@@ -30,6 +29,7 @@ from ecs_discovery.events import (
     LookupRecovered,
     Notice,
     PanicChanged,
+    PushedBack,
 )
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy
@@ -80,6 +80,7 @@ class Service:
         self.retry = retry
         self.timeout = timeout
         self.outlier = outlier
+        self.balancing = balancing
         self.budget = RetryBudget(retry, now)
         self._knowledge = Knowledge(groups)
         self.questions = self._knowledge.questions
@@ -95,7 +96,8 @@ class Service:
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
-        self._balancer = Balancer(LeastPending(balancing.full_scan), outlier, dice)
+        self._balancer = Balancer(balancing, outlier, dice)
+        self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
         self._failing = False
         self._forced = -inf
@@ -140,8 +142,14 @@ class Service:
                 return self._doubt_locked(finding, now)
             return Due(finding.ask, finding.wait, again=finding.again)
 
-    def unusable(self) -> ResolutionError:
-        """The error that says why there are no endpoints, with the look-up's own as its cause."""
+    def unusable(self) -> DiscoveryError:
+        """The error that says why no endpoint can be used, with the look-up's own as its cause."""
+        if self._membership.nodes:
+            return Overloaded(
+                "every endpoint has as many uses under way as it may have",
+                target=self.target,
+                hint="BalancingPolicy(max_pending=…), or more tasks",
+            )
         return self._named(self._reason)
 
     def force(self, now: float, apart: float) -> tuple[Question, ...]:
@@ -167,7 +175,7 @@ class Service:
         with self._lock:
             while self._abandoned:
                 self._balancer.release(self._abandoned.popleft())
-            return self._balancer.pick(now, exclude, key)
+            return self._choose(now, exclude, key)
 
     def release(self, node: Node) -> None:
         """End a use."""
@@ -192,6 +200,15 @@ class Service:
             changed = self._balancer.observe(node, outcome, now, seconds)
             self._balancer.release(node)
             return changed is not None and self._tell_locked(node, changed, panic, now)
+
+    def push_back(self, node: Node, now: float, seconds: float) -> bool:
+        """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
+        with self._lock:
+            known = now < node.pushed_back_until
+            self._balancer.push_back(node, now + seconds)
+            if not known:
+                self._events.append(PushedBack(self.target, node.endpoint, seconds))
+            return not known
 
     @property
     def stranded(self) -> bool:
@@ -232,6 +249,7 @@ class Service:
                 "doubted": self._membership.doubted,
                 "failing": self._failing,
                 "nodes": self._membership.nodes,
+                "picks": self._balancer.picks(),
             }
 
     def reset_lock(self) -> None:

@@ -38,6 +38,8 @@ from ecs_discovery.judging import Judgement
 __all__ = ["Exchange", "as_requests_error"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
+_OVERLOADED = frozenset({429, 503})
+_LONGEST_PUSHBACK = 300.0  # seconds that an answer's Retry-After can keep an endpoint out of the first choice
 _DRAIN = 65536  # bytes of an unwanted answer read to keep its connection
 
 
@@ -169,6 +171,10 @@ class Exchange:
         now = engine.clock()
         good = status < 400 or status not in service.outlier.failure_statuses
         told = lease.observe(Outcome.SUCCESS if good else Outcome.FAILURE, now)
+        if status in _OVERLOADED:
+            asked = _retry_after(response)
+            pause = service.balancing.pushback if asked is None else min(asked, _LONGEST_PUSHBACK)
+            told = service.push_back(lease.node, now, pause) or told
         if getattr(response.raw, "connection", None) is None:
             lease.release()  # no body, or the answer of a mock; else the pool ends it when the body was read
         if status < 400 or status not in service.retry.statuses:

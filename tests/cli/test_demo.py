@@ -76,7 +76,7 @@ def test_every_scene_was_played(report, event):
 def test_what_the_discovery_made_of_it_is_told(report):
     told = [line["text"] for line in report["events"] if line["kind"] == "discovery"]
     assert any("is down" in text for text in told)
-    assert any("is ejected" in text for text in told)
+    assert any("is overloaded" in text for text in told)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ecs_discovery.core import outlier
-from ecs_discovery.core.node import Health
-from ecs_discovery.policies import OutlierPolicy
+from ecs_discovery.core.balancer import Balancer
+from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
 from tests.support import nodes
 
 POLICY = OutlierPolicy()
@@ -18,7 +19,7 @@ def highest() -> float:
 
 def test_the_fifth_failure_in_a_row_asks_for_an_ejection():
     (node,) = nodes(1)
-    assert [outlier.on_failure(node, POLICY, 0.0, highest) for _ in range(5)] == [False] * 4 + [True]
+    assert [outlier.on_failure(node, POLICY, 0.0, highest) for _ in range(5)] == [""] * 4 + ["5 failures in a row"]
 
 
 def test_a_success_in_between_starts_the_count_again():
@@ -146,3 +147,64 @@ def test_one_that_was_ejected_before_it_was_down_is_ejected_still_when_it_connec
     node.health = Health.DOWN
     assert outlier.on_success(node, 120.0)
     assert node.health is Health.HEALTHY
+
+
+def judged(outcomes: str, *, every: float = 0.1, start: float = 100.0, policy: OutlierPolicy = POLICY) -> str:
+    """Feed successes (.) and failures (x) to one of three nodes; why it was ejected, or ""."""
+    fleet = nodes(3)
+    balancer = Balancer(BalancingPolicy(), policy, highest)
+    balancer.update(fleet, start)
+    for step, kind in enumerate(outcomes):
+        balancer.observe(fleet[0], Outcome.SUCCESS if kind == "." else Outcome.FAILURE, start + step * every, 0.01)
+        if fleet[0].health is Health.EJECTED:
+            return f"{step + 1}: {fleet[0].reason}"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ("." * 97 + "xxx", ""),
+        (".x" * 4 + ".", ""),  # nine requests are too few
+        (".x" * 5, "10: 5 of the last 10 requests succeeded"),
+        ("....x" * 1 + "....x....x....x", ""),  # 80 % is enough
+        ("..." + "x..x" * 4, "11: 7 of the last 11 requests succeeded"),
+        ("xxxxx", "5: 5 failures in a row"),
+    ],
+)
+def test_under_80_percent_of_ten_requests_eject(outcomes: str, verdict: str):
+    assert judged(outcomes) == verdict
+
+
+def test_requests_of_more_than_thirty_seconds_ago_do_not_count():
+    good_once = "." * 100 + ".xx" * 4
+    assert judged(good_once, every=0.1) == ""
+    assert judged(good_once, every=3.0).endswith("requests succeeded")
+
+
+def test_a_success_rate_of_zero_switches_the_rule_off():
+    assert judged(".xxx" * 20, policy=OutlierPolicy(success_rate=0)) == ""
+
+
+def test_what_was_before_an_ejection_does_not_count_after_it():
+    fleet = nodes(3)
+    balancer = Balancer(BalancingPolicy(), POLICY, highest)
+    balancer.update(fleet, 0.0)
+    for step in range(10):
+        balancer.observe(fleet[0], Outcome.FAILURE if step % 2 else Outcome.SUCCESS, 1.0, 0.01)
+    assert fleet[0].health is Health.EJECTED
+    assert balancer.pick(7.0) is fleet[0]
+    balancer.observe(fleet[0], Outcome.SUCCESS, 7.0, 0.01)
+    balancer.observe(fleet[0], Outcome.FAILURE, 7.1, 0.01)
+    assert fleet[0].health is Health.HEALTHY
+
+
+def test_each_half_minute_of_health_takes_an_ejection_off():
+    (node,) = nodes(1)
+    node.health, node.ejections = Health.PROBING, 6
+    assert outlier.on_success(node, 1000.0)
+    for _ in range(4):
+        outlier.on_failure(node, POLICY, 1095.0, highest)
+    assert outlier.on_failure(node, POLICY, 1095.0, highest)
+    assert node.ejections == 2
+    assert node.until == pytest.approx(1095.0 + 20)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 
-from ecs_discovery.core.pickers import LeastPending, by_key
+from ecs_discovery.core.cost import EQUAL
+from ecs_discovery.core.node import Node
+from ecs_discovery.core.pickers import LeastLoad, by_key, make, share_of
+from ecs_discovery.models import Endpoint
+from ecs_discovery.policies import BalancingPolicy
 from tests.support import nodes
 
-PICKER = LeastPending(full_scan=4)
+PICKERS = ["peak_ewma", "least_pending", "round_robin", "random"]
+
+
+def picker_of(fleet: Sequence[Node], kind: str = "peak_ewma", seed: int = 1):
+    return make(fleet, BalancingPolicy(picker=kind), Random(seed).random)
+
+
+def weighted(*weights: int) -> tuple[Node, ...]:
+    return tuple(Node(Endpoint(f"10.0.0.{number}", 80, 1, weight)) for number, weight in enumerate(weights, 1))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_idle_nodes_of_a_small_set_are_taken_in_turn(count: int):
     fleet = nodes(count)
+    picker = picker_of(fleet)
     picks = []
     for tick in range(1, 3 * count + 1):
-        node = PICKER.pick(fleet, Random(1).random, ())
+        node = picker.pick(Random(1).random, ())
         assert node is not None
         node.picked = tick
         picks.append(node)
@@ -30,19 +44,21 @@ def test_idle_nodes_of_a_small_set_are_taken_in_turn(count: int):
 def test_the_busiest_node_is_never_picked(count: int, seed: int):
     """It is always compared with another one: two distinct draws."""
     fleet, dice = nodes(count), Random(seed)
-    fleet[dice.randrange(count)].pending = 1
+    fleet[dice.randrange(count)].load = 0.7
+    picker = picker_of(fleet)
     for _ in range(100):
-        picked = PICKER.pick(fleet, dice.random, ())
+        picked = picker.pick(dice.random, ())
         assert picked is not None
-        assert picked.pending == 0
+        assert picked.load == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sequential_picks_of_a_large_set_are_even(seed: int):
     """Two draws with the older one winning: 20,000 picks over 100 nodes stay within a quarter of 200 each."""
     fleet, dice, counts = nodes(100), Random(seed), Counter()
+    picker = picker_of(fleet)
     for tick in range(1, 20_001):
-        node = PICKER.pick(fleet, dice.random, ())
+        node = picker.pick(dice.random, ())
         assert node is not None
         node.picked = tick
         counts[node] += 1
@@ -50,22 +66,118 @@ def test_sequential_picks_of_a_large_set_are_even(seed: int):
     assert max(counts.values()) < 250
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 10])
-def test_excluded_nodes_are_never_picked_and_the_others_always_can_be(count: int):
-    fleet, dice = nodes(count), Random(5)
-    for keep in range(count):
-        exclude = [node for node in fleet if node is not fleet[keep]]
-        assert PICKER.pick(fleet, dice.random, exclude) is fleet[keep]
-    assert PICKER.pick(fleet, dice.random, list(fleet)) is None
-    assert PICKER.pick((), dice.random, ()) is None
+@pytest.mark.parametrize("kind", PICKERS)
+@pytest.mark.parametrize(
+    "weights", [(1,), (1, 1), (1, 1, 1), (1,) * 4, (1,) * 6, (1,) * 10, (1, 2), (1, 0, 5), (3,) * 9 + (1,)]
+)
+def test_excluded_nodes_are_never_picked_and_the_others_always_can_be(kind: str, weights: tuple[int, ...]):
+    fleet, dice = weighted(*weights), Random(5)
+    picker = picker_of(fleet, kind)
+    for keep in fleet:
+        exclude = [node for node in fleet if node is not keep]
+        assert picker.pick(dice.random, exclude) is keep
+    assert picker.pick(dice.random, list(fleet)) is None
+    assert all(node in fleet for node in picker.compared())
+
+
+@pytest.mark.parametrize("kind", PICKERS)
+def test_of_no_nodes_none_is_picked(kind: str):
+    assert picker_of((), kind).pick(Random(5).random, ()) is None
 
 
 def test_with_one_of_two_drawn_excluded_the_other_is_taken():
     fleet = nodes(5)
-    first_two = iter([0.0, 0.0])  # draws nodes 0 and 1
-    assert PICKER.pick(fleet, lambda: next(first_two), [fleet[1]]) is fleet[0]
-    first_two = iter([0.0, 0.0])
-    assert PICKER.pick(fleet, lambda: next(first_two), [fleet[0]]) is fleet[1]
+    picker = picker_of(fleet)
+    assert picker.pick(lambda: 0.05, [fleet[1]]) is fleet[0]  # draws nodes 1 and 0
+    assert picker.pick(lambda: 0.05, [fleet[0]]) is fleet[1]
+
+
+@pytest.mark.parametrize("count", [5, 6, 10])
+def test_every_pair_is_drawn_equally_often_and_never_a_node_with_itself(count: int):
+    fleet = nodes(count)
+    picker = picker_of(fleet)
+    pairs = count * (count - 1)
+    drawn = Counter()
+    for number in range(pairs):
+        picker.pick(lambda at=(number + 0.5) / pairs: at, ())
+        drawn[frozenset(picker.compared())] += 1
+    assert len(drawn) == pairs / 2
+    assert set(drawn.values()) == {2}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_loads_that_differ_by_less_than_the_band_take_turns(count: int, seed: int):
+    fleet, dice, found = nodes(count), Random(seed), Counter()
+    for node in fleet:
+        node.load = EQUAL * dice.random()
+    picker = picker_of(fleet)
+    for tick in range(1, 100 * count + 1):
+        node = picker.pick(dice.random, ())
+        node.picked = tick
+        found[node] += 1
+    assert max(found.values()) - min(found.values()) <= (1 if count <= 4 else 40)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_of_a_small_set_the_least_loaded_is_picked_whoevers_turn_it_is(count: int):
+    fleet = nodes(count)
+    for number, node in enumerate(fleet):
+        node.load, node.picked = float(number), -number
+    assert picker_of(fleet).pick(Random(1).random, ()) is fleet[0]
+
+
+def test_of_those_within_the_band_the_least_recently_picked_is_chosen():
+    fleet = nodes(4)
+    for node, load, picked in zip(fleet, (0.0, 0.4, 0.45, 3.0), (9, 7, 8, 1), strict=True):
+        node.load, node.picked = load, picked
+    assert picker_of(fleet).pick(Random(1).random, ()) is fleet[1]
+
+
+def test_least_pending_knows_no_band():
+    fleet = nodes(4)
+    fleet[0].load, fleet[1].load, fleet[2].load, fleet[3].load = 0.4, 0.3, 0.2, 0.5
+    assert picker_of(fleet, "least_pending").pick(Random(1).random, ()) is fleet[2]
+    assert isinstance(picker_of(fleet, "least_pending"), LeastLoad)
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 2), (5, 1, 1), (10, 20, 30), (1, 0)])
+def test_round_robin_follows_the_weights_exactly_and_spreads_them(weights: tuple[int, ...]):
+    fleet = weighted(*weights)
+    picker = picker_of(fleet, "round_robin")
+    unit = min(weight or 0.01 for weight in weights)
+    turns = round(sum((weight or 0.01) / unit for weight in weights))
+    picks = [picker.pick(Random(1).random, ()) for _ in range(2 * turns)]
+    found = Counter(picks)
+    assert [found[node] for node in fleet] == [2 * round((weight or 0.01) / unit) for weight in weights]
+    heavy = max(fleet, key=lambda node: node.endpoint.weight)
+    light = min(fleet, key=lambda node: node.endpoint.weight)
+    if len(set(weights)) > 1:  # never two turns of a lighter one between two of the heaviest
+        doubled = "".join("h" if node is heavy else "l" if node is light else "-" for node in picks)
+        assert "ll" not in doubled.replace("-", "")
+
+
+def test_round_robin_of_extreme_weights_keeps_a_bounded_schedule():
+    fleet = weighted(65535, 1, 1)
+    picker = picker_of(fleet, "round_robin")
+    found = Counter(picker.pick(Random(1).random, ()) for _ in range(10_000))
+    assert all(found[node] for node in fleet)
+
+
+def test_round_robins_of_many_clients_start_apart():
+    fleet = nodes(10)
+    first = {picker_of(fleet, "round_robin", seed).pick(Random(1).random, ()) for seed in range(50)}
+    assert len(first) == 10
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 2, 5)])
+def test_random_picks_follow_the_weights_within_four_sigma(weights: tuple[int, ...]):
+    fleet, dice, uses = weighted(*weights), Random(3), 20_000
+    picker = picker_of(fleet, "random")
+    found = Counter(picker.pick(dice.random, ()) for _ in range(uses))
+    for node in fleet:
+        chance = node.endpoint.weight / sum(weights)
+        assert abs(found[node] - uses * chance) <= 4 * (uses * chance * (1 - chance)) ** 0.5
 
 
 def test_a_key_goes_to_one_node_in_every_process():
@@ -85,3 +197,37 @@ def test_when_a_node_leaves_only_its_own_keys_move():
     assert all(after[key] is not fleet[2] for key in keys)
     assert min(Counter(before.values()).values()) > 60
     assert by_key((), "ann", ()) is None
+
+
+def test_keys_follow_the_weights():
+    fleet = weighted(1, 3)
+    found = Counter(by_key(fleet, str(number), ()) for number in range(2000))
+    assert 1400 < found[fleet[1]] < 1600
+
+
+def test_a_node_with_far_more_uses_than_the_average_passes_its_keys_on():
+    fleet = nodes(5)
+    owner = by_key(fleet, "ann", ())
+    assert owner is not None
+    owner.pending = 7
+    assert by_key(fleet, "ann", ()) is owner  # a few uses of a quiet fleet are no overload
+    owner.pending = 40
+    second = by_key(fleet, "ann", ())
+    assert second is by_key(fleet, "ann", [owner]) is not owner
+    for node in fleet:
+        node.pending = 40
+    assert by_key(fleet, "ann", ()) is owner
+
+
+def test_keys_of_full_nodes_go_to_the_least_busy_one_when_all_are_full():
+    fleet = nodes(3)
+    for number, node in enumerate(fleet):
+        node.full, node.pending = True, 3 - number
+    assert by_key(fleet, "ann", ()) is fleet[2]
+
+
+def test_shares_of_keys_are_spread_evenly():
+    found = [share_of(str(number)) for number in range(1000)]
+    assert all(0 <= share < 1 for share in found)
+    assert 400 < sum(share < 0.5 for share in found) < 600
+    assert share_of("ann") == share_of(b"ann")

@@ -274,7 +274,7 @@ def test_changes_of_health_and_panic_are_told():
     assert not service.observe(first, Outcome.CONNECT, 1000.1)
     (event,) = service.take_events()
     assert isinstance(event, HealthChanged)
-    assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connects")
+    assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connect")
     second.health = Health.EJECTED
     second.until = 1001.0
     assert service.observe(first, Outcome.SUCCESS, 1000.5)
@@ -492,3 +492,15 @@ def test_the_registry_completes_a_partial_answer_from_wherever_in_the_row_it_sta
     service.judge(looks, 1000.0)
     assert len(service.nodes) == 3
     assert service.wanted() == (Question("cloudmap", "ns/orders"),)
+
+
+def test_in_the_child_of_a_fork_an_endpoint_that_left_and_comes_back_has_no_uses_of_the_parent():
+    service = known()
+    node = service.pick(1000.0)
+    assert node is not None
+    stays = next(other for other in service.nodes if other is not node)
+    service.judge({a(): fresh(stays.endpoint.host, serial=2)}, 1001.0)
+    service.reset_lock()
+    service.judge({a(): fresh("10.0.0.1", "10.0.0.2", serial=3)}, 1002.0)
+    assert node in service.nodes
+    assert node.pending == 0

@@ -9,10 +9,10 @@ import pytest
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import LeastPending, by_weight
+from ecs_discovery.core.pickers import ByWeight
 from ecs_discovery.core.srv import Draw, shares
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
 
 
 def fleet(*specs: tuple[int, int]) -> tuple[Node, ...]:
@@ -23,7 +23,7 @@ def fleet(*specs: tuple[int, int]) -> tuple[Node, ...]:
 
 
 def balancer_of(nodes: tuple[Node, ...], seed: int = 1) -> Balancer:
-    made = Balancer(LeastPending(4), OutlierPolicy(), Random(seed).random)
+    made = Balancer(BalancingPolicy(), OutlierPolicy(), Random(seed).random)
     made.update(nodes, 0.0)
     return made
 
@@ -60,10 +60,10 @@ def test_idle_endpoints_are_picked_in_proportion_to_their_weights(weights: tuple
 def test_a_busy_endpoint_gives_way_in_proportion_to_its_weight():
     light, heavy = nodes = fleet((1, 1), (1, 4))
     light.pending = 1
-    draw = Draw([1, 4])
-    assert all(by_weight(nodes, draw, Random(seed).random, ()) is heavy for seed in range(30) if _both(draw, seed))
+    draw, picker = Draw([1, 4]), ByWeight(nodes, 0.0)
+    assert all(picker.pick(Random(seed).random, ()) is heavy for seed in range(30) if _both(draw, seed))
     light.pending, heavy.pending = 1, 3  # 3 of 4 is less than 1 of 1
-    assert all(by_weight(nodes, draw, Random(seed).random, ()) is heavy for seed in range(30) if _both(draw, seed))
+    assert all(picker.pick(Random(seed).random, ()) is heavy for seed in range(30) if _both(draw, seed))
 
 
 def _both(draw: Draw, seed: int) -> bool:

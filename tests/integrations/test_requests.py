@@ -17,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
 from ecs_discovery import (
+    BalancingPolicy,
     CachePolicy,
     ConfigurationError,
     ConnectError,
@@ -35,6 +36,7 @@ from ecs_discovery import (
     unwrap_session,
     wrap_session,
 )
+from ecs_discovery.events import PushedBack
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.lab import Lab
 from tests.support import FakeClock, eventually
@@ -365,9 +367,33 @@ def test_retry_after_beyond_the_deadline_is_not_waited_for(lab: Lab, wrap):
     assert service.requests == 1
 
 
-def test_an_ejected_task_gets_no_requests(lab: Lab, wrap):
+def test_a_task_that_fails_fast_attracts_no_requests(lab: Lab, wrap):
     service = lab.service("orders", tasks=3)
     session, url = wrap(retry=RetryPolicy(attempts=1)), f"http://orders:{service.port}/"
+    service.tasks[0].errors(500)
+    codes = [session.get(url, timeout=10).status_code for _ in range(60)]
+    assert codes.count(500) == 3  # then it costs too much to be chosen, before five in a row eject it
+
+
+def test_a_task_that_answers_503_is_spared_and_that_is_told_once(lab: Lab, wrap):
+    service = lab.service("orders", tasks=3)
+    told = []
+    session, url = wrap(retry=RetryPolicy(attempts=2), on_event=told.append), f"http://orders:{service.port}/"
+    bad = service.tasks[0]
+    bad.errors(503, retry_after=60)
+    codes = [session.get(url, timeout=10).status_code for _ in range(60)]
+    assert codes.count(503) == 1  # to be repeated in a minute, which nobody wanted to wait for
+    (event,) = [event for event in told if isinstance(event, PushedBack)]
+    assert (bad.address in str(event.endpoint), event.seconds) == (True, 60.0)
+    nodes = discovery_of(session).snapshot(f"orders:{service.port}").nodes
+    assert sum(node.spared_for > 50 for node in nodes) == 1
+
+
+def test_an_ejected_task_gets_no_requests(lab: Lab, wrap):
+    service = lab.service("orders", tasks=3)
+    balancing = BalancingPolicy(picker="least_pending")
+    session = wrap(retry=RetryPolicy(attempts=1), balancing=balancing)
+    url = f"http://orders:{service.port}/"
     bad = service.tasks[0]
     bad.errors(500)
     codes = [session.get(url, timeout=10).status_code for _ in range(60)]
