@@ -24,6 +24,8 @@ def fleet(mask: Mask, pending: tuple[int, ...] = ()) -> Service:
         node.until = node.ejected_until = NOW + 100
     for node, count in zip(service.nodes, pending, strict=False):
         node.pending = count
+    for index, node in enumerate(service.nodes):
+        node.picked = -index  # the later ones were picked longer ago
     balancer: Balancer = service._balancer
     balancer.update(service.nodes, NOW)
     return service
@@ -49,7 +51,8 @@ def rank(node: Node, panic: bool) -> int:
 def test_whatever_the_health_of_a_small_fleet_the_best_of_what_is_left_is_picked(size, key):
     """For all states, loads and exclusions: None only if all are excluded; never an excluded one; healthy before
     ejected before down, in panic all that connect alike; one probe for each node whose ejection is over."""
-    for mask, pending in product(masks(size), product((0, 1), repeat=size)):
+    loads = list(product((0, 1), repeat=size)) if key is None else [(0,) * size, (1,) * size]
+    for mask, pending in product(masks(size), loads):
         for excluded in combinations_of(size):
             service = fleet(mask, pending)
             nodes = service.nodes

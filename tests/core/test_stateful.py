@@ -5,7 +5,7 @@ Membership, ejection, choice, the budget and a fork, in any order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 
 import pytest
@@ -24,13 +24,15 @@ from tests.support import endpoints, service_of
 
 POLICY = OutlierPolicy()
 QUESTION = Question("registry", "orders")
-HOSTS = [f"10.0.0.{number}" for number in range(1, 8)]
+HOSTS = [f"10.0.0.{number}" for number in range(1, 6)]
 
 
 @dataclass
 class Seen:
     """What the model knows of a node."""
 
+    heard: list[float] = field(default_factory=list)
+    """When something was told of it."""
     in_a_row: int = 0
     """Failures since the last success."""
     pending: int = 0
@@ -115,7 +117,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(
         target=leases,
-        excluded=st.sets(st.integers(0, 6), max_size=3),
+        excluded=st.sets(st.integers(0, 4), max_size=4),
         key=st.sampled_from([None, None, None, "one", "two"]),
         dice=st.floats(0, 0.999),
     )
@@ -159,6 +161,9 @@ class Fleet(RuleBasedStateMachine):
         """Did the node's health change as it may, and if it must?"""
         seen = self.seen[node]
         healthy, out = census
+        if outcome is not Outcome.NEUTRAL:
+            seen.heard.append(self.now)
+        lately = sum(at > self.now - POLICY.success_rate_window for at in seen.heard)
         if outcome is Outcome.SUCCESS:
             seen.in_a_row = 0
             allowed = {
@@ -178,6 +183,8 @@ class Fleet(RuleBasedStateMachine):
                     assert node.health is Health.HEALTHY, "the cap counts after ejecting, and the last one stays"
                 elif seen.in_a_row >= POLICY.consecutive_failures:
                     assert node.health is Health.EJECTED
+                elif lately < POLICY.success_rate_requests:
+                    assert node.health is Health.HEALTHY, "too little is known of it"
                 assert node.health in (Health.HEALTHY, Health.EJECTED)
             else:
                 assert node.health is (Health.EJECTED if before is Health.PROBING else before)
@@ -288,7 +295,7 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(
-    max_examples=100,
+    max_examples=250,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

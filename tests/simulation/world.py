@@ -24,6 +24,7 @@ from tests.simulation.tasks import Closed, Connection, Port, ServiceTime, Silent
 
 __all__ = ["Client", "Request", "World", "buckets", "percentile"]
 
+OVERLOADED = (429, 503)
 IDLE = 10  # connections kept per endpoint
 
 
@@ -213,6 +214,10 @@ class Client:
         except (DiscoveryError, OSError):
             idle.clear()
             raise
+        if status in OVERLOADED:
+            engine, service = self.discovery.engine, self.service
+            if service.push_back(lease.node, engine.clock(), service.balancing.pushback):
+                engine.tell(service)
         if len(idle) < IDLE:
             idle.append(connection)
         return status
