@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from ecs_discovery.policies import OutlierPolicy
 from tests.simulation.tasks import ServiceTime, lognormal, steady
 from tests.simulation.world import World, percentile
 
@@ -97,17 +98,21 @@ def test_a_task_that_was_slow_is_used_again(seed):
     assert share(world, {"10.0.0.1"}, 1055, 1065) > 0.5 / 4
 
 
+EJECTS = {"ejected": OutlierPolicy(), "never ejected": OutlierPolicy(consecutive_failures=1000, success_rate=0)}
+
+
+@pytest.mark.parametrize("ejects", EJECTS)
 @pytest.mark.parametrize("tasks", [3, 10])
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("seed", range(2))
-def test_fast_errors_attract_no_traffic(tasks, status, seed):
-    """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by load alone it would be
-    the best of all. From 2 s on it gets less than a tenth of its fair share."""
+def test_fast_errors_attract_no_traffic(ejects, tasks, status, seed):
+    """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by latency and uses under way
+    it would be the best of all. From 2 s on it gets less than a tenth of its fair share, ejected or not."""
     world = World(seed)
 
     async def scenario(world: World) -> None:
         started = world.start(tasks, lognormal(0.02, 0.3))
-        callers = [world.client("cloudmap://prod/orders") for _ in range(4)]
+        callers = [world.client("cloudmap://prod/orders", outlier=EJECTS[ejects]) for _ in range(4)]
         await world.load(callers, 200, 5)
         started[0].status, started[0].service_time = status, steady(0.0005)
         await world.load(callers, 200, 20)
