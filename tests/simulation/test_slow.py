@@ -50,7 +50,7 @@ def slowed(
         (100, 0.005),
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_one_slow_task_gets_a_trickle(tasks, bound, seed):
     """200 ms against 2: from 2 s after it became slow, under 1 % of requests meet it in a pool of ten, and
     under half a per cent, half of the fair share, in one of a hundred.
@@ -62,7 +62,7 @@ def test_one_slow_task_gets_a_trickle(tasks, bound, seed):
     assert met < bound, met
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_one_slow_task_of_ten_leaves_p99_as_it_is(seed):
     """From 2 s on p99 is within 1.5 times that of the pool before it became slow."""
     world, _ = slowed(seed, 10, 1, rate=400, clients=2)
@@ -71,7 +71,7 @@ def test_one_slow_task_of_ten_leaves_p99_as_it_is(seed):
     assert after < 1.5 * before, (before, after)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_slow_tasks_of_four_get_a_trickle(seed):
     """Under 5 % of requests, though half of the tasks are slow."""
     world, hosts = slowed(seed, 4, 2, rate=400, clients=2)
