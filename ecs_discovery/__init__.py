@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecs_discovery.aio import AsyncDiscovery
-    from ecs_discovery.attempts import Attempt
+    from ecs_discovery.attempts import AsyncAttempt, Attempt
     from ecs_discovery.client import Discovery
     from ecs_discovery.context import options
     from ecs_discovery.errors import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         OutlierPolicy,
         RetryPolicy,
         TimeoutPolicy,
+        ZonePolicy,
     )
     from ecs_discovery.resolvers.base import AsyncResolver, Resolver
     from ecs_discovery.settings import ServiceConfig, Settings
@@ -56,7 +57,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aio": ("AsyncDiscovery",),
-    "attempts": ("Attempt",),
+    "attempts": ("AsyncAttempt", "Attempt"),
     "client": ("Discovery",),
     "errors": (
         "AttemptReport",
@@ -87,6 +88,7 @@ _HOMES = {
         "OutlierPolicy",
         "RetryPolicy",
         "TimeoutPolicy",
+        "ZonePolicy",
     ),
     "resolvers.base": ("AsyncResolver", "Resolver"),
     "settings": ("ServiceConfig", "Settings"),
@@ -95,6 +97,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncAttempt",
     "AsyncDiscovery",
     "AsyncLeaseContext",
     "AsyncResolver",
@@ -133,6 +136,7 @@ __all__ = [
     "Settings",
     "TargetNotFound",
     "TimeoutPolicy",
+    "ZonePolicy",
     "__version__",
     "options",
     "unwrap_session",

@@ -10,10 +10,19 @@ import ssl as ssl_module
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from ecs_discovery import retrying, sockets
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery import racing, retrying
+from ecs_discovery.attempts import (
+    SILENT,
+    AsyncAttempt,
+    Vanished,
+    as_os_error,
+    judge_connect,
+    no_connection,
+    noted,
+    perform,
+)
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
@@ -25,18 +34,8 @@ from ecs_discovery.events import Event
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
-from ecs_discovery.policies import (
-    BalancingPolicy,
-    CachePolicy,
-    CloudMapPolicy,
-    ConnectionPolicy,
-    DnsPolicy,
-    OutlierPolicy,
-    RetryPolicy,
-    TimeoutPolicy,
-)
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
-from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
 
 if TYPE_CHECKING:
@@ -71,36 +70,17 @@ class AsyncDiscovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         dice: Random | None = None,
-        cache: CachePolicy | None = None,
-        dns: DnsPolicy | None = None,
-        cloud_map: CloudMapPolicy | None = None,
-        balancing: BalancingPolicy | None = None,
-        outlier: OutlierPolicy | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: TimeoutPolicy | None = None,
-        connection: ConnectionPolicy | None = None,
+        **policies: Unpack[Policies],
     ) -> None:
         if share is not None:
-            policies = [cache, dns, cloud_map, balancing, outlier, retry, timeout, connection]
-            given = [namespace, services, nameservers, settings, on_event, dice, *policies]
+            given = [namespace, services, nameservers, settings, on_event, dice, *policies.values()]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
             self.engine = share.engine
         else:
-            if settings is None:
-                settings = Settings.make(
-                    namespace=namespace,
-                    services=services,
-                    nameservers=nameservers,
-                    cache=cache,
-                    dns=dns,
-                    cloud_map=cloud_map,
-                    balancing=balancing,
-                    outlier=outlier,
-                    retry=retry,
-                    timeout=timeout,
-                    connection=connection,
-                )
+            settings = Settings.make(
+                namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
+            )
             self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self.settings = self.engine.settings
         self._shared = share is not None
@@ -147,31 +127,41 @@ class AsyncDiscovery:
     async def call(
         self,
         target: str,
-        fetch: Callable[[Attempt], Awaitable[T]],
+        fetch: Callable[[AsyncAttempt], Awaitable[T]],
         *,
         idempotent: bool | None = None,
         deadline: float | None = None,
         key: str | bytes | None = None,
     ) -> T:
-        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised."""
+        """As `Discovery.call`. A given `deadline` is hard: `fetch` is cancelled and `DeadlineExceeded` raised.
+
+        Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
+        """
         service = self._service(target)
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
-
-        accepts = False
+        ack_timeout = self.settings.connection.ack_timeout
+        accepts = silent = False
 
         async def attempt(lease: Lease) -> T:
-            nonlocal accepts
+            nonlocal accepts, silent
+            accepts = False
             try:
-                return await fetch(Attempt(lease.endpoint, call, self.engine.clock))
+                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout), fetch)
             except Exception as error:
+                silent = isinstance(error, Vanished)
+                if silent:
+                    self.background.suspect(service, lease.node)  # others may be waiting for it
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and await self.background.accepts(lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT:
+                    accepts = await self.background.accepts(service, lease.endpoint)
                 raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
+            if error is None:
+                return GOOD
+            return SILENT if silent else judge_exception(error, is_failure, accepts=accepts)
 
         hard = asyncio.timeout(limit)
         try:
@@ -224,15 +214,15 @@ class AsyncDiscovery:
         name = (server_hostname or service.tls_name) if context is not None else None
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
-            async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                sock = await sockets.connect_async(lease.endpoint)
-                try:
+            sock = await racing.connect_async(self.background, call, lease)
+            try:
+                async with asyncio.timeout(self.engine.connect_limit(service, call)):
                     return await asyncio.get_running_loop().create_connection(
                         protocol_factory, sock=sock, ssl=context, server_hostname=name
                     )
-                except BaseException:
-                    sock.close()
-                    raise
+            except BaseException:
+                sock.close()
+                raise
 
         try:
             await self.background.ready(service, call.connect_until)

@@ -5,17 +5,34 @@ Shared by both drivers.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
-from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, ResolutionError, combined
+from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, RequestError, ResolutionError, combined
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
+from ecs_discovery.sockets import Watch
 
-__all__ = ["Attempt", "as_os_error", "judge_connect", "no_connection", "noted"]
+__all__ = [
+    "SILENT",
+    "AsyncAttempt",
+    "Attempt",
+    "Vanished",
+    "as_os_error",
+    "judge_connect",
+    "no_connection",
+    "noted",
+    "perform",
+]
+
+T = TypeVar("T")
+
+SILENT = Judgement(Outcome.CONNECT, Failure.CLOSED, "silent")
 
 
 class Attempt:
@@ -49,6 +66,64 @@ class Attempt:
         return f"<Attempt {self.number} on {self.endpoint}>"
 
 
+class Vanished(ConnectionAbortedError):
+    """The task fell silent: its network interface is gone."""
+
+
+class AsyncAttempt(Attempt):
+    """One try of a call on one endpoint, under asyncio."""
+
+    __slots__ = ("_ack_timeout", "_began", "_node", "_patience", "_watches")
+
+    def __init__(
+        self,
+        node: Node,
+        call: Call,
+        clock: Callable[[], float],
+        ack_timeout: float,
+    ) -> None:
+        super().__init__(node.endpoint, call, clock)
+        self._node = node
+        self._began = clock()
+        self._ack_timeout = ack_timeout
+        self._patience = asyncio.timeout(None)
+        self._watches: list[Watch] = []
+
+    def watch(self, connection: asyncio.BaseTransport | asyncio.StreamWriter | socket.socket) -> None:
+        """Give this attempt up should the task behind `connection` vanish, as `wrap_session` does.
+
+        If the peer's kernel leaves sent bytes unacknowledged for `ConnectionPolicy.ack_timeout` seconds, or the
+        endpoint is found to be gone, `fetch` is cancelled, the endpoint is set aside and the call goes on with another
+        one. A slow handler is left alone: its kernel acknowledges. Ends with the attempt. Does nothing for a call that
+        is not idempotent; Linux only (`TCP_INFO`), elsewhere only what others meet is noticed.
+        """
+        if self._call.idempotent:
+            given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+            node, began = self._node, self._began
+            watch = Watch(given, self._ack_timeout, self._clock, lambda: node.gone > began, self._give_up)
+            self._watches.append(watch)
+
+    def _give_up(self) -> None:
+        if not self._patience.expired():  # one of several connections may have said so already
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+
+async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitable[T]]) -> T:
+    """What `fetch` gives. Raises what it raises, or `Vanished` if the attempt was given up."""
+    try:
+        async with attempt._patience:
+            return await fetch(attempt)
+    except TimeoutError as error:
+        if attempt._patience.expired():
+            kind = combined(RequestError, Vanished)
+            call = attempt._call
+            raise kind(f"{attempt.endpoint} has vanished", target=call.target, attempts=call.reports) from error
+        raise
+    finally:
+        for watch in attempt._watches:
+            watch.end()
+
+
 def judge_connect(connection: object, error: Exception | None) -> Judgement:
     """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
     if error is None:
@@ -57,7 +132,7 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
         return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         tls = isinstance(error, ssl.SSLError)
-        label = "timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
+        label = "connect timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
         return Judgement(Outcome.CONNECT, Failure.NOT_SENT, label)
     return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
 
@@ -70,7 +145,7 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
         kind = combined(kind, type(error))
     return kind(
-        f"no connection after {call.number} attempts: {error}",
+        f"no connection after {len(call.reports)} attempts: {error}",
         target=call.target,
         attempts=call.reports,
         hint=f"not tried again: {call.reason}" if call.reason else None,

@@ -9,23 +9,27 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
 from functools import partial
+from math import inf
 
 from ecs_discovery import _fork, sockets
 from ecs_discovery.core.node import Node
+from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
+from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.resolvers.registered import load
 from ecs_discovery.resolvers.static import StaticResolver
+from ecs_discovery.sockets import Sign, sign_of
 from ecs_discovery.workers import Workers
 
 __all__ = ["Background"]
 
-_GLANCE = 0.25  # seconds for a look whether an endpoint accepts connections
+_LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
 class Background:
@@ -44,6 +48,8 @@ class Background:
         Raises `ResolutionError` when it cannot be resolved and nothing was known.
         """
         engine = self.engine
+        if engine.locating(service):
+            self._workers.spawn(self._locate)
         waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
@@ -92,24 +98,33 @@ class Background:
         for node in service.take_reconnects():
             self._workers.spawn(partial(self._reconnect, service, node))
 
-    def accepts(self, endpoint: Endpoint) -> bool:
+    def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """Does it accept a connection now?"""
-        try:
-            sockets.connect(endpoint, _GLANCE).close()
-        except OSError:
-            return False
-        return True
+        return self._look(service, endpoint) is Sign.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
-        """Somebody met a refused connection: find out, in the background, whether it was this endpoint's."""
-        self._workers.spawn(partial(self._check, service, node))
+        """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
+        now = self.engine.clock()
+        if now >= node.suspected:
+            node.suspected = now + _LONGEST
+            self._workers.spawn(partial(self._check, service, node))
 
     # In workers
 
     def _check(self, service: Service, node: Node) -> None:
-        if not self.accepts(node.endpoint):
-            self.engine.reconnected(service, node, False)
-            self.force(service.force(self.engine.clock(), self.engine.settings.dns.min_refresh))
+        try:
+            began = self.engine.clock()
+            sign = self._look(service, node.endpoint)
+        finally:
+            node.suspected = -inf
+        self.force(self.engine.looked(service, node, sign, began))
+
+    def _look(self, service: Service, endpoint: Endpoint) -> Sign:
+        try:
+            sockets.connect(endpoint, glance(service.connect_time)).close()
+        except OSError as error:
+            return sign_of(error)
+        return Sign.ACCEPTS
 
     def _fly(self, question: Question, flight: Flight, force: bool) -> None:
         engine = self.engine
@@ -149,6 +164,9 @@ class Background:
 
             self.dns = DnsResolver(self.engine.settings.dns)
         return self.dns
+
+    def _locate(self) -> None:
+        self.engine.located(own_zone())
 
     def _reconnect(self, service: Service, node: Node) -> None:
         try:

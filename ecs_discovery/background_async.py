@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from ecs_discovery import sockets
 from ecs_discovery.core.node import Node
+from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.flights import Flight
+from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
 from ecs_discovery.resolvers.registered import for_asyncio, load
 from ecs_discovery.resolvers.static import AsyncStaticResolver
+from ecs_discovery.sockets import Sign, sign_of
 from ecs_discovery.workers import Workers
 
 __all__ = ["AsyncBackground"]
 
-_GLANCE = 0.25  # seconds for a look whether an endpoint accepts connections
+_LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
 class AsyncBackground:
@@ -41,6 +45,8 @@ class AsyncBackground:
     async def ready(self, service: Service, until: float) -> None:
         """As `Background.ready`."""
         engine = self.engine
+        if engine.locating(service):
+            self._workers.spawn(self._locate)
         waited: set[Question] = set()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
@@ -91,25 +97,34 @@ class AsyncBackground:
         for node in service.take_reconnects():
             self._spawn(self._reconnect(service, node))
 
-    async def accepts(self, endpoint: Endpoint) -> bool:
+    async def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """As `Background.accepts`."""
-        try:
-            async with asyncio.timeout(_GLANCE):
-                (await sockets.connect_async(endpoint)).close()
-        except OSError:
-            return False
-        return True
+        return await self._look(service, endpoint) is Sign.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
         """As `Background.suspect`."""
-        self._spawn(self._check(service, node))
+        now = self.engine.clock()
+        if now >= node.suspected:
+            node.suspected = now + _LONGEST
+            self._spawn(self._check(service, node))
 
     # In tasks
 
     async def _check(self, service: Service, node: Node) -> None:
-        if not await self.accepts(node.endpoint):
-            self.engine.reconnected(service, node, False)
-            self.force(service.force(self.engine.clock(), self.engine.settings.dns.min_refresh))
+        try:
+            began = self.engine.clock()
+            sign = await self._look(service, node.endpoint)
+        finally:
+            node.suspected = -inf
+        self.force(self.engine.looked(service, node, sign, began))
+
+    async def _look(self, service: Service, endpoint: Endpoint) -> Sign:
+        try:
+            async with asyncio.timeout(glance(service.connect_time)):
+                (await sockets.connect_async(endpoint)).close()
+        except OSError as error:
+            return sign_of(error)
+        return Sign.ACCEPTS
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.tasks = {task for task in self.tasks if not task.get_loop().is_closed()}
@@ -163,6 +178,9 @@ class AsyncBackground:
         joined = self.engine.resolvers.get("cloudmap")  # what the Discovery whose state is shared was given
         found = joined if isinstance(joined, CloudMapResolver) else self.engine.cloud_map()
         return self._resolvers.setdefault("cloudmap", AsyncCloudMapResolver(share=found))
+
+    def _locate(self) -> None:
+        self.engine.located(own_zone())
 
     async def _reconnect(self, service: Service, node: Node) -> None:
         try:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import CoroutineType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
-from ecs_discovery import retrying, sockets
+from ecs_discovery import racing, retrying
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
 from ecs_discovery.background import Background
 from ecs_discovery.context import current_options
@@ -26,18 +26,8 @@ from ecs_discovery.events import Event
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
-from ecs_discovery.policies import (
-    BalancingPolicy,
-    CachePolicy,
-    CloudMapPolicy,
-    ConnectionPolicy,
-    DnsPolicy,
-    OutlierPolicy,
-    RetryPolicy,
-    TimeoutPolicy,
-)
 from ecs_discovery.resolvers.base import Resolver
-from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.snapshot import ServiceSnapshot
 
 __all__ = ["Discovery"]
@@ -51,8 +41,8 @@ class Discovery:
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
     the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
-    `timeout`, `connection`. `resolvers`: scheme → resolver of your own. `on_event` is called with each event (see
-    `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
+    `timeout`, `connection`, `zone`. `resolvers`: scheme → resolver of your own. `on_event` is called with each
+    event (see `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
@@ -69,29 +59,11 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         dice: Random | None = None,
-        cache: CachePolicy | None = None,
-        dns: DnsPolicy | None = None,
-        cloud_map: CloudMapPolicy | None = None,
-        balancing: BalancingPolicy | None = None,
-        outlier: OutlierPolicy | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: TimeoutPolicy | None = None,
-        connection: ConnectionPolicy | None = None,
+        **policies: Unpack[Policies],
     ) -> None:
-        if settings is None:
-            settings = Settings.make(
-                namespace=namespace,
-                services=services,
-                nameservers=nameservers,
-                cache=cache,
-                dns=dns,
-                cloud_map=cloud_map,
-                balancing=balancing,
-                outlier=outlier,
-                retry=retry,
-                timeout=timeout,
-                connection=connection,
-            )
+        settings = Settings.make(
+            namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
+        )
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self._sleep = sleep
@@ -170,11 +142,13 @@ class Discovery:
 
         def attempt(lease: Lease) -> T:
             nonlocal accepts
+            accepts = False
             try:
                 result = fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                accepts = failure_of(error) is Failure.NOT_SENT and self.background.accepts(lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT:
+                    accepts = self.background.accepts(service, lease.endpoint)
                 raise
             if isinstance(result, CoroutineType):
                 result.close()
@@ -200,7 +174,8 @@ class Discovery:
     ) -> socket.socket:
         """A connected socket to an endpoint, TLS included if `ssl` is a context or True.
 
-        Endpoints that do not accept are passed over. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
+        Endpoints that do not accept are passed over, and beside one that does not answer soon another is tried: the
+        first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
         look-up, connects and TLS. The certificate is verified for `server_hostname`, by default the
         service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
         also an `OSError`.
@@ -211,11 +186,10 @@ class Discovery:
         context = ssl_module.create_default_context() if ssl is True else ssl or None
 
         def attempt(lease: Lease) -> socket.socket:
-            limit = self.engine.connect_limit(service, call)
-            sock = sockets.connect(lease.endpoint, limit)
+            sock = racing.connect(self.background, call, lease)
             try:
                 if context is not None:
-                    sock.settimeout(max(0.001, min(limit, call.connect_until - self.engine.clock())))
+                    sock.settimeout(self.engine.connect_limit(service, call))
                     sock = context.wrap_socket(sock, server_hostname=server_hostname or service.tls_name)
                 sock.settimeout(None)
             except BaseException:

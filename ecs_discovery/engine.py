@@ -36,6 +36,7 @@ from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
+from ecs_discovery.sockets import Sign
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map import CloudMapResolver
@@ -81,6 +82,7 @@ class Engine:
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
+        self._located = False
         _fork.track(self)
 
     def __repr__(self) -> str:
@@ -148,6 +150,19 @@ class Engine:
         """Did somebody else get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
         return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
+
+    def locating(self, service: Service) -> bool:
+        """Is it time to find out in which zone the process runs? Once, and only if a service cares."""
+        if not service.wants_zone or self._located:
+            return False
+        self._located = True
+        return True
+
+    def located(self, zone: str | None) -> None:
+        """The process runs in this zone; None if that cannot be told."""
+        if zone is None:
+            logger.warning("no zone is preferred: the own one is unknown; say it with ZonePolicy(own=…)")
+        self.directory.locate(zone, self.clock())
 
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
@@ -274,6 +289,16 @@ class Engine:
         """Report a reconnect."""
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
             self.tell(service)
+
+    def looked(self, service: Service, node: Node, sign: Sign, began: float) -> tuple[Question, ...]:
+        """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
+        now = self.clock()
+        if sign is Sign.ACCEPTS:
+            return ()
+        if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
+            node.gone = now
+        self.reconnected(service, node, False)
+        return service.force(now, self.settings.dns.min_refresh)
 
     # For people
 

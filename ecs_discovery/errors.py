@@ -35,7 +35,8 @@ class AttemptReport:
     endpoint: str
     """`address:port` that was tried."""
     outcome: str
-    """`ok`, or the class of the failure (`connect`, `timeout`, `closed`, `status 503`, …)."""
+    """`ok`, or the class of the failure (`connect`, `connect timeout`, `closed`, `status 503`, …), or
+    `overtaken`: another endpoint connected first."""
     seconds: float
     """How long the attempt took."""
     error: str = ""

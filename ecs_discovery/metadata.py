@@ -72,6 +72,12 @@ def task_metadata(*, timeout: float = 0.5, environ: Mapping[str, str] | None = N
     return _once.get(uri, timeout) if uri.startswith("http://") else None
 
 
+def own_zone() -> str | None:
+    """The availability zone of this task, None where that cannot be told."""
+    found = task_metadata()
+    return found.zone if found is not None else None
+
+
 def _ask(uri: str, timeout: float) -> TaskMetadata | None:
     opener = build_opener(ProxyHandler({}))  # a link-local address: never through a proxy
     try:

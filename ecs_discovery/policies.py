@@ -24,6 +24,7 @@ from ecs_discovery.rules import (
     ruled,
     split,
     statuses,
+    subset,
     switch,
     text,
     unreadable,
@@ -39,6 +40,7 @@ __all__ = [
     "OutlierPolicy",
     "RetryPolicy",
     "TimeoutPolicy",
+    "ZonePolicy",
     "from_environment",
 ]
 
@@ -153,8 +155,29 @@ class BalancingPolicy(Policy):
     max_pending: int = whole(0, 0, 1_000_000)
     """Uses an endpoint may have under way from this process; 0: any number. What finds all endpoints full waits for
     room within its connect time. Default 0."""
+    subset: int = ruled(0, Rule(subset, int, "0 or a whole number from 12 to 100000"))
+    """Endpoints that this client uses of a service with more than `subset_above`, so that very many clients of very
+    many endpoints do not all connect to all. The others are kept in reserve. 0: all. Default 0."""
+    subset_above: int = whole(100, 12, 1_000_000)
+    """Up to this many endpoints are all used. Default 100."""
     explain: int = whole(64, 0, 100_000)
     """Picks kept for `snapshot`: one of 16 ordinary ones, and every other. Default 64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZonePolicy(Policy):
+    """Whether endpoints of the own availability zone are preferred. Needs endpoints with zones: those that Cloud Map
+    names (`AVAILABILITY_ZONE`)."""
+
+    prefer: bool = switch(False)
+    """Prefer the own zone as far as that does not load its endpoints more than those elsewhere (Envoy's zone aware
+    routing): traffic between zones costs money and a millisecond. Off while endpoints are in panic. Default off."""
+    own: str = text("the name of an availability zone, or ''")
+    """The own zone, such as `eu-west-1a`. Empty: what the ECS task metadata endpoint says."""
+    callers: float = number(0.0, 0, 1, "a share")
+    """The share of all calls to a service that is made from the own zone. 0: the zones call alike. Default 0."""
+    min_endpoints: int = whole(6, 2, 1_000_000)
+    """With fewer endpoints zones are ignored. Default 6 (Envoy)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,8 +247,13 @@ class TimeoutPolicy(Policy):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionPolicy(Policy):
-    """How connections are kept."""
+    """How connections are made and kept."""
 
+    race_limit: int = whole(3, 1, 16)
+    """Endpoints that one call connects to at once; the first to connect is used. 1: one after another. Default 3."""
+    race_delay: float = number(0.25, 0.01, 60)
+    """Head start of an endpoint before the next is connected to beside it. Once the service's connect time is learnt,
+    four times that (20 ms at least) if it is less. Default 0.25 (RFC 8305)."""
     max_idle: int = whole(10, 1, 10_000)
     """Idle connections kept per endpoint. Default 10."""
     idle_timeout: float = number(60.0, 0.1, 3600)

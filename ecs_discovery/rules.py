@@ -115,6 +115,13 @@ def predicate(value: Any) -> Any:
     return value
 
 
+def subset(value: Any) -> int:
+    """0, or enough endpoints that a few dead ones among them do not matter (Finagle's aperture)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not (value == 0 or 12 <= value <= 100_000):
+        raise ValueError
+    return value
+
+
 def unreadable(text: str) -> Any:
     raise ValueError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Target, check_name, is_address, parse_target
@@ -22,10 +22,11 @@ from ecs_discovery.policies import (
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
+    ZonePolicy,
     from_environment,
 )
 
-__all__ = ["ServiceConfig", "Settings", "disabled"]
+__all__ = ["Policies", "ServiceConfig", "Settings", "disabled"]
 
 _POLICIES: dict[str, type[Any]] = {
     "cache": CachePolicy,
@@ -36,7 +37,22 @@ _POLICIES: dict[str, type[Any]] = {
     "retry": RetryPolicy,
     "timeout": TimeoutPolicy,
     "connection": ConnectionPolicy,
+    "zone": ZonePolicy,
 }
+
+
+class Policies(TypedDict, total=False):
+    """The policies of a discovery, by name."""
+
+    cache: CachePolicy | None
+    dns: DnsPolicy | None
+    cloud_map: CloudMapPolicy | None
+    balancing: BalancingPolicy | None
+    outlier: OutlierPolicy | None
+    retry: RetryPolicy | None
+    timeout: TimeoutPolicy | None
+    connection: ConnectionPolicy | None
+    zone: ZonePolicy | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class ServiceConfig:
     outlier: OutlierPolicy | None = field(default=None, kw_only=True)
     retry: RetryPolicy | None = field(default=None, kw_only=True)
     timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
+    zone: ZonePolicy | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -65,6 +82,7 @@ class ServiceConfig:
         outlier: OutlierPolicy | None = None,
         retry: RetryPolicy | None = None,
         timeout: TimeoutPolicy | None = None,
+        zone: ZonePolicy | None = None,
     ) -> None:
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
@@ -79,6 +97,7 @@ class ServiceConfig:
             ("outlier", OutlierPolicy, outlier),
             ("retry", RetryPolicy, retry),
             ("timeout", TimeoutPolicy, timeout),
+            ("zone", ZonePolicy, zone),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
@@ -104,6 +123,7 @@ class Settings:
     retry: RetryPolicy
     timeout: TimeoutPolicy
     connection: ConnectionPolicy
+    zone: ZonePolicy
     disabled: bool = False
 
     @classmethod
@@ -114,26 +134,32 @@ class Settings:
         services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
         nameservers: Sequence[str] | None = None,
         environ: Mapping[str, str] | None = None,
-        **policies: Any,
+        ready: Settings | None = None,
+        **policies: Unpack[Policies],
     ) -> Settings:
-        """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults.
+        """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults; or `ready` ones, alone.
 
         Only `ECS_DISCOVERY_SERVICES` goes before the arguments: it redirects a service for local work.
         Raises `ConfigurationError` naming the field or variable.
         """
+        if ready is not None:
+            if any(value is not None for value in (namespace, services, nameservers, *policies.values())):
+                raise ConfigurationError("settings", ready, "Settings, and then no namespace, services or policies")
+            return ready
         env = os.environ if environ is None else environ
         field_name = "namespace"
         if namespace is None and env.get("ECS_DISCOVERY_NAMESPACE"):
             namespace, field_name = env["ECS_DISCOVERY_NAMESPACE"], "ECS_DISCOVERY_NAMESPACE"
         chosen: dict[str, Any] = {}
+        named: dict[str, Any] = {**policies}
         for name, kind in _POLICIES.items():
-            given = policies.pop(name, None)
+            given = named.pop(name, None)
             if given is not None and not isinstance(given, kind):
                 raise ConfigurationError(name, given, f"a {kind.__name__}")
             chosen[name] = given if given is not None else from_environment(kind, env)
-        if policies:
+        if named:
             allowed = ", ".join(["namespace", "services", "nameservers", *_POLICIES])
-            raise ConfigurationError(next(iter(policies)), next(iter(policies.values())), f"one of {allowed}")
+            raise ConfigurationError(next(iter(named)), next(iter(named.values())), f"one of {allowed}")
         if isinstance(nameservers, str):
             raise ConfigurationError("nameservers", nameservers, "a list of them: ['10.0.0.2', '127.0.0.1:5353']")
         servers = nameservers

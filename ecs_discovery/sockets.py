@@ -7,25 +7,61 @@ On Linux `TCP_INFO` shows that; elsewhere nothing here can tell, and read timeou
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import struct
 import sys
 from collections.abc import Callable
+from enum import Enum
+from errno import EHOSTUNREACH, EINPROGRESS, EWOULDBLOCK
 from typing import Any
 
 from ecs_discovery.models import Endpoint, is_address
 
-__all__ = ["acknowledged", "connect", "connect_async", "silent", "tune", "wait_for_answer"]
+__all__ = [
+    "Progress",
+    "Sign",
+    "Watch",
+    "acknowledged",
+    "begin_connect",
+    "connect",
+    "connect_async",
+    "end_connect",
+    "sign_of",
+    "tune",
+    "wait_for_answer",
+]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _UNACKED = 8 + 4 * 4
-_LAST_ACK = 8 + 4 * 12  # milliseconds since the last acknowledgement came
 _RTT = 8 + 4 * 15  # microseconds; smoothed, and stretched by delayed acknowledgements of slow answers
+_BYTES_ACKED = 120  # 64 bits; since Linux 4.1
 _MIN_RTT = 148  # microseconds; since Linux 4.6
 _INFO_SIZE = 152
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4))
+# A user timeout takes the place of the count of probes (tcp(7)); a short one would end live peers that read
+# an upload late, with their window closed meanwhile.
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 15_000))
+_FIRST = 0.02  # seconds before the first look at a waiting request
+_STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+
+
+class Sign(Enum):
+    """What a connect told of the host of an endpoint."""
+
+    ACCEPTS = "accepts"
+    REFUSES = "refuses"
+    """It is there, and does not listen: a draining task, say. Or the connect failed on this side."""
+    SILENT = "silent"
+
+
+def sign_of(error: OSError | None) -> Sign:
+    """What the outcome of a connect says."""
+    if error is None:
+        return Sign.ACCEPTS
+    # A neighbour that vanished is "no route to host" when ARP has given it up.
+    return Sign.SILENT if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH else Sign.REFUSES
 
 
 def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
@@ -37,6 +73,31 @@ def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def begin_connect(endpoint: Endpoint) -> socket.socket:
+    """A non-blocking socket, tuned, that connects by itself: writable when done. The host is an address.
+
+    Raises OSError.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        tune(sock)
+        code = sock.connect_ex((endpoint.host, endpoint.port))
+        if code not in (0, EINPROGRESS, EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def end_connect(sock: socket.socket) -> None:
+    """Raises the OSError with which a connect ended that `begin_connect` began."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 async def connect_async(endpoint: Endpoint) -> socket.socket:
@@ -59,7 +120,7 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay for small writes; keep-alive probes that end a connection to a vanished peer in about ten seconds.
+    """No delay for small writes; keep-alive probes that end a connection to a vanished peer in about 15 seconds.
 
     Probes are answered by the peer's kernel, so a slow application is left alone.
     """
@@ -71,69 +132,126 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def silent(sock: socket.socket, limit: float) -> bool | None:
-    """Has the peer's kernel left what was sent unacknowledged, and been quiet, for `limit` seconds?
+class Progress:
+    """How far a peer's kernel has acknowledged what was sent, look by look.
 
-    None where that cannot be told. Progress of acknowledgements counts as life, so a peer that reads
-    a large upload slowly is not silent. On slow paths eight round trips are allowed. Ask no
-    sooner than `limit` after sending.
+    What it sends itself does not count: a retransmission of an old answer says nothing about a new request.
     """
-    if _TCP_INFO is None:
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
-    except (OSError, ValueError):
-        return None
-    if len(info) < _INFO_SIZE:
-        return None
-    (unacked,) = struct.unpack_from("=I", info, _UNACKED)
-    (last_ack,) = struct.unpack_from("=I", info, _LAST_ACK)
-    (rtt,) = struct.unpack_from("=I", info, _RTT)
-    (shortest,) = struct.unpack_from("=I", info, _MIN_RTT)
-    rtt = min(rtt, shortest)
-    return bool(unacked > 0 and last_ack >= max(limit * 1000, 8 * rtt / 1000))
+
+    __slots__ = ("_acked", "_since", "_sock")
+
+    def __init__(self, sock: Any) -> None:  # what transports give as their socket is none
+        self._sock = sock
+        self._acked = -1
+        self._since = 0.0
+
+    def silent(self, limit: float, now: float) -> bool | None:
+        """Has nothing been acknowledged for `limit` seconds although something is due? None where that cannot be told.
+
+        The time counts from the first look after the last progress, so a peer that reads a large upload slowly is not
+        silent. On slow paths eight round trips are allowed.
+        """
+        info = _info(self._sock)
+        if info is None:
+            return None
+        (unacked,) = struct.unpack_from("=I", info, _UNACKED)
+        (acked,) = struct.unpack_from("=Q", info, _BYTES_ACKED)
+        if not unacked or acked != self._acked:
+            self._acked, self._since = acked, now
+            return False
+        rtt = min(struct.unpack_from("=I", info, _RTT) + struct.unpack_from("=I", info, _MIN_RTT))
+        return bool(now - self._since >= max(limit, 8e-6 * rtt))
 
 
 def acknowledged(sock: socket.socket) -> bool | None:
     """Is everything sent acknowledged? None where that cannot be told."""
+    info = _info(sock)
+    return None if info is None else bool(struct.unpack_from("=I", info, _UNACKED)[0] == 0)
+
+
+def _info(sock: Any) -> bytes | None:
     if _TCP_INFO is None:
         return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
     except (OSError, ValueError):
         return None
-    return bool(len(info) >= _INFO_SIZE and struct.unpack_from("=I", info, _UNACKED)[0] == 0)
+    return info if len(info) == _INFO_SIZE else None
 
 
-def wait_for_answer(sock: socket.socket, limit: float, timeout: float | None, clock: Callable[[], float]) -> bool:
-    """Wait until the peer answers or at least acknowledges. False if its kernel is silent.
+def wait_for_answer(
+    sock: socket.socket,
+    limit: float,
+    timeout: float | None,
+    clock: Callable[[], float],
+    gone: Callable[[], bool] | None = None,
+) -> bool:
+    """Wait until the peer answers, or everything is acknowledged. False if its kernel is silent.
 
     Returns True when there is something to read, when everything is acknowledged after `limit`
-    seconds, when that cannot be told, or when `timeout` is over: an ordinary read comes next.
+    seconds, when that cannot be told, or when `timeout` is over: an ordinary read comes next. With `gone`,
+    what is acknowledged is waited for here, and False returned when `gone()` says that the peer has vanished since.
     Under TLS 1.3 session tickets make a fresh connection readable, so there the count must agree.
     """
-    if _TCP_INFO is None:
+    if _TCP_INFO is None and gone is None:
         return True
     encrypted = hasattr(sock, "pending")
     began = clock()
-    step = min(limit, timeout) if timeout is not None else limit
+    step = min(_FIRST, limit / 4)  # most answers come sooner, and cost no look
+    progress: Progress | None = None
     while True:
-        readable = _readable(sock, step)
+        readable = _readable(sock, step if timeout is None else min(step, timeout))
         if readable and (not encrypted or acknowledged(sock) is not False):
             return True
-        waited = clock() - began
+        progress = progress or Progress(sock)
+        now = clock()
+        waited = now - began
         if timeout is not None and waited >= timeout:
             return True
-        if waited >= limit:
-            verdict = silent(sock, limit)
-            if verdict:
-                return False
-            if verdict is None or acknowledged(sock) is not False:
-                return True
+        verdict = progress.silent(limit, now)
+        if verdict or (gone is not None and gone()):
+            return False
+        if gone is None and waited >= limit and (verdict is None or acknowledged(sock) is not False):
+            return True
         if readable:
             select.select([], [], [], min(0.005, limit))  # tickets lie there: look at the count again shortly
+        step = min(limit / 4, _STEP)
+
+
+class Watch:
+    """Looks at a connection of the running event loop until it is ended, and calls `silent()` once if it falls silent.
+
+    It does so by `Progress`, or when `gone()` says that the peer has vanished. Only reads socket options, so whoever
+    owns the connection goes on reading and writing.
+    """
+
+    __slots__ = ("_clock", "_gone", "_limit", "_loop", "_progress", "_silent", "_timer")
+
+    def __init__(
+        self,
+        sock: Any,
+        limit: float,
+        clock: Callable[[], float],
+        gone: Callable[[], bool],
+        silent: Callable[[], object],
+    ) -> None:
+        self._progress = Progress(sock)
+        self._limit = limit
+        self._clock = clock
+        self._gone = gone
+        self._silent = silent
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(min(_FIRST, limit / 4), self._look)
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._progress.silent(self._limit, self._clock()) or self._gone():
+            self._silent()
         else:
-            step = min(limit / 4, 0.1)
+            self._timer = self._loop.call_later(min(self._limit / 4, _STEP), self._look)
 
 
 def _readable(sock: socket.socket, timeout: float) -> bool:

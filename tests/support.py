@@ -11,7 +11,7 @@ from ecs_discovery.core.node import Node
 from ecs_discovery.core.plan import plan
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Question, Resolution, parse_target
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 
 @dataclass
@@ -70,6 +70,7 @@ def service_of(
         outlier=policies.get("outlier", OutlierPolicy()),
         retry=policies.get("retry", RetryPolicy()),
         timeout=policies.get("timeout", TimeoutPolicy()),
+        zone=policies.get("zone", ZonePolicy()),
         tls_name=parsed.name,
         hint=None,
         dice=dice,

@@ -27,6 +27,7 @@ LAYERS = [
     {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
     {"engine"},
     {"attempts", "leases", "background", "background_async"},
+    {"racing"},
     {"client", "aio"},
     {"defaults"},
     {"integrations"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import sys
@@ -48,7 +49,6 @@ def test_a_peer_that_vanished_is_silent(task: LabTask):
         task.vanish()
         sock.sendall(REQUEST)
         assert not sockets.wait_for_answer(sock, 0.25, None, time.monotonic)
-        assert sockets.silent(sock, 0.25)
         assert sockets.acknowledged(sock) is False
 
 
@@ -57,8 +57,50 @@ def test_a_slow_application_is_not(task: LabTask):
     with connected(task) as sock:
         sock.sendall(REQUEST)
         assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
-        assert sockets.silent(sock, 0.0) is False
+        assert sockets.Progress(sock).silent(0.0, 0.0) is False
         assert sockets.acknowledged(sock)
+
+
+@linux
+def test_what_a_vanished_peer_still_repeats_does_not_pass_for_life(task: LabTask):
+    """Its last answer, unacknowledged by this side for now, is sent again; the request is not acknowledged by it."""
+    with connected(task) as sock:
+        for _ in range(3):
+            sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
+            sock.recv(4096)
+        task.vanish()
+        sock.sendall(REQUEST)
+        began = time.monotonic()
+        assert not sockets.wait_for_answer(sock, 0.25, None, time.monotonic)
+        assert time.monotonic() - began < 0.5
+
+
+def test_an_acknowledged_request_is_waited_for_until_its_peer_is_known_to_be_gone(task: LabTask):
+    with connected(task) as sock:
+        sock.sendall(REQUEST)
+        looks = iter([False, False, True])
+        assert not sockets.wait_for_answer(sock, 0.05, None, time.monotonic, lambda: next(looks))
+        assert next(looks, None) is None
+
+
+def test_an_acknowledged_request_is_waited_for_no_longer_than_its_read_timeout(task: LabTask):
+    with connected(task) as sock:
+        sock.sendall(REQUEST)
+        assert sockets.wait_for_answer(sock, 0.05, 0.2, time.monotonic, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("error", "sign"),
+    [
+        (None, sockets.Sign.ACCEPTS),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), sockets.Sign.REFUSES),
+        (OSError(errno.EMFILE, "too many open files"), sockets.Sign.REFUSES),
+        (TimeoutError("timed out"), sockets.Sign.SILENT),
+        (OSError(errno.EHOSTUNREACH, "no route to host"), sockets.Sign.SILENT),
+    ],
+)
+def test_what_a_connect_tells_of_a_host(error: OSError | None, sign: sockets.Sign):
+    assert sockets.sign_of(error) is sign
 
 
 @linux
@@ -88,9 +130,9 @@ def test_a_peer_that_reads_an_upload_late_is_not_silent():
                 sock.send(b"x" * 65536)
         except BlockingIOError:
             pass
-        until = time.monotonic() + 0.8
+        until, progress = time.monotonic() + 0.8, sockets.Progress(sock)
         while time.monotonic() < until:
-            assert not sockets.silent(sock, 0.25)
+            assert not progress.silent(0.25, time.monotonic())
             time.sleep(0.02)
         peer.close()
 
@@ -122,7 +164,7 @@ def test_where_nothing_can_be_told_the_read_comes_next(task: LabTask, monkeypatc
     monkeypatch.setattr(sockets, "_TCP_INFO", None)
     with connected(task) as sock:
         assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
-        assert sockets.silent(sock, 0.1) is None
+        assert sockets.Progress(sock).silent(0.1, 0.0) is None
         assert sockets.acknowledged(sock) is None
 
 
@@ -130,7 +172,7 @@ def test_where_nothing_can_be_told_the_read_comes_next(task: LabTask, monkeypatc
 def test_a_closed_socket_tells_nothing():
     sock = socket.socket()
     sock.close()
-    assert sockets.silent(sock, 0.1) is None
+    assert sockets.Progress(sock).silent(0.1, 0.0) is None
     assert sockets.acknowledged(sock) is None
 
 

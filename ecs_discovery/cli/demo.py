@@ -34,7 +34,7 @@ _NAMESPACE = "prod.local"
 _TASKS = 4
 _TTL = 5.0
 _WORKERS = 12
-_TIMEOUT = (2.0, 15.0)
+_TIMEOUT = (2.0, 20.0)
 """Both clients' `timeout=`. The read part is longer than TCP keep-alive takes to give a vanished peer up."""
 _STRAGGLERS = 32.0
 """Seconds that requests under way have at the end: a discovery's deadline, and a little."""

@@ -113,8 +113,8 @@ def vanish_lines(address: str, wrapped: Fate, plain: Fate) -> list[str]:
             f" sent to it afterwards{_longest(one.later_longest_ms)}.",
         )
     lines.append(
-        "  An acknowledged request looks like one that a slow task works on: the wrapped session waits until TCP\n"
-        "  keep-alive gives the connection up (about 9 s), then repeats it. What is not acknowledged moves on at once."
+        "  An acknowledged request looks like one that a slow task works on: the wrapped session waits until\n"
+        "  others have met silence there and a connect meets it too, then repeats it. Others move on at once."
     )
     return lines
 

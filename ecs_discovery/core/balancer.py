@@ -15,7 +15,8 @@ from ecs_discovery.core.journal import SAMPLE, Journal, Pick
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.pickers import Picker, by_key, make, share_of
 from ecs_discovery.core.srv import shares
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.core.zone import by_zone, subset
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 
 __all__ = ["Balancer"]
 
@@ -29,20 +30,28 @@ _LOOKS = 4  # nodes looked at again when the one chosen is to be spared
 class Balancer:
     """Guarded by its service's lock."""
 
-    def __init__(self, balancing: BalancingPolicy, policy: OutlierPolicy, dice: Callable[[], float]) -> None:
+    def __init__(
+        self, balancing: BalancingPolicy, policy: OutlierPolicy, zone: ZonePolicy, dice: Callable[[], float]
+    ) -> None:
         self._balancing = balancing
         self._policy = policy
+        self._zone = zone
         self._dice = dice
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or inf
         self._nodes: tuple[Node, ...] = ()
+        self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
+        self._client = dice()  # tells it from other clients
         self._tiers: tuple[_Tier, ...] = ()  # what is chosen from, by share of the uses
+        self._keyed: tuple[_Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
         self._spare: tuple[Node, ...] = ()  # chosen when all those are excluded: lower tiers, then down ones
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
         self._wake = inf  # when the next ejection or pause ends
         self._count = 0
         self._journal = Journal(balancing.explain)
+        self.own_zone: str | None = None
+        """The zone that this process runs in, if that is known and matters."""
         self.panic = False
         self.reconnect: tuple[Node, ...] = ()
         """Nodes that are down and may be tried again: the driver takes them with `take_reconnects`."""
@@ -54,7 +63,7 @@ class Balancer:
 
     def update(self, nodes: tuple[Node, ...], now: float) -> None:
         """Choose from these nodes from now on."""
-        self._nodes = nodes
+        self._nodes, self._reserve = subset(nodes, self._client, self._balancing)
         warming.welcome(nodes, self._balancing, now)
         self._rebuild(now)
 
@@ -152,12 +161,14 @@ class Balancer:
 
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
-        for node in self._nodes:
+        for node in (*self._nodes, *self._reserve):
             node.pending = 0
             node.load = node.score
             node.full = False
             node.reconnecting = False
             warming.spare(node)
+        self._client = self._dice()
+        self._nodes, self._reserve = subset((*self._nodes, *self._reserve), self._client, self._balancing)
         self._probes.clear()
         self._wake = -inf
 
@@ -174,8 +185,9 @@ class Balancer:
                 self._journal.note(now, node, "probe after an ejection", (), exclude)
                 return node
         at = share_of(key) if key is not None else self._dice()
-        first = next((tier for tier in self._tiers if at < tier.upto), None)
-        for tier in (first, *self._tiers) if first is not None else self._tiers:
+        tiers = self._tiers if key is None else self._keyed
+        first = next((tier for tier in tiers if at < tier.upto), None)
+        for tier in (first, *tiers) if first is not None else tiers:
             if key is not None:
                 node = self._by_key(tier, key, exclude)
             else:
@@ -229,12 +241,12 @@ class Balancer:
         return None
 
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
-        """The spare that was picked longest ago, those that connect first."""
+        """The spare that was picked longest ago: a healthy one, else one that connects."""
         best: Node | None = None
         for node in self._spare:
             if not _free(node, exclude):
                 continue
-            if best is None or (node.health is Health.DOWN, node.picked) < (best.health is Health.DOWN, best.picked):
+            if best is None or _worth(node) < _worth(best):
                 best = node
         if best is not None:
             self._journal.note(now, best, "last resort", self._spare, exclude)
@@ -267,21 +279,24 @@ class Balancer:
             tiers = [(1.0, tuple(node for node in connecting if node.endpoint.priority == top))]
         else:
             tiers = shares(self._nodes)
-        self._choose_from(tiers)
+        self._keyed = self._tiers = self._made(tiers)
+        if self._zone.prefer and self.own_zone is not None and not self.panic:
+            split = [(share, by_zone(nodes, self.own_zone, self._zone)) for share, nodes in tiers]
+            self._tiers = self._made([(share * part, nodes) for share, zones in split for part, nodes in zones])
+        self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
+        chosen = {node for tier in self._tiers for node in tier.nodes}
+        self._spare = tuple(node for node in (*self._nodes, *self._reserve) if node not in chosen)
 
-    def _choose_from(self, tiers: Sequence[tuple[float, tuple[Node, ...]]]) -> None:
+    def _made(self, tiers: Sequence[tuple[float, tuple[Node, ...]]]) -> tuple[_Tier, ...]:
         made, upto = [], 0.0
         for share, nodes in tiers:
             upto += share
             made.append(_Tier(upto, nodes, make(nodes, self._balancing, self._dice)))
-        chosen = {node for tier in made for node in tier.nodes}
-        self._tiers = tuple(made)
-        self._only = made[0].picker if len(made) == 1 else None
-        self._spare = tuple(node for node in self._nodes if node not in chosen)
+        return tuple(made)
 
 
 class _Tier:
-    """Nodes of one priority, with the part of the uses that is theirs."""
+    """Nodes of one priority, or of one zone of it, with the part of the uses that is theirs."""
 
     __slots__ = ("nodes", "picker", "upto")
 
@@ -289,6 +304,10 @@ class _Tier:
         self.upto = upto
         self.nodes = nodes
         self.picker = picker
+
+
+def _worth(node: Node) -> tuple[bool, bool, int]:
+    return node.health is Health.DOWN, node.health is not Health.HEALTHY, node.picked
 
 
 def _free(node: Node, exclude: Collection[Node]) -> bool:

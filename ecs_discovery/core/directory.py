@@ -46,6 +46,7 @@ class Directory:
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._dependents: dict[Question, tuple[Service, ...]] = {}
+        self._zone: str | None = None
         self._unions: dict[Question, Union] = {}
         self._lock = Lock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
@@ -121,6 +122,12 @@ class Directory:
             self.cache.store_negative(question, outcome, outcome.ttl, now)
         else:
             self.cache.store_failure(question, outcome, now)
+
+    def locate(self, zone: str | None, now: float) -> None:
+        """The process runs in this zone; None if that cannot be told."""
+        self._zone = zone
+        for service in self.services():
+            service.locate(zone, now)
 
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""
@@ -225,6 +232,8 @@ class Directory:
             outlier=(config and config.outlier) or settings.outlier,
             retry=(config and config.retry) or settings.retry,
             timeout=(config and config.timeout) or settings.timeout,
+            zone=(config and config.zone) or settings.zone,
+            own_zone=self._zone,
             tls_name=(config and config.tls_name) or qualified,
             hint=hint,
             dice=self._dice,

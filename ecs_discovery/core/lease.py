@@ -45,6 +45,18 @@ class Lease:
             self._open = False
             self.service.release(self.node)
 
+    def hand_over(self) -> Lease:
+        """A lease of this use, which is then no longer this one's: there is nothing to end here until `take`."""
+        other = Lease(self.service, self.node, self.began)
+        other._epoch = self._epoch
+        other._open, self._open = self._open, False
+        return other
+
+    def take(self, other: Lease) -> None:
+        """Be the lease of the use that `other` was of."""
+        self.node, self.began, self._epoch = other.node, other.began, other._epoch
+        self._open, other._open = other._open, False
+
     def __del__(self) -> None:
         if self._open and self._epoch == self.service.epoch:
             self.service.abandon(self.node)

@@ -47,6 +47,7 @@ class Node:
         "endpoint",
         "failures",
         "full",
+        "gone",
         "health",
         "healthy_since",
         "joined",
@@ -65,6 +66,7 @@ class Node:
         "seen",
         "spared_until",
         "successes",
+        "suspected",
         "until",
         "uses",
         "warm_at",
@@ -133,6 +135,10 @@ class Node:
         """True once the source no longer names it."""
         self.answered = 0.0
         """When a use of it last ended in success."""
+        self.gone = -inf
+        """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
+        self.suspected = -inf
+        """Until then somebody is finding out whether it is there."""
 
     def __repr__(self) -> str:
         return f"<Node {self.endpoint} {self.health.value} pending={self.pending}>"

@@ -32,11 +32,13 @@ from ecs_discovery.events import (
     PushedBack,
 )
 from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 __all__ = ["Due", "Service"]
 
+_ANYWHERE = ZonePolicy()
 _EVENTS = 256  # events kept until a driver tells them
+_SMOOTHING = 0.2  # share of a new connect time in the average
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Service:
         outlier: OutlierPolicy,
         retry: RetryPolicy,
         timeout: TimeoutPolicy,
+        zone: ZonePolicy = _ANYWHERE,
+        own_zone: str | None = None,
         tls_name: str,
         hint: str | None,
         dice: Callable[[], float],
@@ -92,11 +96,16 @@ class Service:
         self.epoch = 0
         """Grows with each fork: a use begun before it does not end here."""
         self.generation = 0
-        """Grows each time an endpoint comes or leaves."""
+        """Grows each time an endpoint comes, leaves or goes down."""
+        self.connect_time: float | None = None
+        """A moving average of how long connects took, in seconds; None before the first."""
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, dice)
+        self._balancer = Balancer(balancing, outlier, zone, dice)
+        self._balancer.own_zone = zone.own or own_zone
+        self.wants_zone = zone.prefer and not zone.own
+        """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
         self._failing = False
@@ -201,6 +210,13 @@ class Service:
             self._balancer.release(node)
             return changed is not None and self._tell_locked(node, changed, panic, now)
 
+    def locate(self, zone: str | None, now: float) -> None:
+        """The process runs in this zone."""
+        with self._lock:
+            if self.wants_zone and zone != self._balancer.own_zone:
+                self._balancer.own_zone = zone
+                self._balancer.update(self._membership.nodes, now)
+
     def push_back(self, node: Node, now: float, seconds: float) -> bool:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
         with self._lock:
@@ -209,6 +225,11 @@ class Service:
             if not known:
                 self._events.append(PushedBack(self.target, node.endpoint, seconds))
             return not known
+
+    def connected(self, seconds: float) -> None:
+        """Learn from a connect that took this long."""
+        old = self.connect_time  # no lock: a lost update is one sample less
+        self.connect_time = seconds if old is None else old + _SMOOTHING * (seconds - old)
 
     @property
     def stranded(self) -> bool:
@@ -315,6 +336,7 @@ class Service:
             self._events.append(LookupFailed(self.target, str(error), len(self._membership.nodes)))
 
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
+        self.generation += health is Health.DOWN  # its idle connections are worth nothing
         seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
         self._events.append(HealthChanged(self.target, node.endpoint, health.value, node.reason, seconds))
         self._panic_locked(panic)

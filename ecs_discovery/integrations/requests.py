@@ -14,7 +14,7 @@ from urllib3.util import parse_url
 
 from ecs_discovery import _fork
 from ecs_discovery.client import Discovery
-from ecs_discovery.core.node import Node
+from ecs_discovery.core.node import Health, Node
 from ecs_discovery.core.service import Service
 from ecs_discovery.defaults import shared_discovery
 from ecs_discovery.errors import ClosedError, ConfigurationError
@@ -184,9 +184,9 @@ class _Route:
             adapter.close()
 
     def _sweep(self) -> None:
-        """Close the idle connections of endpoints that left; those in use close when they are free."""
+        """Close the idle connections of endpoints that left or went down; those in use close when they are free."""
         self._generation = self.service.generation
-        for key in [key for key in list(self._adapters) if key[0].removed]:
+        for key in [key for key in list(self._adapters) if key[0].removed or key[0].health is Health.DOWN]:
             gone = self._adapters.pop(key, None)
             if gone is not None:
                 gone.close()

@@ -6,6 +6,7 @@ again, and as which error it reaches the application.
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf
@@ -17,6 +18,7 @@ from requests.exceptions import InvalidHeader, InvalidURL
 from requests.utils import rewind_body
 from urllib3.util import Timeout
 
+from ecs_discovery import racing
 from ecs_discovery.client import Discovery
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
@@ -32,7 +34,7 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
     combined,
 )
-from ecs_discovery.integrations.urllib3 import Use, UseTimeout, classify
+from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout, classify
 from ecs_discovery.judging import Judgement
 
 __all__ = ["Exchange", "as_requests_error"]
@@ -107,6 +109,10 @@ class Exchange:
                 raise
             raise translated from error
 
+    def connect(self, lease: Lease) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+        return racing.connect(self._discovery.background, self._call, lease)
+
     def _attempt(self) -> requests.Response:
         call, route = self._call, self._route
         discovery = self._discovery
@@ -121,16 +127,12 @@ class Exchange:
         lease = engine.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
-        use = Use(lease, call.idempotent and _replayable(self._request), self._connect)
+        use = Use(lease, call.idempotent and _replayable(self._request), self._connect, self)
         try:
-            adapter: Any = route.adapter(lease.node, self._verify, self._cert, self._request)
-            response: requests.Response = adapter.send(
-                self._request,
-                stream=self._stream,
-                timeout=UseTimeout(engine.connect_limit(route.service, call), self._read, use),
-                verify=self._verify,
-                cert=self._cert,
-            )
+            try:
+                response = self._send(lease, use)
+            except Overtaken:
+                response = self._send(lease, use)
             if not self._stream:
                 response.content  # noqa: B018  # read here, so that a body cut short is this attempt's failure
         except Exception as error:
@@ -139,7 +141,21 @@ class Exchange:
         except BaseException:
             lease.release()
             raise
+        finally:
+            if use.connected is not None:
+                use.connected.close()  # the winner's pool had an idle connection
         self._answered(response, lease)
+        return response
+
+    def _send(self, lease: Lease, use: Use) -> requests.Response:
+        adapter: Any = self._route.adapter(lease.node, self._verify, self._cert, self._request)
+        response: requests.Response = adapter.send(
+            self._request,
+            stream=self._stream,
+            timeout=UseTimeout(self._discovery.engine.connect_limit(lease.service, self._call), self._read, use),
+            verify=self._verify,
+            cert=self._cert,
+        )
         return response
 
     def _failed(self, error: Exception, lease: Lease, use: Use) -> None:
@@ -151,6 +167,8 @@ class Exchange:
         if use.sent:
             call.replayable = _replayable(self._request)
         outcome = Outcome.FAILURE
+        if label == "silent":
+            self._discovery.background.suspect(lease.service, lease.node)  # others may be waiting for it
         if label == "certificate":
             outcome = Outcome.NEUTRAL  # as likely this session's `verify=` as the task's fault
         elif label == "silent" or failure is Failure.NOT_SENT:

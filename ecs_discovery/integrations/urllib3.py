@@ -8,13 +8,14 @@ on the instance, so that tools which replace that class still see every request.
 from __future__ import annotations
 
 import errno
+import socket
 import time
 import weakref
 from collections.abc import Callable
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from random import random
 from ssl import SSLCertVerificationError
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -35,7 +36,16 @@ from ecs_discovery.core.retry import Failure
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
 
-__all__ = ["EndpointPool", "HttpEndpointPool", "HttpsEndpointPool", "PeerSilentError", "Use", "UseTimeout", "classify"]
+__all__ = [
+    "EndpointPool",
+    "HttpEndpointPool",
+    "HttpsEndpointPool",
+    "Overtaken",
+    "PeerSilentError",
+    "Use",
+    "UseTimeout",
+    "classify",
+]
 
 _SSL_OPTIONS = frozenset(
     {
@@ -61,13 +71,33 @@ class PeerSilentError(ConnectionAbortedError):
     """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
 
 
+class Overtaken(Exception):
+    """Another endpoint connected first: the request belongs in that one's pool, which takes the socket."""
+
+
+class Racer(Protocol):
+    """Who connects for a request."""
+
+    def connect(self, lease: Lease) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+
+
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("lease", "replayable", "send_timeout", "sent")
+    __slots__ = ("connected", "lease", "racer", "replayable", "send_timeout", "sent")
 
-    def __init__(self, lease: Lease, replayable: bool, send_timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        replayable: bool,
+        send_timeout: float | None = None,
+        racer: Racer | None = None,
+    ) -> None:
         self.lease = lease
+        self.racer = racer
+        self.connected: socket.socket | None = None
+        """The socket of a race, for a connection to the lease's endpoint."""
         self.replayable = replayable
         self.send_timeout = send_timeout
         """Limit of each write of the request, as the application gave it."""
@@ -198,14 +228,26 @@ class HttpsEndpointPool(EndpointPool, HTTPSConnectionPool):
 
 def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
     def connect(conn: Any) -> Any:
+        use: Use | None = conn.ecs_discovery.use
         try:
-            return sockets.connect(endpoint, conn.timeout)
+            if use is None or use.racer is None:
+                return sockets.connect(endpoint, conn.timeout)
+            sock, use.connected = use.connected or use.racer.connect(use.lease), None
         except TimeoutError as error:
-            raise ConnectTimeoutError(conn, f"{endpoint} did not answer within {conn.timeout:.3g} s") from error
+            raise ConnectTimeoutError(conn, f"{_tried(use, endpoint)}: no connection in time") from error
         except OSError as error:
-            raise NewConnectionError(conn, f"{endpoint}: {error}") from error
+            raise NewConnectionError(conn, f"{_tried(use, endpoint)}: {error}") from error
+        if use.lease.endpoint != endpoint:
+            use.connected = sock
+            raise Overtaken
+        sock.settimeout(conn.timeout)
+        return sock
 
     return connect
+
+
+def _tried(use: Use | None, endpoint: Endpoint) -> Endpoint:
+    return endpoint if use is None else use.lease.endpoint
 
 
 def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
@@ -216,8 +258,10 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
         return type(conn).getresponse(conn)
     timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
     began = clock()
-    if not sockets.wait_for_answer(sock, limit, timeout, clock):
-        raise PeerSilentError(f"the request was not acknowledged within {limit:g} s")
+    node = use.lease.node
+    if not sockets.wait_for_answer(sock, limit, timeout, clock, lambda: node.gone > began):
+        why = "its task has vanished" if node.gone > began else f"the request was not acknowledged within {limit:g} s"
+        raise PeerSilentError(why)
     if timeout is None or (waited := clock() - began) < limit / 2:
         return type(conn).getresponse(conn)
     conn.timeout = max(0.001, timeout - waited)  # the wait was part of it

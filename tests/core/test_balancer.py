@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 
 def balancer_of(fleet: tuple[Node, ...], *, now: float = 0.0, seed: int = 1, **policy: float) -> Balancer:
-    made = Balancer(BalancingPolicy(), OutlierPolicy(**policy), Random(seed).random)  # type: ignore[arg-type]
+    made = Balancer(BalancingPolicy(), OutlierPolicy(**policy), ZonePolicy(), Random(seed).random)  # type: ignore[arg-type]
     made.update(fleet, now)
     return made
 

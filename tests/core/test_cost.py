@@ -11,7 +11,7 @@ from ecs_discovery.core import cost
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.cost import CROWD, EQUAL, MOST
 from ecs_discovery.core.node import Node, Outcome
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 POLICY = BalancingPolicy()
@@ -26,7 +26,7 @@ def measured(*spans: float, every: float = 0.1, failed: bool = False) -> Node:
 
 
 def balancer_of(fleet: tuple[Node, ...], seed: int = 1, **policy: object) -> Balancer:
-    made = Balancer(BalancingPolicy(**policy), OutlierPolicy(), Random(seed).random)  # type: ignore[arg-type]
+    made = Balancer(BalancingPolicy(**policy), OutlierPolicy(), ZonePolicy(), Random(seed).random)  # type: ignore[arg-type]
     made.update(fleet, 100.0)
     return made
 

@@ -7,7 +7,7 @@ import pytest
 from ecs_discovery.core import outlier
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 POLICY = OutlierPolicy()
@@ -152,7 +152,7 @@ def test_one_that_was_ejected_before_it_was_down_is_ejected_still_when_it_connec
 def judged(outcomes: str, *, every: float = 0.1, start: float = 100.0, policy: OutlierPolicy = POLICY) -> str:
     """Feed successes (.) and failures (x) to one of three nodes; why it was ejected, or ""."""
     fleet = nodes(3)
-    balancer = Balancer(BalancingPolicy(), policy, highest)
+    balancer = Balancer(BalancingPolicy(), policy, ZonePolicy(), highest)
     balancer.update(fleet, start)
     for step, kind in enumerate(outcomes):
         balancer.observe(fleet[0], Outcome.SUCCESS if kind == "." else Outcome.FAILURE, start + step * every, 0.01)
@@ -188,7 +188,7 @@ def test_a_success_rate_of_zero_switches_the_rule_off():
 
 def test_what_was_before_an_ejection_does_not_count_after_it():
     fleet = nodes(3)
-    balancer = Balancer(BalancingPolicy(), POLICY, highest)
+    balancer = Balancer(BalancingPolicy(), POLICY, ZonePolicy(), highest)
     balancer.update(fleet, 0.0)
     for step in range(10):
         balancer.observe(fleet[0], Outcome.FAILURE if step % 2 else Outcome.SUCCESS, 1.0, 0.01)

@@ -12,7 +12,7 @@ from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.pickers import ByWeight
 from ecs_discovery.core.srv import Draw, shares
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 
 
 def fleet(*specs: tuple[int, int]) -> tuple[Node, ...]:
@@ -23,7 +23,7 @@ def fleet(*specs: tuple[int, int]) -> tuple[Node, ...]:
 
 
 def balancer_of(nodes: tuple[Node, ...], seed: int = 1) -> Balancer:
-    made = Balancer(BalancingPolicy(), OutlierPolicy(), Random(seed).random)
+    made = Balancer(BalancingPolicy(), OutlierPolicy(), ZonePolicy(), Random(seed).random)
     made.update(nodes, 0.0)
     return made
 

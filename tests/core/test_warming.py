@@ -10,14 +10,14 @@ import pytest
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy
+from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 PICKERS = ["peak_ewma", "least_pending", "round_robin", "random"]
 
 
 def balancer_of(fleet: tuple[Node, ...], seed: int = 1, now: float = 0.0, **policy: object) -> Balancer:
-    made = Balancer(BalancingPolicy(**policy), OutlierPolicy(), Random(seed).random)  # type: ignore[arg-type]
+    made = Balancer(BalancingPolicy(**policy), OutlierPolicy(), ZonePolicy(), Random(seed).random)  # type: ignore[arg-type]
     made.update(fleet, now)
     return made
 

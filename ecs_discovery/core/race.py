@@ -1,0 +1,89 @@
+"""The connect race: when another endpoint starts, who is late, and who has had its time.
+
+A connect to a task that has vanished meets silence. Instead of waiting it out, another endpoint is
+started soon after, and the first to connect wins (RFC 8305 does so for the addresses of one name).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Generic, TypeVar
+
+__all__ = ["Race", "glance", "head_start"]
+
+E = TypeVar("E")
+
+_LEAST_START = 0.02  # seconds; below it a busy machine would start races for nothing
+_LEAST_GLANCE = 0.1
+_GLANCE = 0.25
+_LONGEST_GLANCE = 2.0
+_MOST = 16  # endpoints of one race: a fleet of hundreds that is down must not be walked through by every call
+
+
+def head_start(learnt: float | None, delay: float) -> float:
+    """Seconds that an endpoint has to connect before another is started beside it.
+
+    Four times the service's `learnt` connect time, not under 20 ms, and never longer than `delay`.
+    """
+    return delay if learnt is None else min(delay, max(_LEAST_START, 4 * learnt))
+
+
+def glance(learnt: float | None) -> float:
+    """Seconds after which a connect that serves to find out whether an endpoint is there has met silence."""
+    return _GLANCE if learnt is None else min(_LONGEST_GLANCE, max(_LEAST_GLANCE, 8 * learnt))
+
+
+class Race(Generic[E]):
+    """One race of connects, at most `limit` at once.
+
+    An entrant has `share` seconds; all is over at `until`. Times are monotonic seconds, given by the caller.
+    """
+
+    __slots__ = ("_delay", "_limit", "_next", "_share", "_started", "_until", "running")
+
+    def __init__(self, *, limit: int, delay: float, share: float, until: float) -> None:
+        self._limit = limit
+        self._delay = delay
+        self._share = share
+        self._until = until
+        self._next = -inf
+        self._started = 0
+        self.running: dict[E, float] = {}
+        """When each entrant under way started."""
+
+    def __repr__(self) -> str:
+        return f"<Race {len(self.running)} of {self._started} running>"
+
+    def due(self, now: float) -> bool:
+        """Should another endpoint start now?"""
+        return now >= self._next and len(self.running) < self._limit and self._started < _MOST and now < self._until
+
+    def start(self, entrant: E, now: float) -> None:
+        """It started. The next one is due after the head start."""
+        self.running[entrant] = now
+        self._started += 1
+        self._next = now + self._delay
+
+    def nobody(self) -> None:
+        """There is no other endpoint to start, until one under way has failed."""
+        self._next = inf
+
+    def fail(self, entrant: E) -> None:
+        """It did not connect: the next one is due at once."""
+        del self.running[entrant]
+        self._next = -inf
+
+    def overdue(self, now: float) -> tuple[E, ...]:
+        """The entrants whose time is over."""
+        return tuple(e for e, began in self.running.items() if now >= self._until or now >= began + self._share)
+
+    def late(self, now: float) -> tuple[E, ...]:
+        """The entrants that took longer than a head start: when another has won, they may well be gone."""
+        return tuple(e for e, began in self.running.items() if now >= began + self._delay)
+
+    def pause(self, now: float) -> float:
+        """Seconds until something is due, if no entrant connects or fails before."""
+        then = min([self._until, *(began + self._share for began in self.running.values())])
+        if len(self.running) < self._limit and self._started < _MOST:
+            then = min(then, self._next)
+        return max(0.0, then - now)

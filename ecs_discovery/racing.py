@@ -1,0 +1,249 @@
+"""Racing: one connected socket for an attempt, over as many endpoints as that takes.
+
+What is decided is in `core.race`; here are the sockets, for threads and for asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+
+from ecs_discovery import sockets
+from ecs_discovery.attempts import judge_connect
+from ecs_discovery.background import Background
+from ecs_discovery.background_async import AsyncBackground
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.core.race import Race, head_start
+from ecs_discovery.core.retry import Call
+from ecs_discovery.models import is_address
+from ecs_discovery.sockets import Sign, sign_of
+
+__all__ = ["connect", "connect_async"]
+
+
+def connect(background: Background, call: Call, lease: Lease) -> socket.socket:
+    """A connected socket; `lease` is then a use of the endpoint that it leads to.
+
+    One endpoint is given all the time to connect that this attempt may have; where there are more, the next starts
+    when one is late or has failed. Raises the last one's OSError; `lease` is then of that one, and the others are
+    booked and reported.
+    """
+    books = _Books(background, call, lease)
+    if books.race is None:
+        return books.alone()
+    with selectors.DefaultSelector() as selector:
+        pending: dict[Lease, socket.socket] = {}
+        try:
+            while True:
+                while (entrant := books.next()) is not None:
+                    try:
+                        pending[entrant] = sockets.begin_connect(entrant.endpoint)
+                    except OSError as error:
+                        books.failed(entrant, error)
+                    else:
+                        selector.register(pending[entrant], selectors.EVENT_WRITE, entrant)
+                pause = books.pause()
+                events = selector.select(pause)
+                for key, _ in events:
+                    entrant = key.data
+                    sock = pending[entrant]
+                    try:
+                        sockets.end_connect(sock)
+                    except OSError as error:
+                        selector.unregister(sock)
+                        pending.pop(entrant).close()
+                        books.failed(entrant, error)
+                    else:
+                        books.won(entrant)
+                        return pending.pop(entrant)
+                for entrant in books.overdue(0.0 if events else pause):
+                    selector.unregister(pending[entrant])
+                    pending.pop(entrant).close()
+                    books.failed(entrant, TimeoutError("timed out"))
+        finally:
+            for sock in pending.values():
+                sock.close()
+            books.close()
+
+
+async def connect_async(background: AsyncBackground, call: Call, lease: Lease) -> socket.socket:
+    """As `connect`, with a non-blocking socket."""
+    books = _Books(background, call, lease)
+    if books.race is None:
+        return await books.alone_async()
+    pending: dict[Lease, asyncio.Task[socket.socket]] = {}
+    try:
+        while True:
+            while (entrant := books.next()) is not None:
+                pending[entrant] = asyncio.create_task(sockets.connect_async(entrant.endpoint))
+            pause = books.pause()
+            done, _ = await asyncio.wait(pending.values(), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for entrant in [each for each, task in pending.items() if task in done]:
+                try:
+                    sock = pending[entrant].result()
+                except OSError as error:
+                    del pending[entrant]
+                    books.failed(entrant, error)
+                else:
+                    del pending[entrant]
+                    books.won(entrant)
+                    return sock
+            for entrant in books.overdue(0.0 if done else pause):
+                _end(pending.pop(entrant))
+                books.failed(entrant, TimeoutError("timed out"))
+    finally:
+        for task in pending.values():
+            _end(task)
+        books.close()
+
+
+def _end(task: asyncio.Task[socket.socket]) -> None:
+    """Have it over, and its socket closed should it just have connected."""
+    task.cancel()
+    task.add_done_callback(_close)
+
+
+def _close(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+class _Books:
+    """What both worlds keep of a race."""
+
+    race: Race[Lease] | None = None
+    """None where there is nobody to race with."""
+
+    def __init__(self, background: Background | AsyncBackground, call: Call, lease: Lease) -> None:
+        self._background = background
+        self._engine = engine = background.engine
+        self._call = call
+        self._lease = lease
+        self._service = service = lease.service
+        self._now = now = engine.clock()
+        self._next: Lease | None = None
+        policy = engine.settings.connection
+        rivals = service.untried(call.tried)
+        if not rivals or policy.race_limit == 1 or lease.endpoint.proxied or not is_address(lease.endpoint.host):
+            return
+        left = call.connect_share(now, 0)
+        delay = head_start(service.connect_time, policy.race_delay)
+        rounds = min(-(-(rivals + 1) // policy.race_limit), service.retry.attempts)
+        self.race = Race(limit=policy.race_limit, delay=delay, share=max(delay, left / rounds), until=now + left)
+        self._next = lease.hand_over()
+
+    # Without a race
+
+    def alone(self) -> socket.socket:
+        """The connection to the only endpoint there is."""
+        try:
+            sock = sockets.connect(self._lease.endpoint, self._engine.connect_limit(self._service, self._call))
+        except OSError as error:
+            self._doubt(self._lease, error)
+            raise
+        self._service.connected(self._engine.clock() - self._now)
+        return sock
+
+    async def alone_async(self) -> socket.socket:
+        """As `alone`."""
+        try:
+            async with asyncio.timeout(self._engine.connect_limit(self._service, self._call)):
+                sock = await sockets.connect_async(self._lease.endpoint)
+        except OSError as error:
+            self._doubt(self._lease, error)
+            raise
+        self._service.connected(self._engine.clock() - self._now)
+        return sock
+
+    # With one
+
+    def next(self) -> Lease | None:
+        """The use of an endpoint to connect to now, if one is to start."""
+        race, now = self._running, self._time()
+        if not race.due(now):
+            return None
+        entrant, self._next = self._next, None
+        if entrant is None:
+            entrant = self._rival(late=bool(race.running))
+        if entrant is None:
+            race.nobody()
+        else:
+            race.start(entrant, now)
+        return entrant
+
+    def pause(self) -> float:
+        """Seconds to wait for the connects under way."""
+        return self._running.pause(self._time())
+
+    def overdue(self, waited: float) -> tuple[Lease, ...]:
+        """Who has had its time, after that many seconds in which nothing happened."""
+        self._now += waited  # a clock that stands still, as in tests, must not keep us
+        return self._running.overdue(self._time())
+
+    def won(self, winner: Lease) -> None:
+        """It has connected. Those that are late are looked at, so that the next calls do not race them again."""
+        race, now = self._running, self._time()
+        late = race.late(now)
+        del race.running[winner]
+        self._service.connected(now - winner.began)
+        self._lease.take(winner)
+        for loser in race.running:
+            self._call.report(loser.node, "overtaken", now - loser.began)
+            if loser in late:
+                self._background.suspect(self._service, loser.node)
+
+    def failed(self, entrant: Lease, error: OSError) -> None:
+        """It did not connect. Raises `error` if it was the last there is."""
+        race, engine, service = self._running, self._engine, self._service
+        race.fail(entrant)
+        self._doubt(entrant, error)
+        now = self._time()
+        if not race.running:
+            if race.due(now):
+                self._next = self._rival(late=False)
+            if self._next is None:
+                self._lease.take(entrant)
+                raise error
+        self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.began, error)
+        if entrant.finish(Outcome.CONNECT, now):
+            engine.tell(service)
+        self._background.force(service.force(now, engine.settings.dns.min_refresh))
+
+    def close(self) -> None:
+        """Let go of who is still under way."""
+        for entrant in self._running.running:
+            entrant.release()
+        if self._next is not None:
+            self._next.release()
+
+    def _rival(self, *, late: bool) -> Lease | None:
+        """A use of another endpoint, one not tried yet; None if there is none.
+
+        If it would start only because another is `late`, it must be no worse than that one.
+        """
+        now, call = self._time(), self._call
+        node = self._service.pick(now, call.tried, call.key)
+        if node is None:
+            return None
+        lease, first = Lease(self._service, node, now), call.tried[-1]
+        worse = node.health in (Health.DOWN, Health.EJECTED) and node.health is not first.health
+        if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
+            lease.release()
+            return None
+        call.tried.append(node)
+        return lease
+
+    @property
+    def _running(self) -> Race[Lease]:
+        assert self.race is not None
+        return self.race
+
+    def _time(self) -> float:
+        self._now = max(self._now, self._engine.clock())
+        return self._now
+
+    def _doubt(self, entrant: Lease, error: OSError) -> None:
+        if sign_of(error) is Sign.SILENT:
+            self._background.suspect(self._service, entrant.node)

@@ -1,0 +1,128 @@
+"""When another endpoint starts, who is late, who has had its time."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.race import Race, glance, head_start
+from tests.support import endpoints, service_of
+
+
+def race(*, limit: int = 3, delay: float = 0.25, share: float = 1.0, until: float = 2.0) -> Race[str]:
+    return Race(limit=limit, delay=delay, share=share, until=until)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "start"), [(None, 0.25), (0.0001, 0.02), (0.01, 0.04), (0.05, 0.2), (0.1, 0.25), (3.0, 0.25)]
+)
+def test_the_head_start_is_four_times_what_connects_took(learnt: float | None, start: float):
+    assert head_start(learnt, 0.25) == pytest.approx(start)
+
+
+def test_a_race_delay_below_the_least_head_start_holds():
+    assert head_start(0.001, 0.01) == 0.01
+
+
+@pytest.mark.parametrize(("learnt", "seconds"), [(None, 0.25), (0.001, 0.1), (0.05, 0.4), (1.0, 2.0)])
+def test_a_look_takes_eight_times_what_connects_took(learnt: float | None, seconds: float):
+    assert glance(learnt) == pytest.approx(seconds)
+
+
+def test_the_next_starts_after_the_head_start():
+    r = race()
+    assert r.due(0.0)
+    r.start("a", 0.0)
+    assert (r.due(0.24), r.due(0.25)) == (False, True)
+    assert r.pause(0.0) == pytest.approx(0.25)
+
+
+def test_the_next_starts_at_once_when_one_has_failed():
+    r = race()
+    r.start("a", 0.0)
+    r.fail("a")
+    assert r.due(0.01)
+    assert r.pause(0.01) == 0.0
+
+
+def test_no_more_than_the_limit_run_at_once():
+    r = race(limit=2)
+    r.start("a", 0.0)
+    r.start("b", 0.25)
+    assert not r.due(0.9)
+    assert r.pause(0.9) == pytest.approx(0.1)
+    r.fail("a")
+    assert r.due(0.9)
+
+
+def test_each_has_its_share_and_all_have_until_the_end():
+    r = race()
+    r.start("a", 0.0)
+    r.start("b", 1.5)
+    assert r.overdue(0.9) == ()
+    assert r.overdue(1.0) == ("a",)
+    r.fail("a")
+    assert r.overdue(1.9) == ()
+    assert r.overdue(2.0) == ("b",)
+    assert not r.due(2.0)
+
+
+def test_with_nobody_to_start_a_failure_makes_another_look():
+    r = race()
+    r.start("a", 0.0)
+    r.nobody()
+    assert not r.due(0.9)
+    assert r.pause(0.9) == pytest.approx(0.1)
+    r.start("b", 0.9)
+    r.fail("b")
+    assert r.due(0.9)
+
+
+def test_those_over_their_head_start_are_late():
+    r = race()
+    r.start("a", 0.0)
+    r.start("b", 0.25)
+    assert r.late(0.3) == ("a",)
+    assert r.late(0.5) == ("a", "b")
+    assert repr(r) == "<Race 2 of 2 running>"
+
+
+def test_a_fleet_that_is_down_is_not_walked_through_by_one_race():
+    r = race(until=inf)
+    for number in range(16):
+        assert r.due(0.0)
+        r.start(str(number), 0.0)
+        r.fail(str(number))
+    assert not r.due(0.0)
+    assert r.pause(0.0) == inf
+
+
+def test_the_lease_of_a_winner_takes_the_place_of_the_first():
+    service = service_of(static=endpoints(2))
+    first, second = service.pick(0.0), None
+    assert first is not None
+    lease = Lease(service, first, 0.0)
+    entrant = lease.hand_over()
+    lease.release()
+    assert first.pending == 1
+    second = service.pick(0.0, (first,))
+    assert second is not None
+    winner = Lease(service, second, 1.0)
+    entrant.release()
+    lease.take(winner)
+    winner.release()
+    assert (lease.node, lease.began) == (second, 1.0)
+    assert (first.pending, second.pending) == (0, 1)
+    lease.release()
+    assert second.pending == 0
+
+
+def test_the_connect_time_is_learnt_as_a_moving_average():
+    service = service_of(static=endpoints(2))
+    assert service.connect_time is None
+    service.connected(0.1)
+    assert service.connect_time == 0.1
+    service.connected(0.2)
+    assert service.connect_time == pytest.approx(0.12)
