@@ -13,6 +13,7 @@ __all__ = ["ROUND_TRIP", "Closed", "Connection", "Port", "Silent", "Task", "logn
 ROUND_TRIP = 0.0005
 ACKNOWLEDGED_WITHIN = 0.25  # what `ConnectionPolicy.ack_timeout` gives a peer's kernel
 KEEP_ALIVE = 9.0  # until keep-alive probes end a connection to a vanished peer
+LOOK = 0.05  # between looks at what became of the peer
 
 ServiceTime = Callable[[Random], float]
 
@@ -95,8 +96,8 @@ class Task:
             raise ConnectionRefusedError(f"{self.host}: refused")
         return Connection(self)
 
-    async def serve(self) -> int:
-        """Take one request, to its status."""
+    async def serve(self, gone: Callable[[], bool]) -> int:
+        """Take one request, to its status. `gone` is whether the client has found out that it vanished."""
         life = self.life
         self.served.append(asyncio.get_running_loop().time())
         if self._free:
@@ -114,7 +115,10 @@ class Task:
                 self._free += 1
         if self.life != life:
             if self.port is Port.GONE:
-                await asyncio.sleep(KEEP_ALIVE)  # it was acknowledged: only the probes tell
+                for _ in range(int(KEEP_ALIVE / LOOK)):  # it was acknowledged: only others, or the probes, tell
+                    await asyncio.sleep(LOOK)
+                    if gone():
+                        raise Silent(f"{self.host}: has vanished")
             raise Closed(f"{self.host}: connection reset")
         return self.status
 
@@ -136,11 +140,11 @@ class Connection:
     def close(self) -> None:
         """Nothing is held."""
 
-    async def send(self) -> int:
+    async def send(self, gone: Callable[[], bool]) -> int:
         """One request, to its status."""
         if self._task.life != self._life:
             if self._task.port is Port.GONE:
                 await asyncio.sleep(ACKNOWLEDGED_WITHIN)
                 raise Silent(f"{self._task.host}: nothing acknowledged")
             raise Closed(f"{self._task.host}: connection reset")
-        return await self._task.serve()
+        return await self._task.serve(gone)

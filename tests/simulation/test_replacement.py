@@ -86,12 +86,12 @@ def lost(target: str, tasks: int, gone: int, seed: int) -> World:
 
 
 @BOTH
-@pytest.mark.parametrize(("tasks", "gone"), [(4, 1), (6, 2), (30, 10)])
+@pytest.mark.parametrize(("tasks", "gone", "after"), [(4, 1, 1), (6, 2, 1), (30, 10, 2)])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_second_after_tasks_vanished_nobody_notices(target, tasks, gone, seed):
-    """One of four, or a zone with a third of all: from a second after it no idempotent request fails, and 99 % take
-    under 0.1 s."""
-    later = lost(target, tasks, gone, seed).between(1011, 1060)
+def test_soon_after_tasks_vanished_nobody_notices(target, tasks, gone, after, seed):
+    """One of four, or a zone with a third of all: from a second after it (two where ten have to be found out) no
+    idempotent request fails, and 99 % take under 0.1 s."""
+    later = lost(target, tasks, gone, seed).between(1010 + after, 1060)
     assert all(request.ok for request in later), [request for request in later if not request.ok][:3]
     assert percentile([request.seconds for request in later], 0.99) < 0.1
 
@@ -115,15 +115,11 @@ def test_hardly_a_request_fails_when_ten_of_thirty_tasks_vanish(target, seed):
 
 
 @BOTH
-@pytest.mark.parametrize(("tasks", "gone", "bound"), [(4, 1, 0.6), (6, 2, 1.0), (30, 10, 1.5)])
+@pytest.mark.parametrize(("tasks", "gone", "bound"), [(4, 1, 0.6), (6, 2, 0.6), (30, 10, 0.8)])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_stall_when_tasks_vanish_is_short(target, tasks, gone, bound, seed):
-    """Under 0.6 s for one task of four. Where many go at once each attempt may meet one of them: a quarter second on a
-    connection that is open, a third of the connect time (2 s) on a new one.
-
-    A request that was acknowledged just before waits for keep-alive, as it cannot be told from one that a slow
-    handler works on: at 200 a second hardly one is, and none in these histories.
-    """
+    """Under 0.6 s for one task or two. Where many go at once each of the three attempts may meet one of them, for a
+    quarter second on a connection that is open."""
     at_first = lost(target, tasks, gone, seed).between(1010, 1011)
     longest = max(request.seconds for request in at_first if request.ok)
     assert longest < bound, longest

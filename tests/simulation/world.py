@@ -8,10 +8,10 @@ from math import ceil
 from random import Random
 from typing import Any, NamedTuple
 
-from ecs_discovery import AsyncDiscovery, sockets
+from ecs_discovery import AsyncDiscovery, racing, sockets
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.core.retry import Failure
+from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DiscoveryError
 from ecs_discovery.judging import Judgement
@@ -35,8 +35,10 @@ class Request(NamedTuple):
     seconds: float
     status: int
     """0 if it ended in an error."""
+    attempts: int
+    """Attempts; a race of connects is part of one."""
     hosts: tuple[str, ...]
-    """Where its attempts went."""
+    """Where they went, rivals of races included."""
     error: str
 
     @property
@@ -56,8 +58,8 @@ class World:
         self.requests: list[Request] = []
         self.probes: list[tuple[float, str]] = []
         """When a request that decides on an ejected endpoint began, and where."""
-        self.reconnects: list[tuple[float, str]] = []
-        """When the background tried whether an endpoint accepts connections again, and where."""
+        self.connects: list[tuple[float, str]] = []
+        """When a connect began, of a request or of the background, and where to."""
         self.clients: list[Client] = []
         self._registered: dict[str, str] = {}
         self._address = 0
@@ -129,14 +131,14 @@ class World:
                 await client.discovery.aclose()
 
         kept = sockets.connect_async
-        sockets.connect_async = self._connect  # type: ignore[assignment]  # the only I/O that is not a resolver's
+        sockets.connect_async = self._connect  # type: ignore[assignment]  # all I/O but the resolvers'
         try:
             loop.run(main())
         finally:
             sockets.connect_async = kept
 
     async def _connect(self, endpoint: Endpoint) -> Connection:
-        self.reconnects.append((self.now, endpoint.host))
+        self.connects.append((self.now, endpoint.host))
         return await self.network[endpoint.host].connect(3600.0)  # limited by its caller
 
     # What became of it
@@ -185,37 +187,41 @@ class Client:
                 await self.discovery.background.ready(service, call.connect_until)
 
             async def attempt(lease: Lease) -> int:
-                return await self._attempt(lease, engine.connect_limit(service, call))
+                return await self._attempt(call, lease)
 
             status = await self.discovery.run(service, call, attempt, self._judge)
         except (DiscoveryError, OSError) as error:
             problem = f"{type(error).__name__}: {error}; {call.reason}"
         hosts = tuple(node.endpoint.host for node in call.tried)
-        made = Request(began, engine.clock() - began, status, hosts, problem)
+        made = Request(began, engine.clock() - began, status, call.number, hosts, problem)
         self.world.requests.append(made)
         return made
 
-    async def _attempt(self, lease: Lease, limit: float) -> int:
-        host = lease.endpoint.host
+    async def _attempt(self, call: Call, lease: Lease) -> int:
+        background, service = self.discovery.background, self.service
         if lease.node.health is Health.PROBING:
-            self.world.probes.append((lease.began, host))
-        idle = self._idle.setdefault(host, [])
+            self.world.probes.append((lease.began, lease.endpoint.host))
+        idle = self._idle.setdefault(lease.endpoint.host, [])
+        while idle:
+            connection = idle.pop()
+            if not connection.ended:
+                break
+        else:
+            try:
+                connection = await racing.connect_async(background, call, lease)  # type: ignore[assignment]
+            except OSError as error:
+                raise ConnectError(str(error)) from error
+            idle = self._idle.setdefault(lease.endpoint.host, [])  # of whoever won
+        began, node = self.world.now, lease.node
         try:
-            while idle:
-                connection = idle.pop()
-                if not connection.ended:
-                    break
-            else:
-                try:
-                    connection = await self.world.network[host].connect(limit)
-                except OSError as error:
-                    raise ConnectError(str(error)) from error
-            status = await connection.send()
-        except (DiscoveryError, OSError):
+            status = await connection.send(lambda: node.gone > began)
+        except OSError as error:
             idle.clear()
+            if isinstance(error, Silent):
+                background.suspect(service, node)
             raise
         if status in OVERLOADED:
-            engine, service = self.discovery.engine, self.service
+            engine = self.discovery.engine
             if service.push_back(lease.node, engine.clock(), service.balancing.pushback):
                 engine.tell(service)
         if len(idle) < IDLE:
