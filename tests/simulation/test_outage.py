@@ -81,7 +81,7 @@ def test_an_outage_of_refused_connections_is_not_multiplied_and_ends_when_they_l
     during = world.between(1010, 1040)
     attempts = sum(request.attempts for request in during)
     assert attempts <= 2.2 * len(during) + (30 + 10) * 2, (attempts, len(during))
-    assert max(len(request.hosts) for request in during) <= max(4, tasks)
+    assert max(len(request.hosts) for request in during) <= tasks + 3  # one race over all, then one at a time
     assert max(request.seconds for request in during) < 2.1
     assert all(request.ok for request in world.between(1042, 1050))
 
