@@ -8,12 +8,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
-from ecs_discovery.errors import ConnectError, ConnectTimeout, DiscoveryError, RequestError, ResolutionError, combined
+from ecs_discovery.errors import (
+    AttemptReport,
+    ConnectError,
+    ConnectTimeout,
+    DiscoveryError,
+    RequestError,
+    ResolutionError,
+    combined,
+)
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
 from ecs_discovery.sockets import Watch
@@ -22,6 +30,7 @@ __all__ = [
     "SILENT",
     "AsyncAttempt",
     "Attempt",
+    "Trail",
     "Vanished",
     "as_os_error",
     "judge_connect",
@@ -122,6 +131,29 @@ async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitab
     finally:
         for watch in attempt._watches:
             watch.end()
+
+
+class Trail:
+    """What became of a request's attempts, on its response: `response.ecs_discovery`."""
+
+    __slots__ = ("_good", "_reports", "_seconds", "endpoint")
+
+    def __init__(self, endpoint: Endpoint, seconds: float, reports: Sequence[AttemptReport], good: bool) -> None:
+        self.endpoint = endpoint
+        """The endpoint that answered."""
+        self._seconds = seconds
+        self._reports = reports
+        self._good = good
+
+    @property
+    def attempts(self) -> tuple[AttemptReport, ...]:
+        """Every attempt, the one that this is the answer to last."""
+        if not self._good:
+            return tuple(self._reports)
+        return (*self._reports, AttemptReport(str(self.endpoint), "ok", self._seconds))
+
+    def __repr__(self) -> str:
+        return f"<Trail {'; '.join(map(str, self.attempts))}>"
 
 
 def judge_connect(connection: object, error: Exception | None) -> Judgement:

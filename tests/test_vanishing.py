@@ -33,8 +33,11 @@ class Traffic:
     sent: list[tuple[float, float]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    stall: float = 0.0
+    """The longest that this machine kept a thread from running: bounds on time allow for a few of those."""
+
     def longest(self, since: float = 0.0) -> float:
-        return max(seconds for began, seconds in self.sent if began >= since)
+        return max(seconds for began, seconds in self.sent if began >= since) - 3 * self.stall
 
 
 @contextmanager
@@ -52,7 +55,15 @@ def traffic(url: str, discovery: Discovery) -> Iterator[Traffic]:
                 found.failures.append(str(error))
             found.sent.append((began, time.monotonic() - began))
 
+    def watch_the_machine() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            time.sleep(0.005)
+            late = time.monotonic() - began - 0.005
+            found.stall = max(found.stall, late if late > 0.03 else 0.0)
+
     callers = [threading.Thread(target=call) for _ in range(CALLERS)]
+    callers.append(threading.Thread(target=watch_the_machine))
     for caller in callers:
         caller.start()
     try:

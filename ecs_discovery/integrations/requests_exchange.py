@@ -19,6 +19,7 @@ from requests.utils import rewind_body
 from urllib3.util import Timeout
 
 from ecs_discovery import racing
+from ecs_discovery.attempts import Trail
 from ecs_discovery.client import Discovery
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
@@ -205,6 +206,9 @@ class Exchange:
             self._response = response
         judgement = Judgement(Outcome.SUCCESS, failure, f"status {status}", retry_after)
         engine.decide(call, lease, judgement, now, told)
+        response.ecs_discovery = Trail(  # type: ignore[attr-defined]  # for people: it is not part of a pickled one
+            lease.node.endpoint, now - lease.began, call.reports, failure is None
+        )
 
     def _rewind(self) -> None:
         if isinstance(getattr(self._request, "_body_position", None), int):  # a file; bytes need no rewinding

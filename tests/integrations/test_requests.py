@@ -869,3 +869,21 @@ def test_retry_after_longer_than_the_read_timeout_is_not_waited_for(lab: Lab, wr
     session = wrap()
     assert session.get(f"http://orders:{service.port}/", timeout=1).status_code == 503
     assert service.requests == 1
+
+
+def test_a_response_tells_of_every_attempt(lab: Lab, wrap):
+    service = lab.service("orders", tasks=3)
+    session, url = wrap(), f"http://orders:{service.port}/"
+    response = session.get(url, timeout=10)
+    assert [report.outcome for report in response.ecs_discovery.attempts] == ["ok"]
+    assert "ok after" in repr(response.ecs_discovery)
+    for task in service.tasks[:2]:
+        task.errors(502)
+    trails = [session.get(url, timeout=10).ecs_discovery.attempts for _ in range(6)]
+    assert {report.outcome for trail in trails for report in trail} == {"ok", "status 502"}
+    assert all(trail[-1].outcome == "ok" for trail in trails)
+    service.tasks[2].errors(502)
+    refused = session.get(url, timeout=10)
+    assert refused.status_code == 502
+    assert refused.ecs_discovery.attempts[-1].outcome == "status 502"
+    assert pickle.loads(pickle.dumps(refused)).status_code == 502
