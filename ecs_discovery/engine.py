@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUILT_IN_SCHEMES", "Engine"]
 
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 logger = logging.getLogger("ecs_discovery")
 
 _LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
@@ -269,7 +270,8 @@ class Engine:
         """The part of `settle` after the node was judged."""
         service = lease.service
         if judgement.failure is None:
-            service.budget.deposit()
+            if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
+                service.budget.deposit()
         else:
             call.report(lease.node, judgement.label, now - lease.began, error)
             call.failed(

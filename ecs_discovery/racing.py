@@ -124,6 +124,7 @@ class _Books:
         self._service = service = lease.service
         self._now = now = engine.clock()
         self._next: Lease | None = None
+        self._hopeless = 0
         policy = engine.settings.connection
         rivals = service.untried(call.tried)
         if not rivals or policy.race_limit == 1 or lease.endpoint.proxied or not is_address(lease.endpoint.host):
@@ -232,6 +233,12 @@ class _Books:
         if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
             lease.release()
             return None
+        if node.health is Health.DOWN:
+            # Only such are left. Looking at a few is enough: every call of an outage would walk through the fleet.
+            self._hopeless += 1
+            if self._hopeless > self._engine.settings.connection.race_limit:
+                lease.release()
+                return None
         call.tried.append(node)
         return lease
 

@@ -255,6 +255,7 @@ class Balancer:
     def _rebuild(self, now: float) -> None:
         due: list[Node] = []
         self._wake = inf
+        self._probes = deque(node for node in self._probes if node.health is _PROBING and not node.removed)
         for node in self._nodes:
             if node.health is Health.EJECTED:
                 if now >= node.until:
@@ -266,7 +267,7 @@ class Balancer:
                 if not node.pending and node not in self._probes:
                     self._probes.append(node)  # it left and came back, or its probe was forgotten
             elif node.health is Health.DOWN:
-                if now >= node.until:
+                if now >= node.until and node not in self.reconnect:
                     due.append(node)
                     node.reconnecting = True
                     node.until = now + self._policy.connect_max  # in case the driver never reports

@@ -73,6 +73,12 @@ class Membership:
         self._empty_since = None
         return True
 
+    def after_fork(self) -> None:
+        """No use of the parent's ends here, on those that left either: they may come back."""
+        for _, node in self._gone.values():
+            node.pending = 0
+            node.reconnecting = False
+
     def _returning(self, endpoint: Endpoint, now: float) -> Node | None:
         left, node = self._gone.pop(endpoint.key, (0.0, None))
         if node is None or now - left > _HISTORY:

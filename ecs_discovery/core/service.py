@@ -274,6 +274,7 @@ class Service:
         self.epoch += 1
         self._abandoned.clear()
         self.room.clear()
+        self._membership.after_fork()
         self._balancer.after_fork()
 
     # Under the lock

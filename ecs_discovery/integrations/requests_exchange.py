@@ -203,7 +203,7 @@ class Exchange:
                 retry_after = inf  # longer than the application would wait for an answer
             call.replayable = _replayable(self._request)
             self._response = response
-        judgement = Judgement(Outcome.SUCCESS, failure, f"status {status}", retry_after)
+        judgement = Judgement(Outcome.SUCCESS if good else Outcome.FAILURE, failure, f"status {status}", retry_after)
         engine.decide(call, lease, judgement, now, told)
         response.ecs_discovery = Trail(  # type: ignore[attr-defined]  # for people: it is not part of a pickled one
             lease.node.endpoint, now - lease.began, call.reports, failure is None

@@ -493,3 +493,15 @@ def test_the_registry_completes_a_partial_answer_from_wherever_in_the_row_it_sta
     service.judge(looks, 1000.0)
     assert len(service.nodes) == 3
     assert service.wanted() == (Question("cloudmap", "ns/orders"),)
+
+
+def test_in_the_child_of_a_fork_an_endpoint_that_left_and_comes_back_has_no_uses_of_the_parent():
+    service = known()
+    node = service.pick(1000.0)
+    assert node is not None
+    stays = next(other for other in service.nodes if other is not node)
+    service.judge({a(): fresh(stays.endpoint.host, serial=2)}, 1001.0)
+    service.reset_lock()
+    service.judge({a(): fresh("10.0.0.1", "10.0.0.2", serial=3)}, 1002.0)
+    assert node in service.nodes
+    assert node.pending == 0
