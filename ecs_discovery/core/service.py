@@ -232,7 +232,11 @@ class Service:
 
     def untried(self, tried: Collection[Node]) -> int:
         """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
-        return max(0, len(self._membership.nodes) - sum(not node.removed for node in tried))
+        count = len(self._membership.nodes)
+        if len(tried) == 1:  # a first attempt, nearly always
+            (node,) = tried
+            return count if node.removed else count - 1
+        return max(0, count - sum(not node.removed for node in tried))
 
     @property
     def reconnects_due(self) -> bool:

@@ -36,13 +36,14 @@ from ecs_discovery.errors import (
     combined,
 )
 from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout, classify
-from ecs_discovery.judging import Judgement
+from ecs_discovery.judging import GOOD, Judgement
 
 __all__ = ["Exchange", "as_requests_error"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_PUSHBACK = 300.0  # seconds that an answer's Retry-After can keep an endpoint out of the first choice
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 _DRAIN = 65536  # bytes of an unwanted answer read to keep its connection
 
 
@@ -188,7 +189,7 @@ class Exchange:
         response.connection = self._owner  # type: ignore[assignment]  # any adapter will do: it is sent through
         now = engine.clock()
         good = status < 400 or status not in service.outlier.failure_statuses
-        told = lease.observe(Outcome.SUCCESS if good else Outcome.FAILURE, now)
+        told = lease.observe(_SUCCESS if good else Outcome.FAILURE, now)
         if status in _OVERLOADED:
             asked = _retry_after(response)
             pause = service.balancing.pushback if asked is None else min(asked, _LONGEST_PUSHBACK)
@@ -203,7 +204,11 @@ class Exchange:
                 retry_after = inf  # longer than the application would wait for an answer
             call.replayable = _replayable(self._request)
             self._response = response
-        judgement = Judgement(Outcome.SUCCESS if good else Outcome.FAILURE, failure, f"status {status}", retry_after)
+        judgement = GOOD
+        if not good or failure is not None:
+            judgement = Judgement(
+                Outcome.SUCCESS if good else Outcome.FAILURE, failure, f"status {status}", retry_after
+            )
         engine.decide(call, lease, judgement, now, told)
         response.ecs_discovery = Trail(  # type: ignore[attr-defined]  # for people: it is not part of a pickled one
             lease.node.endpoint, now - lease.began, call.reports, failure is None
