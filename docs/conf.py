@@ -36,6 +36,7 @@ nitpick_ignore_regex = [
     # What is public only as the type of an attribute or argument, and described where it is used.
     (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|judging).*"),
     (r"py:.*", r"ecs_discovery\.rules\.Policy"),
+    (r"py:.*", r"(ecs_discovery\.settings\.)?Policies"),
     (r"py:.*", r"ecs_discovery\.(client|aio)\.(T|P)"),
     (
         r"py:.*",

@@ -233,7 +233,7 @@ def test_a_streamed_answer_counts_as_load_until_it_is_read_closed_or_forgotten(l
 
 def test_threads_share_one_session(lab: Lab, wrap):
     service = lab.service("orders", tasks=3)
-    session, url = wrap(), f"http://orders:{service.port}/"
+    session, url = wrap(balancing=BalancingPolicy(picker="least_pending")), f"http://orders:{service.port}/"
     with ThreadPoolExecutor(8) as pool:
         counts = Counter(pool.map(lambda _: session.get(url, timeout=10).headers["X-Task"], range(400)))
     assert sum(counts.values()) == 400
