@@ -220,7 +220,7 @@ class AsyncDiscovery:
                     return await asyncio.get_running_loop().create_connection(
                         protocol_factory, sock=sock, ssl=context, server_hostname=name
                     )
-            except BaseException:
+            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
                 sock.close()
                 raise
 
@@ -269,7 +269,7 @@ class AsyncDiscovery:
             except Exception as error:
                 self.background.force(self.engine.settle(call, lease, judge(None, error), error))
                 raise
-            except BaseException:
+            except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
                 lease.release()
                 raise
             judgement = judge(result, None)

@@ -192,7 +192,7 @@ class Discovery:
                     sock.settimeout(self.engine.connect_limit(service, call))
                     sock = context.wrap_socket(sock, server_hostname=server_hostname or service.tls_name)
                 sock.settimeout(None)
-            except BaseException:
+            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
                 sock.close()
                 raise
             return sock
@@ -240,7 +240,7 @@ class Discovery:
             except Exception as error:
                 self.background.force(self.engine.settle(call, lease, judge(None, error), error))
                 raise
-            except BaseException:
+            except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
                 lease.release()
                 raise
             judgement = judge(result, None)

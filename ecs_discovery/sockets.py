@@ -87,7 +87,7 @@ def begin_connect(endpoint: Endpoint) -> socket.socket:
         code = sock.connect_ex((endpoint.host, endpoint.port))
         if code not in (0, EINPROGRESS, EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
-    except BaseException:
+    except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
         sock.close()
         raise
     return sock
@@ -113,7 +113,7 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
         sock.setblocking(False)
         tune(sock)
         await loop.sock_connect(sock, address)
-    except BaseException:
+    except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
         sock.close()
         raise
     return sock

@@ -67,7 +67,7 @@ class Workers:
         while job is not None:
             try:
                 job()
-            except BaseException:
+            except BaseException:  # whatever ends this thread: it must not be counted as one that works
                 with self._wake:
                     self._threads -= 1
                 raise

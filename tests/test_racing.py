@@ -270,3 +270,18 @@ def test_thirty_races_leave_no_socket_behind(lab: Lab, world: Worlds):
         assert [node.pending for node in nodes] == [0, 0, 0]
 
     world.run(scenario)
+
+
+def test_a_race_looks_at_few_of_the_endpoints_that_are_known_to_be_down(world: Worlds):
+    """Every call of an outage would walk through the whole fleet otherwise."""
+    addresses = ",".join(f"127.88.88.{number}:1" for number in range(1, 9))
+
+    async def scenario(w):
+        with pytest.raises(ConnectError) as first:
+            await w.connect(f"static://{addresses}", timeout=5)
+        assert len(set(first.value.endpoints)) == 8
+        with pytest.raises(ConnectError) as second:
+            await w.connect(f"static://{addresses}", timeout=5)
+        assert len(second.value.attempts) <= 4
+
+    world.run(scenario, outlier=CALM, retry=RetryPolicy(attempts=1))

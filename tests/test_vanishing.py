@@ -14,6 +14,7 @@ import requests
 
 from ecs_discovery import Discovery, wrap_session
 from ecs_discovery.lab import Lab, LabService
+from tests.support import eventually
 
 RATE, CALLERS = 200, 24
 
@@ -111,10 +112,10 @@ def test_a_task_that_vanishes_under_load_costs_no_request_and_no_long_wait(lab: 
     gone = service.tasks[1]
     with Discovery(**settings(lab)) as discovery:
         with slow_requests(service, discovery, 3.0) as slow, traffic(service.url(), discovery) as fast:
-            time.sleep(0.4)
+            eventually(lambda: len(fast.sent) >= 80)
             gone.vanish()
             vanished = time.monotonic()
-            time.sleep(2.2)
+            eventually(lambda: fast.sent[-1][0] >= vanished + 2, within=20)
         assert fast.failures == []
         assert fast.longest() < 0.6
         assert fast.longest(since=vanished + 1) < 0.1
@@ -141,7 +142,7 @@ def test_a_draining_task_finishes_what_it_was_given(lab: Lab):
     with Discovery(**settings(lab)) as discovery:
         with slow_requests(service, discovery, 1.0) as slow, traffic(service.url(), discovery) as fast:
             service.tasks[0].drain()
-            time.sleep(0.5)
+            eventually(lambda: len(fast.sent) >= 100)
         assert fast.failures == []
         assert {task for _, task in slow} == {task.id for task in service.tasks}
         assert all(seconds < 1.9 for seconds, _ in slow)

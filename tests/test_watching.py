@@ -130,7 +130,7 @@ def test_when_all_have_vanished_the_error_says_so(lab: Lab, run):
             attempt.watch(sock)
             attempt.watch(sock)  # as good as once
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            await asyncio.sleep(20)
+            await asyncio.Event().wait()  # until it is cancelled
 
     async def main() -> None:
         async with AsyncDiscovery(retry=RetryPolicy(attempts=1)) as discovery:

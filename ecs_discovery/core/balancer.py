@@ -80,7 +80,7 @@ class Balancer:
         else:
             node = picker.pick(self._dice, exclude)
             if node is None or now < node.spared_until:
-                node = self._look_again(picker, node, now, exclude)
+                node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
             if not self._count % SAMPLE and node is not None:
                 self._journal.note(now, node, self._balancing.picker, picker.compared(), exclude)
         if node is None:
@@ -124,7 +124,8 @@ class Balancer:
             if not node.consecutive and before is _HEALTHY:
                 return None
             if outlier.on_success(node, now) and self._weighs:  # what it did before is paid for
-                cost.seed([node], [other for other in self._nodes if other.health is _HEALTHY], self._balancing, now)
+                others = [other for other in self._nodes if other.health is _HEALTHY and other is not node]
+                cost.seed([node], others, self._balancing, now)
         elif node.endpoint.proxied:
             node.failures += outcome is not Outcome.NEUTRAL
             return None  # it stands for all tasks: there is nothing to put in its place
@@ -206,28 +207,27 @@ class Balancer:
             self._probes.remove(node)  # its key comes back to it, and is the probe
         return node if node is None or not node.full else None
 
-    def _look_again(self, picker: Picker, node: Node | None, now: float, exclude: Collection[Node]) -> Node | None:
-        """None was chosen, or one that is to be spared. Another, or the best of those that may be used at all."""
+    def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
+        """`node` was chosen and is to be spared. Another, or the best of those that may be used at all."""
         passed = list(exclude)
         resort: Node | None = None
-        full = False
+        chosen: Node | None = node
         for _ in range(_LOOKS):
-            if node is None:
-                break
-            full = full or node.full
-            if not node.full:
-                if now >= node.pushed_back_until and self._dice() < warming.share(node, self._balancing, now):
-                    return node
-                node.picked = self._count  # it had its turn
-                if resort is None or node.pushed_back_until < resort.pushed_back_until:
-                    resort = node
-            passed.append(node)
-            node = picker.pick(self._dice, passed)
-            if node is not None and now >= node.spared_until:
-                return node
-        if resort is None and full:  # there is no room: endpoints that are out of choice are no better
-            return next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
-        return resort or self._last_resort(now, exclude)
+            if chosen is None:
+                return resort
+            if now >= chosen.spared_until:
+                return chosen
+            if not chosen.full:
+                if now >= chosen.pushed_back_until and self._dice() < warming.share(chosen, self._balancing, now):
+                    return chosen
+                chosen.picked = self._count  # it had its turn
+                if resort is None or chosen.pushed_back_until < resort.pushed_back_until:
+                    resort = chosen
+            passed.append(chosen)
+            chosen = picker.pick(self._dice, passed)
+        if chosen is not None and now >= chosen.spared_until:
+            return chosen
+        return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 
     def _probe(self, exclude: Collection[Node]) -> Node | None:
         while self._probes:
@@ -241,10 +241,14 @@ class Balancer:
         return None
 
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
-        """The spare that was picked longest ago: a healthy one, else one that connects."""
+        """The spare that was picked longest ago: a healthy one, else one that connects.
+
+        Where others are only full, none that is not healthy: it would be no room.
+        """
+        full = any(node.full and node not in exclude for tier in self._tiers for node in tier.nodes)
         best: Node | None = None
         for node in self._spare:
-            if not _free(node, exclude):
+            if not _free(node, exclude) or (full and node.health is not Health.HEALTHY):
                 continue
             if best is None or _worth(node) < _worth(best):
                 best = node

@@ -15,12 +15,14 @@ class Lease:
     Make it right after `Service.pick`, which began the use.
     """
 
-    __slots__ = ("_epoch", "_open", "began", "node", "service")
+    __slots__ = ("_epoch", "_open", "began", "node", "sent", "service")
 
     def __init__(self, service: Service, node: Node, now: float) -> None:
         self.service = service
         self.node = node
         self.began = now
+        self.sent = now
+        """From when its latency counts: connecting is not what a use of the node costs."""
         self._open = True
         self._epoch = service.epoch
 
@@ -33,11 +35,11 @@ class Lease:
         if not self._open or self._epoch != self.service.epoch:
             return False
         self._open = False
-        return self.service.finish(self.node, outcome, now, now - self.began)
+        return self.service.finish(self.node, outcome, now, now - self.sent)
 
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Record how it went while it goes on (the answer's head came, its body has yet to)."""
-        return self.service.observe(self.node, outcome, now, now - self.began)
+        return self.service.observe(self.node, outcome, now, now - self.sent)
 
     def release(self) -> None:
         """End it without a word on how it went."""
@@ -48,13 +50,13 @@ class Lease:
     def hand_over(self) -> Lease:
         """A lease of this use, which is then no longer this one's: there is nothing to end here until `take`."""
         other = Lease(self.service, self.node, self.began)
-        other._epoch = self._epoch
+        other.sent, other._epoch = self.sent, self._epoch
         other._open, self._open = self._open, False
         return other
 
     def take(self, other: Lease) -> None:
         """Be the lease of the use that `other` was of."""
-        self.node, self.began, self._epoch = other.node, other.began, other._epoch
+        self.node, self.began, self.sent, self._epoch = other.node, other.began, other.sent, other._epoch
         self._open, other._open = other._open, False
 
     def __del__(self) -> None:

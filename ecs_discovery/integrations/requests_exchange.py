@@ -139,7 +139,7 @@ class Exchange:
         except Exception as error:
             self._failed(error, lease, use)
             raise
-        except BaseException:
+        except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
             lease.release()
             raise
         finally:

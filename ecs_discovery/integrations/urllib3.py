@@ -177,9 +177,11 @@ class EndpointPool(HTTPConnectionPool):
         books: _Books = conn.ecs_discovery
         if conn.sock is None:
             conn.connect()
+            books.opened = 0.0
+        if not books.opened:
             books.opened = self._clock()
-        elif not books.opened:
-            books.opened = self._clock()
+            if books.use is not None:
+                books.use.lease.sent = books.opened
         if books.use is not None:
             # The time to connect was this attempt's share; to send, the application's own limit holds.
             conn.timeout = books.use.send_timeout

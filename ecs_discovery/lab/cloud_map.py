@@ -266,6 +266,6 @@ def _of_health(rows: _Rows, status: str) -> _Rows:
 async def _welcome(connection: Connection, sock: socket.socket) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
-    except BaseException:
+    except BaseException:  # cancelled too: nobody else knows of the socket
         sock.close()
         raise

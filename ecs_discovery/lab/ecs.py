@@ -62,7 +62,7 @@ class Lab:
         try:
             self.dns = NameServer(self._thread, self._zone, self._dice, next(self._addresses))
             self.cloud_map = CloudMap(self._thread, self.namespace, self._cloud_map_dice, next(self._addresses))
-        except BaseException:
+        except BaseException:  # interrupted too: the thread would go on without an owner
             self._thread.close()
             raise
 

@@ -10,9 +10,10 @@ import pytest
 from ecs_discovery.core import cost
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.cost import CROWD, EQUAL, MOST
+from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
-from tests.support import nodes
+from tests.support import endpoints, nodes, service_of
 
 POLICY = BalancingPolicy()
 
@@ -147,3 +148,18 @@ def test_other_rules_do_not_look_at_latency():
     found = traffic(balancer_of(fleet, picker="least_pending"), {fleet[0]: 0.002, fleet[1]: 0.2}, 100)
     assert found[fleet[0]] == found[fleet[1]] == 50
     assert fleet[1].score == fleet[0].score
+
+
+def test_connecting_is_not_what_a_use_costs():
+    service = service_of(static=endpoints(1))
+    for step in range(5):
+        lease = Lease(service, service.pick(1000.0 + step), 1000.0 + step)
+        lease.sent = lease.began + 0.8
+        other = lease.hand_over()
+        lease.take(other)
+        lease.finish(Outcome.SUCCESS, lease.began + 0.81)
+    assert service.nodes[0].cost == pytest.approx(0.01)
+
+
+def test_a_cost_that_has_all_but_sunk_to_the_least_is_the_least():
+    assert measured(0.2, 0.2, 0.2, 0.001, every=100.0).cost == 0.005

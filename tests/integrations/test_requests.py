@@ -33,6 +33,7 @@ from ecs_discovery import (
     TargetNotFound,
     TimeoutPolicy,
     options,
+    racing,
     unwrap_session,
     wrap_session,
 )
@@ -233,7 +234,7 @@ def test_a_streamed_answer_counts_as_load_until_it_is_read_closed_or_forgotten(l
 
 def test_threads_share_one_session(lab: Lab, wrap):
     service = lab.service("orders", tasks=3)
-    session, url = wrap(balancing=BalancingPolicy(picker="least_pending")), f"http://orders:{service.port}/"
+    session, url = wrap(), f"http://orders:{service.port}/"
     with ThreadPoolExecutor(8) as pool:
         counts = Counter(pool.map(lambda _: session.get(url, timeout=10).headers["X-Task"], range(400)))
     assert sum(counts.values()) == 400
@@ -887,3 +888,19 @@ def test_a_response_tells_of_every_attempt(lab: Lab, wrap):
     assert refused.status_code == 502
     assert refused.ecs_discovery.attempts[-1].outcome == "status 502"
     assert pickle.loads(pickle.dumps(refused)).status_code == 502
+
+
+def test_connecting_does_not_count_as_the_tasks_latency(lab: Lab, wrap, monkeypatch):
+    service = lab.service("orders", tasks=1)
+    session, url = wrap(), f"http://orders:{service.port}/"
+    connect = racing.connect
+
+    def slowly(*args):
+        time.sleep(0.3)  # a handshake that the machine was late with
+        return connect(*args)
+
+    monkeypatch.setattr(racing, "connect", slowly)
+    for _ in range(3):
+        session.get(url, timeout=10, headers={"Connection": "close"})
+    (node,) = discovery_of(session).snapshot(f"orders:{service.port}").nodes
+    assert node.latency < 0.3

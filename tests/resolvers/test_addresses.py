@@ -148,7 +148,8 @@ def test_a_closed_port_gives_way_to_the_next_server(world: World, server: Script
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    policy = DnsPolicy(nameservers=(f"127.0.0.1:{port}", server.address), query_timeout=30, hosts_file="")
+    # Not on an address where another program may be given the port meanwhile.
+    policy = DnsPolicy(nameservers=(f"127.99.99.99:{port}", server.address), query_timeout=30, hosts_file="")
 
     assert world.resolve("a://orders.prod.local", policy).endpoints
 
