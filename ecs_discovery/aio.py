@@ -9,6 +9,7 @@ import asyncio
 import ssl as ssl_module
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -148,7 +149,8 @@ class AsyncDiscovery:
             nonlocal accepts, silent
             accepts = False
             try:
-                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout), fetch)
+                suspect = partial(self.background.suspect, service, lease.node)
+                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, suspect), fetch)
             except Exception as error:
                 silent = isinstance(error, Vanished)
                 if silent:

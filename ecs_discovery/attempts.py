@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.errors import (
@@ -82,7 +83,7 @@ class Vanished(ConnectionAbortedError):
 class AsyncAttempt(Attempt):
     """One try of a call on one endpoint, under asyncio."""
 
-    __slots__ = ("_ack_timeout", "_began", "_node", "_patience", "_watches")
+    __slots__ = ("_ack_timeout", "_doubt", "_patience", "_suspect", "_watches")
 
     def __init__(
         self,
@@ -90,10 +91,11 @@ class AsyncAttempt(Attempt):
         call: Call,
         clock: Callable[[], float],
         ack_timeout: float,
+        suspect: Callable[[], object],
     ) -> None:
         super().__init__(node.endpoint, call, clock)
-        self._node = node
-        self._began = clock()
+        self._doubt = Doubt(node, clock(), ack_timeout)
+        self._suspect = suspect
         self._ack_timeout = ack_timeout
         self._patience = asyncio.timeout(None)
         self._watches: list[Watch] = []
@@ -108,9 +110,12 @@ class AsyncAttempt(Attempt):
         """
         if self._call.idempotent:
             given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
-            node, began = self._node, self._began
-            watch = Watch(given, self._ack_timeout, self._clock, lambda: node.gone > began, self._give_up)
-            self._watches.append(watch)
+            self._watches.append(Watch(given, self._ack_timeout, self._clock, self._gone, self._give_up))
+
+    def _gone(self) -> bool:
+        if self._doubt.due(self._clock()):
+            self._suspect()
+        return self._doubt.gone
 
     def _give_up(self) -> None:
         if not self._patience.expired():  # one of several connections may have said so already

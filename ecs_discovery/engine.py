@@ -297,6 +297,7 @@ class Engine:
         """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
         now = self.clock()
         if sign is Sign.ACCEPTS:
+            node.accepted = now
             return ()
         if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
             node.gone = now

@@ -176,3 +176,29 @@ def test_a_request_that_may_not_be_repeated_waits_on(lab: Lab):
         session.close()
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["RequestError", "Response"]
     assert service.requests >= 2
+
+
+def test_a_lone_request_in_the_hands_of_a_task_that_vanishes_is_repeated(lab: Lab):
+    """Nobody else is there to meet silence: who waits has the endpoint looked at."""
+    service = lab.service("orders", tasks=2)
+    with Discovery(**settings(lab)) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        answers: list[requests.Response] = []
+        caller = threading.Thread(target=lambda: answers.append(session.get(service.url("/slow/0.3"), timeout=20)))
+        caller.start()
+        eventually(lambda: any(task.in_flight for task in service.tasks))
+        next(task for task in service.tasks if task.in_flight).vanish()
+        caller.join(10)  # it was fifteen seconds without a look
+        (answer,) = answers
+        assert [report.outcome for report in answer.ecs_discovery.attempts] == ["silent", "ok"]
+        session.close()
+
+
+def test_a_lone_slow_request_is_waited_for(lab: Lab):
+    service = lab.service("orders", tasks=2)
+    with Discovery(**settings(lab)) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        answer = session.get(service.url("/slow/1.2"), timeout=20)
+        assert [report.outcome for report in answer.ecs_discovery.attempts] == ["ok"]
+        assert service.requests == 1
+        session.close()

@@ -37,6 +37,7 @@ class Node:
 
     __slots__ = (
         "__weakref__",
+        "accepted",
         "answered",
         "connect_failures",
         "consecutive",
@@ -135,6 +136,8 @@ class Node:
         """True once the source no longer names it."""
         self.answered = 0.0
         """When a use of it last ended in success."""
+        self.accepted = -inf
+        """When a look last found that it accepts connections."""
         self.gone = -inf
         """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
         self.suspected = -inf

@@ -115,6 +115,10 @@ class Exchange:
         """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
         return racing.connect(self._discovery.background, self._call, lease)
 
+    def suspect(self, lease: Lease) -> None:
+        """Find out, in the background, whether the lease's endpoint has vanished."""
+        self._discovery.background.suspect(lease.service, lease.node)
+
     def _attempt(self) -> requests.Response:
         call, route = self._call, self._route
         discovery = self._discovery

@@ -31,6 +31,7 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 
 from ecs_discovery import sockets
+from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.models import Endpoint
@@ -80,6 +81,9 @@ class Racer(Protocol):
 
     def connect(self, lease: Lease) -> socket.socket:
         """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+
+    def suspect(self, lease: Lease) -> None:
+        """Find out, in the background, whether the lease's endpoint has vanished."""
 
 
 class Use:
@@ -260,9 +264,15 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
         return type(conn).getresponse(conn)
     timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
     began = clock()
-    node = use.lease.node
-    if not sockets.wait_for_answer(sock, limit, timeout, clock, lambda: node.gone > began):
-        why = "its task has vanished" if node.gone > began else f"the request was not acknowledged within {limit:g} s"
+    doubt = Doubt(use.lease.node, began, limit)
+
+    def gone() -> bool:
+        if use.racer is not None and doubt.due(clock()):
+            use.racer.suspect(use.lease)
+        return doubt.gone
+
+    if not sockets.wait_for_answer(sock, limit, timeout, clock, gone):
+        why = "its task has vanished" if doubt.gone else f"the request was not acknowledged within {limit:g} s"
         raise PeerSilentError(why)
     if timeout is None or (waited := clock() - began) < limit / 2:
         return type(conn).getresponse(conn)
