@@ -117,11 +117,8 @@ class UseTimeout(Timeout):
         self.use = use
 
     def clone(self) -> Self:
-        # urllib3 copies it twice per request: its parts were checked when it was made.
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._start_connect = None
-        return twin
+        # urllib3 copies it twice per request, to start its clock once per request: this one serves one only.
+        return self
 
 
 class _Books:
@@ -264,15 +261,19 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
         return type(conn).getresponse(conn)
     timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
     began = clock()
-    doubt = Doubt(use.lease.node, began, limit)
+    doubt: Doubt | None = None
 
     def gone() -> bool:
+        nonlocal doubt
+        if doubt is None:  # most answers come before the first look
+            doubt = Doubt(use.lease.node, began, limit)
         if use.racer is not None and doubt.due(clock()):
             use.racer.suspect(use.lease)
         return doubt.gone
 
     if not sockets.wait_for_answer(sock, limit, timeout, clock, gone):
-        why = "its task has vanished" if doubt.gone else f"the request was not acknowledged within {limit:g} s"
+        vanished = doubt is not None and doubt.gone
+        why = "its task has vanished" if vanished else f"the request was not acknowledged within {limit:g} s"
         raise PeerSilentError(why)
     if timeout is None or (waited := clock() - began) < limit / 2:
         return type(conn).getresponse(conn)
