@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from ecs_discovery import AsyncDiscovery, Discovery, HedgePolicy, RetryPolicy, ServiceConfig, TimeoutPolicy
+from ecs_discovery.core.node import Outcome
 from tests.support import eventually
 from tests.worlds import Worlds, world
 
@@ -217,8 +221,6 @@ def test_what_is_not_hedged(world: Worlds, settings: dict[str, Any], options: di
 
 def test_an_endpoint_that_is_down_is_no_hedge(world: Worlds):
     async def scenario(w) -> None:
-        from ecs_discovery.core.node import Outcome
-
         service = taught(w)
         down = service.nodes[0]
         service.observe(down, Outcome.CONNECT, w.engine.clock())
@@ -366,6 +368,34 @@ def test_an_interrupt_raised_in_an_attempt_reaches_the_caller(kind: type[BaseExc
         with pytest.raises(kind):
             discovery.call("orders", fetch, idempotent=True)
         eventually(lambda: quiet(service))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_child_of_a_fork_hedges_with_threads_and_locks_of_its_own():
+    """At the fork, threads of attempts are idle and a lock is held."""
+    code = """
+import os, time
+from ecs_discovery import Discovery, HedgePolicy
+discovery = Discovery(services={"orders": "static://127.0.0.1:81,127.0.0.1:82"}, hedge=HedgePolicy(enabled=True))
+hedging = discovery.engine.service("orders").hedging
+def hedge():
+    for _ in range(100):
+        hedging.delay(1000)
+        hedging.learn(0.02)
+    def fetch(attempt):
+        time.sleep(0.3 if attempt.number == 1 else 0)
+        return attempt.number
+    return discovery.call("orders", fetch, idempotent=True)
+assert hedge() == 2
+hedging._lock.acquire()
+pid = os.fork()
+if pid == 0:
+    os._exit(hedge())
+hedging._lock.release()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), hedge())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "2 2\n", result.stderr
 
 
 def test_cancelling_a_hedged_call_ends_both_attempts_before_it_returns():
