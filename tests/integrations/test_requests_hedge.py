@@ -24,6 +24,7 @@ from ecs_discovery import (
     options,
     wrap_session,
 )
+from ecs_discovery.integrations.requests_exchange import Exchange
 from ecs_discovery.lab import Lab
 from tests.support import eventually
 
@@ -173,6 +174,28 @@ def test_a_loser_that_was_done_just_in_time_leaves_its_connection_to_others(lab:
     assert not errors, errors[0]
     assert service.requests > 440
     eventually(lambda: quiet(inner))
+
+
+def test_a_connection_that_is_back_in_its_pool_is_not_cut(lab: Lab, wrap, monkeypatch: pytest.MonkeyPatch):
+    """The loser has read its answer, and its thread has yet to say so."""
+    service = lab.service("orders", tasks=2)
+    session = wrap()
+    inner = service_of(session, service.url())
+    perform = Exchange._perform
+
+    def tardy(exchange: Exchange, use: Any) -> Any:
+        response = perform(exchange, use)
+        if exchange._call.number == 1:
+            time.sleep(4 * DELAY)
+        return response
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "_perform", tardy)
+        session.get(service.url(), timeout=10)
+        eventually(lambda: quiet(inner))
+    assert service.requests == 2
+    latencies(session, service.url(), 6)
+    assert [task.connections for task in service.tasks] == [1, 1]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
