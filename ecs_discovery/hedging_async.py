@@ -45,7 +45,7 @@ class _Trial(Generic[T]):
     def give_up(self, tasks: set[asyncio.Task[None]]) -> None:
         """Nobody waits for it any more: cancel it. Its task is among `tasks` until it has ended."""
         self._given_up = True
-        if self.task is None or self.task.done():  # no task: it was cancelled before it could begin
+        if self.task is None or self.task.done():  # no task: it could not be made
             self.lease.release()
             return
         tasks.add(self.task)
