@@ -158,8 +158,8 @@ def test_a_first_attempt_that_lost_is_remembered_as_slower_than_all(world: World
 def test_the_failure_of_one_waits_for_the_other(world: Worlds, failing: int):
     async def scenario(w) -> None:
         service = taught(w)
-        plans = [(4 * DELAY, "good"), (4 * DELAY, "good")]
-        plans[failing] = (2 * DELAY if failing == 0 else 0, ConnectionResetError("gone"))
+        plans = [(8 * DELAY, "good"), (8 * DELAY, "good")]
+        plans[failing] = (6 * DELAY if failing == 0 else 0, ConnectionResetError("gone"))
         fetch = Fetch(w, plans.__getitem__)
         budget = service.budget.balance(w.engine.clock())
         assert await w.call("orders", fetch, idempotent=True) == "good"
@@ -189,7 +189,7 @@ def test_where_both_fail_the_error_names_both_and_no_third_is_made_beyond_the_at
 def test_after_two_failures_a_third_endpoint_is_tried(world: Worlds):
     async def scenario(w) -> None:
         service = taught(w)
-        failures = [(3 * DELAY, OSError("first")), (4 * DELAY, OSError("second")), (0, "third")]
+        failures = [(6 * DELAY, OSError("first")), (8 * DELAY, OSError("second")), (0, "third")]
         fetch = Fetch(w, failures.__getitem__)
         assert await w.call("orders", fetch, idempotent=True) == "third"
         assert len({attempt.endpoint for attempt in fetch.attempts}) == 3
