@@ -229,15 +229,21 @@ def test_a_body_that_is_read_from_a_file_is_not_hedged(lab: Lab, wrap):
 
 
 def test_an_error_status_waits_for_the_other_answer(lab: Lab, wrap):
+    """The first attempt is slow, and its hedge answers 503 at once."""
     service = lab.service("orders", tasks=2)
-    session = wrap(retry=RetryPolicy(attempts=2))
+    session = wrap(retry=RetryPolicy(attempts=2), balancing=BalancingPolicy(picker="round_robin", pushback=0))
     inner = service_of(session, service.url())
-    service.tasks[0].errors(503)
-    service.tasks[1].slow(3 * DELAY)
-    for _ in range(2):
-        response = session.get(service.url(), timeout=10)
-        assert response.status_code == 200
+    session.get(service.url(), timeout=10)
+    (first,) = [task for task in service.tasks if task.requests == 0]  # it is that one's turn
+    (second,) = [task for task in service.tasks if task is not first]
+    first.slow(4 * DELAY)
+    second.errors(503)
+    response = session.get(service.url(), timeout=10)
+    assert (response.status_code, response.headers["X-Task"]) == (200, first.id)
+    assert [attempt.outcome for attempt in response.ecs_discovery.attempts] == ["status 503", "ok"]
+    assert service.requests == 3
     eventually(lambda: quiet(inner))
+    assert next(node for node in inner.nodes if node.endpoint.host == second.address).failures == 1
 
 
 def test_where_both_fail_the_error_names_both(lab: Lab, wrap):
