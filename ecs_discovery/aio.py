@@ -32,6 +32,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
+from ecs_discovery.hedging_async import hedged_async
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
@@ -143,33 +144,35 @@ class AsyncDiscovery:
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
         ack_timeout = self.settings.connection.ack_timeout
-        accepts = silent = False
+        accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 
         async def attempt(lease: Lease) -> T:
-            nonlocal accepts, silent
-            accepts = False
+            suspect = partial(self.background.suspect, service, lease.node)
             try:
-                suspect = partial(self.background.suspect, service, lease.node)
                 return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, suspect), fetch)
             except Exception as error:
-                silent = isinstance(error, Vanished)
-                if silent:
-                    self.background.suspect(service, lease.node)  # others may be waiting for it
+                if isinstance(error, Vanished):
+                    suspect()  # others may be waiting for it
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error) is Failure.NOT_SENT:
-                    accepts = await self.background.accepts(service, lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT and await self.background.accepts(service, lease.endpoint):
+                    accepting.append(error)
                 raise
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
             if error is None:
                 return GOOD
-            return SILENT if silent else judge_exception(error, is_failure, accepts=accepts)
+            if isinstance(error, Vanished):
+                return SILENT
+            return judge_exception(error, is_failure, accepts=any(error is each for each in accepting))
 
         hard = asyncio.timeout(limit)
         try:
             async with hard:
                 await self.background.ready(service, call.connect_until if limit is None else call.deadline)
-                return await self.run(service, call, attempt, judge)
+                if service.hedging is None:
+                    return await self.run(service, call, attempt, judge)
+                hedge = hedged_async(self.background, service.hedging, call, attempt, judge)
+                return await self.run(service, call, hedge, judge)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
                 raise DeadlineExceeded(

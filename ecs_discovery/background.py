@@ -5,6 +5,7 @@ It stands in the same order as `background_async.py`; the two differ in awaits.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
@@ -44,6 +45,8 @@ class Background:
         self.engine = engine
         self.dns: Resolver | None = None
         """The resolver for DNS; made when first needed."""
+        self.attempts = Workers(sys.maxsize)
+        """The threads of hedged attempts: as many as are under way, since none may wait for another."""
         self._workers = Workers()
         _fork.track(self)
 
@@ -214,6 +217,7 @@ class Background:
     def close(self) -> None:
         """Drop what has not begun."""
         self._workers.close()
+        self.attempts.close(drop=False)  # somebody waits for those
 
     def after_fork(self) -> None:
         """In the child of a fork there are no workers, and no sockets of its own."""

@@ -23,6 +23,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ConfigurationError, ResolutionError
 from ecs_discovery.events import Event
+from ecs_discovery.hedging import hedged
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
@@ -41,7 +42,7 @@ class Discovery:
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
     the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
-    `timeout`, `connection`, `zone`. `resolvers`: scheme → resolver of your own. `on_event` is called with each
+    `timeout`, `connection`, `zone`, `hedge`. `resolvers`: scheme → resolver of your own. `on_event` is called with each
     event (see `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
@@ -138,17 +139,15 @@ class Discovery:
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = service.outlier.is_failure
 
-        accepts = False
+        accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 
         def attempt(lease: Lease) -> T:
-            nonlocal accepts
-            accepts = False
             try:
                 result = fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error) is Failure.NOT_SENT:
-                    accepts = self.background.accepts(service, lease.endpoint)
+                if failure_of(error) is Failure.NOT_SENT and self.background.accepts(service, lease.endpoint):
+                    accepting.append(error)
                 raise
             if isinstance(result, CoroutineType):
                 result.close()
@@ -156,10 +155,14 @@ class Discovery:
             return result
 
         def judge(result: T | None, error: Exception | None) -> Judgement:
-            return GOOD if error is None else judge_exception(error, is_failure, accepts=accepts)
+            if error is None:
+                return GOOD
+            return judge_exception(error, is_failure, accepts=any(error is each for each in accepting))
 
         try:
-            return self.run(service, call, attempt, judge)
+            if service.hedging is None:
+                return self.run(service, call, attempt, judge)
+            return self.run(service, call, hedged(self.background, service.hedging, call, attempt, judge), judge)
         except Exception as error:
             noted(error, call)
             raise

@@ -36,7 +36,7 @@ class AttemptReport:
     """`address:port` that was tried."""
     outcome: str
     """`ok`, or the class of the failure (`connect`, `connect timeout`, `closed`, `status 503`, …), or
-    `overtaken`: another endpoint connected first."""
+    `overtaken`: another endpoint connected first, or answered a hedged call first."""
     seconds: float
     """How long the attempt took."""
     error: str = ""

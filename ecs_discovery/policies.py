@@ -37,6 +37,7 @@ __all__ = [
     "CloudMapPolicy",
     "ConnectionPolicy",
     "DnsPolicy",
+    "HedgePolicy",
     "OutlierPolicy",
     "RetryPolicy",
     "TimeoutPolicy",
@@ -235,6 +236,25 @@ class RetryPolicy(Policy):
         (429, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
     """HTTP statuses after which an idempotent request is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgePolicy(Policy):
+    """Whether a call that is slow is sent to a second endpoint as well; the first good answer counts.
+
+    Only calls that may be repeated, and only `Discovery.call`, `AsyncDiscovery.call` and wrapped sessions.
+    """
+
+    enabled: bool = switch(False)
+    """Default off."""
+    percentile: float = number(0.95, 0.5, 0.999, "a share")
+    """A call is hedged once it has taken longer than this share of the first attempts lately. Default 0.95 (Finagle
+    takes 1 - `max_extra`)."""
+    max_extra: float = number(0.05, 0.001, 1, "a share")
+    """Hedges allowed as a share of the calls that may be hedged. Each takes from the retry budget too. More than
+    1 - `percentile` is no use. Default 0.05."""
+    min_delay: float = number(0.001, 0, 60)
+    """No call is hedged sooner than this. Default 0.001 (Finagle)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

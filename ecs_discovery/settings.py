@@ -19,6 +19,7 @@ from ecs_discovery.policies import (
     CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
+    HedgePolicy,
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
@@ -38,6 +39,7 @@ _POLICIES: dict[str, type[Any]] = {
     "timeout": TimeoutPolicy,
     "connection": ConnectionPolicy,
     "zone": ZonePolicy,
+    "hedge": HedgePolicy,
 }
 
 
@@ -53,6 +55,7 @@ class Policies(TypedDict, total=False):
     timeout: TimeoutPolicy | None
     connection: ConnectionPolicy | None
     zone: ZonePolicy | None
+    hedge: HedgePolicy | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class ServiceConfig:
     retry: RetryPolicy | None = field(default=None, kw_only=True)
     timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
     zone: ZonePolicy | None = field(default=None, kw_only=True)
+    hedge: HedgePolicy | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class ServiceConfig:
         retry: RetryPolicy | None = None,
         timeout: TimeoutPolicy | None = None,
         zone: ZonePolicy | None = None,
+        hedge: HedgePolicy | None = None,
     ) -> None:
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
@@ -98,6 +103,7 @@ class ServiceConfig:
             ("retry", RetryPolicy, retry),
             ("timeout", TimeoutPolicy, timeout),
             ("zone", ZonePolicy, zone),
+            ("hedge", HedgePolicy, hedge),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
@@ -124,6 +130,7 @@ class Settings:
     timeout: TimeoutPolicy
     connection: ConnectionPolicy
     zone: ZonePolicy
+    hedge: HedgePolicy
     disabled: bool = False
 
     @classmethod

@@ -15,11 +15,13 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from errno import EHOSTUNREACH, EINPROGRESS, EWOULDBLOCK
+from threading import Lock
 from typing import Any
 
 from ecs_discovery.models import Endpoint, is_address
 
 __all__ = [
+    "Leash",
     "Progress",
     "Sign",
     "Watch",
@@ -45,6 +47,39 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("T
 _FIRST = 0.02  # seconds before the first look at a waiting request
 _STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+
+
+class Leash:
+    """A hold on a socket that another thread uses, to end what that thread waits for."""
+
+    __slots__ = ("_cut", "_lock", "_sock")
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+        self._cut = False
+        self._lock = Lock()
+
+    def hold(self, sock: Any) -> None:
+        """The thread uses this one now. Raises `ConnectionAbortedError` if it is to end."""
+        with self._lock:
+            if self._cut:
+                raise ConnectionAbortedError("nobody waits for it any more")
+            self._sock = sock if isinstance(sock, socket.socket) else None
+
+    def drop(self) -> None:
+        """It is done with it."""
+        with self._lock:
+            self._sock = None
+
+    def cut(self) -> None:
+        """Have its reads and writes fail, those to come included."""
+        with self._lock:
+            self._cut = True
+            if self._sock is not None:
+                try:
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # TLS's own would pull it from under a read
+                except OSError:
+                    pass  # it has ended already
 
 
 class Sign(Enum):

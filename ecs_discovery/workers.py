@@ -33,15 +33,16 @@ class Workers:
         self._closed = False
         _fork.track(self)
 
-    def spawn(self, job: Callable[[], object]) -> None:
-        """Run `job` in a worker; in the calling thread if no thread can be started. Ignored once closed."""
+    def spawn(self, job: Callable[[], object]) -> bool:
+        """Run `job` in a worker; in the calling thread if no thread can be started. False, and it is not run, once
+        closed."""
         with self._wake:
             if self._closed:
-                return
+                return False
             if self._idle > len(self._jobs) or self._threads >= self._limit:
                 self._jobs.append(job)
                 self._wake.notify()
-                return
+                return True
             self._threads += 1
         try:
             Thread(target=self._work, args=(job,), name="ecs_discovery", daemon=True).start()
@@ -49,12 +50,14 @@ class Workers:
             with self._wake:
                 self._threads -= 1
             job()
+        return True
 
-    def close(self) -> None:
-        """Drop what has not begun, and let the threads end."""
+    def close(self, *, drop: bool = True) -> None:
+        """Drop what has not begun, unless told not to, and let the threads end."""
         with self._wake:
             self._closed = True
-            self._jobs.clear()
+            if drop:
+                self._jobs.clear()
             self._wake.notify_all()
 
     def after_fork(self) -> None:

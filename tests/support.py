@@ -71,6 +71,7 @@ def service_of(
         retry=policies.get("retry", RetryPolicy()),
         timeout=policies.get("timeout", TimeoutPolicy()),
         zone=policies.get("zone", ZonePolicy()),
+        hedge=policies.get("hedge"),
         tls_name=parsed.name,
         hint=None,
         dice=dice,

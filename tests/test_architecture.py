@@ -27,7 +27,7 @@ LAYERS = [
     {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
     {"engine"},
     {"attempts", "leases", "background", "background_async"},
-    {"racing"},
+    {"racing", "hedging", "hedging_async"},
     {"client", "aio"},
     {"defaults"},
     {"integrations"},
@@ -41,13 +41,24 @@ HOMES = {
     "boto3": {"resolvers.cloud_map"},
     "botocore": {"resolvers.cloud_map"},
     "tenacity": {"retrying"},
-    "requests": {"integrations.requests", "integrations.requests_exchange", "cli"},
+    "requests": {"integrations.requests", "integrations.requests_errors", "integrations.requests_exchange", "cli"},
     "urllib3": {"integrations"},
     "h11": {"lab", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
 }
-CORE_MAY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "itertools", "math", "threading", "typing"}
+CORE_MAY = {
+    "__future__",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "hashlib",
+    "itertools",
+    "math",
+    "threading",
+    "typing",
+}
 
 
 def name_of(path: Path) -> str:

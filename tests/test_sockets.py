@@ -198,3 +198,36 @@ def test_the_select_fallback_reads_as_poll_does(task: LabTask, monkeypatch: pyte
         sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
         assert sockets._readable(sock, 5)
     assert threading.active_count() < 20
+
+
+def test_a_leash_that_is_cut_ends_a_read_in_another_thread(task: LabTask):
+    leash = sockets.Leash()
+    got: list[bytes] = []
+    with connected(task) as sock:
+        sock.settimeout(None)
+        leash.hold(sock)
+        reader = threading.Thread(target=lambda: got.append(sock.recv(1)))
+        reader.start()
+        leash.cut()
+        reader.join(5)
+        assert got == [b""]
+
+
+def test_a_leash_that_was_cut_holds_nothing_any_more(task: LabTask):
+    leash = sockets.Leash()
+    leash.cut()
+    with connected(task) as sock, pytest.raises(ConnectionAbortedError):
+        leash.hold(sock)
+
+
+def test_a_leash_that_was_dropped_or_whose_socket_is_closed_cuts_nothing(task: LabTask):
+    leash = sockets.Leash()
+    with connected(task) as sock:
+        leash.hold(sock)
+        leash.drop()
+        leash.cut()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n")
+        assert sock.recv(4) == b"HTTP"
+    other = sockets.Leash()
+    other.hold(sock)
+    other.cut()

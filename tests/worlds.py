@@ -133,7 +133,8 @@ class Asyncio:
 
     async def call(self, target: str, fetch: Callable[[Any], Any], **options: Any) -> Any:
         async def fetching(attempt: Any) -> Any:
-            return fetch(attempt)
+            found = fetch(attempt)
+            return await found if asyncio.iscoroutine(found) else found
 
         return await self.discovery.call(target, fetching, **options)
 

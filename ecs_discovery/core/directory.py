@@ -235,6 +235,7 @@ class Directory:
             timeout=(config and config.timeout) or settings.timeout,
             zone=(config and config.zone) or settings.zone,
             own_zone=self._zone,
+            hedge=(config and config.hedge) or settings.hedge,
             tls_name=(config and config.tls_name) or qualified,
             hint=hint,
             dice=self._dice,

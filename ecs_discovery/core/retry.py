@@ -44,6 +44,7 @@ class Call:
         "_policy",
         "connect_until",
         "deadline",
+        "hedged",
         "idempotent",
         "key",
         "number",
@@ -79,6 +80,8 @@ class Call:
         self.idempotent = idempotent
         self.replayable = True
         """False once a body was sent that cannot be sent again."""
+        self.hedged = False
+        """True while two attempts are under way: then the failure of one decides nothing."""
         self.number = 0
         """Attempts begun."""
         self.tried: list[Node] = []
@@ -123,6 +126,8 @@ class Call:
         `choices` is how many endpoints are untried.
         """
         self.wait = None
+        if self.hedged:
+            return
         self.reason = self._objection(failure)
         if self.reason:
             return

@@ -16,6 +16,7 @@ from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.budget import RetryBudget
+from ecs_discovery.core.hedge import Hedging
 from ecs_discovery.core.knowledge import Due, Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
 from ecs_discovery.core.node import Health, Node, Outcome
@@ -33,7 +34,7 @@ from ecs_discovery.events import (
     PushedBack,
 )
 from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
+from ecs_discovery.policies import BalancingPolicy, HedgePolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 __all__ = ["Service"]
 
@@ -60,6 +61,7 @@ class Service:
         timeout: TimeoutPolicy,
         zone: ZonePolicy = _ANYWHERE,
         own_zone: str | None = None,
+        hedge: HedgePolicy | None = None,
         tls_name: str,
         hint: str | None,
         dice: Callable[[], float],
@@ -73,6 +75,8 @@ class Service:
         self.outlier = outlier
         self.balancing = balancing
         self.budget = RetryBudget(retry, now)
+        self.hedging = Hedging(hedge, self.budget) if hedge is not None and hedge.enabled else None
+        """None: its calls are not hedged."""
         self._knowledge = Knowledge(groups)
         self.questions = self._knowledge.questions
         """Every question that may matter."""
@@ -151,10 +155,8 @@ class Service:
         return self._named(self._reason)
 
     def force(self, now: float, apart: float) -> tuple[Question, ...]:
-        """The questions to ask again at once because an endpoint failed; none if that was done lately.
-
-        Less than `apart` seconds ago, that is, or less than one when no endpoint connects any more.
-        """
+        """The questions to ask again at once because an endpoint failed; none if that was done less than `apart`
+        seconds ago, or less than one when no endpoint connects any more."""
         with self._lock:
             if self.stranded:
                 apart = min(apart, 1.0)
@@ -166,10 +168,8 @@ class Service:
     # Using it
 
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
-        """Choose a node and begin a use of it; end it with `release`. None if there is none left.
-
-        With `key`, calls with one key go to one node while it is usable.
-        """
+        """Choose a node and begin a use of it; end it with `release`. None if there is none left. With `key`, calls
+        with one key go to one node while it is usable."""
         with self._lock:
             while self._abandoned:
                 self._balancer.release(self._abandoned.popleft())
@@ -275,6 +275,8 @@ class Service:
         """Fresh locks and no uses under way, for the child of a fork."""
         self._lock = Lock()
         self.budget.reset_lock()
+        if self.hedging is not None:
+            self.hedging.reset_lock()
         self.epoch += 1
         self._abandoned.clear()
         self.room.clear()

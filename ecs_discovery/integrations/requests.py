@@ -18,7 +18,8 @@ from ecs_discovery.core.node import Health, Node
 from ecs_discovery.core.service import Service
 from ecs_discovery.defaults import shared_discovery
 from ecs_discovery.errors import ClosedError, ConfigurationError
-from ecs_discovery.integrations.requests_exchange import Exchange, as_requests_error
+from ecs_discovery.integrations.requests_errors import as_requests_error
+from ecs_discovery.integrations.requests_exchange import Exchange
 from ecs_discovery.integrations.urllib3 import HttpEndpointPool, HttpsEndpointPool
 from ecs_discovery.settings import Settings
 

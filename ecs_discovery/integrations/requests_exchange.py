@@ -9,7 +9,9 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from math import inf
+from types import NoneType
 from typing import Any, Protocol
 
 import requests
@@ -21,26 +23,21 @@ from urllib3.util import Timeout
 from ecs_discovery import racing
 from ecs_discovery.attempts import Trail
 from ecs_discovery.client import Discovery
+from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.errors import (
-    ConfigurationError,
-    ConnectError,
-    ConnectTimeout,
-    DeadlineExceeded,
-    DiscoveryError,
-    RequestError,
-    ResolutionTimeout,
-    combined,
-)
+from ecs_discovery.hedging import Hedge, Trial, duel
+from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
 from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout, classify
 from ecs_discovery.judging import GOOD, Judgement
+from ecs_discovery.sockets import Leash
 
-__all__ = ["Exchange", "as_requests_error"]
+__all__ = ["Exchange"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_PUSHBACK = 300.0  # seconds that an answer's Retry-After can keep an endpoint out of the first choice
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
@@ -70,6 +67,7 @@ class Exchange:
         "_response",
         "_route",
         "_stream",
+        "_use",
         "_verify",
     )
 
@@ -132,27 +130,71 @@ class Exchange:
         lease = discovery.background.begin(route.service, call)
         if route.service.reconnects_due:
             discovery.background.reconnect(route.service)
-        use = Use(lease, call.idempotent and _replayable(self._request), self._connect, self)
+        self._use = self._make_use(lease)
         try:
-            try:
-                response = self._send(lease, use)
-            except Overtaken:
-                response = self._send(lease, use)
-            if not self._stream:
-                response.content  # noqa: B018  # read here, so that a body cut short is this attempt's failure
+            response = self._perform(self._use) if route.service.hedging is None else self._hedged()
         except Exception as error:
-            self._failed(error, lease, use)
+            self._failed(error, self._use.lease, self._use)
             raise
         except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
-            lease.release()
+            self._use.lease.release()
             raise
+        self._answered(response, self._use.lease)
+        return response
+
+    def _make_use(self, lease: Lease) -> Use:
+        return Use(lease, self._call.idempotent and _replayable(self._request), self._connect, self)
+
+    def _perform(self, use: Use) -> requests.Response:
+        """One attempt's sending and receiving. In a thread of its own if it is hedged."""
+        try:
+            try:
+                response = self._send(use)
+            except Overtaken:
+                response = self._send(use)
+            if not self._stream:
+                response.content  # noqa: B018  # read here, so that a body cut short is this attempt's failure
+            return response
         finally:
             if use.connected is not None:
                 use.connected.close()  # the winner's pool had an idle connection
-        self._answered(response, lease)
-        return response
 
-    def _send(self, lease: Lease, use: Use) -> requests.Response:
+    def _hedged(self) -> requests.Response:
+        """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
+        call, background, use, hedging = self._call, self._discovery.background, self._use, self._route.service.hedging
+        if hedging is None or call.number > 1 or not _hedgeable(self._request, call):
+            return self._perform(use)
+        hedge = Hedge(background.engine, hedging, call, use.lease)
+        if hedge.delay is None:
+            response = self._perform(use)
+            if response.status_code not in self._route.service.retry.statuses:
+                hedge.won(use.lease)
+            return response
+        uses: dict[Lease, Use] = {}
+
+        def trial(lease: Lease) -> Trial[requests.Response]:
+            made = uses[lease] = self._make_use(lease)
+            made.leash = Leash()
+            return Trial(lease, partial(self._perform, made), cut=made.leash.cut, drop=requests.Response.close)
+
+        def wanted(trial: Trial[requests.Response]) -> bool:
+            response = trial.result
+            return response is not None and response.status_code not in self._route.service.retry.statuses
+
+        def failed(trial: Trial[requests.Response]) -> None:
+            if isinstance(trial.error, Exception):
+                self._failed(trial.error, trial.lease, uses[trial.lease])
+            elif trial.result is not None:
+                self._answered(trial.result, trial.lease)
+                _discard(trial.result)
+                self._response = None
+
+        winner = duel(background, hedge, use.lease.hand_over(), trial, wanted, failed)
+        self._use = uses[winner.lease]
+        return winner.outcome()
+
+    def _send(self, use: Use) -> requests.Response:
+        lease = use.lease
         adapter: Any = self._route.adapter(lease.node, self._verify, self._cert, self._request)
         response: requests.Response = adapter.send(
             self._request,
@@ -183,7 +225,7 @@ class Exchange:
         now = engine.clock()
         told = lease.observe(outcome, now)
         lease.release()  # a body that broke off has ended it already
-        self._discovery.background.force(engine.decide(call, lease, judgement, now, told, _text(error)))
+        self._discovery.background.force(engine.decide(call, lease, judgement, now, told, cause_of(error)))
 
     def _answered(self, response: requests.Response, lease: Lease) -> None:
         call, service = self._call, self._route.service
@@ -250,6 +292,15 @@ def _replayable(request: requests.PreparedRequest) -> bool:
     return body is None or isinstance(body, (bytes, str)) or isinstance(getattr(request, "_body_position", None), int)
 
 
+def _hedgeable(request: requests.PreparedRequest, call: Call) -> bool:
+    """May it be under way twice at once? Changes need the application's word for that: one that comes late, after the
+    next one, undoes it."""
+    body: Any = request.body
+    if not isinstance(body, (bytes, str, NoneType)):
+        return False  # two threads would read one file
+    return call.idempotent and (request.method in _SAFE or bool(current_options().idempotent))
+
+
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the answer asks to wait (RFC 9110, section 10.2.3), None if it does not or is not understood."""
     text = response.headers.get("Retry-After", "").strip()
@@ -273,48 +324,3 @@ def _discard(response: requests.Response) -> None:
         except (requests.RequestException, RuntimeError):
             pass  # the connection is gone then, which is all that matters
     response.close()
-
-
-def _text(error: BaseException) -> str:
-    """What went wrong, without the layers around it."""
-    while True:
-        deeper = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
-        if not isinstance(deeper, BaseException):
-            return str(error)
-        error = deeper
-
-
-def as_requests_error(error: Exception, call: Call | None, request: requests.PreparedRequest | None) -> Exception:
-    """The error as one of ours that is also requests' own class."""
-    ours: type[DiscoveryError]
-    fields: dict[str, Any] = {"request": request, "response": None}
-    if isinstance(error, DiscoveryError):
-        theirs: type[requests.RequestException] = requests.ConnectionError
-        if isinstance(error, ConfigurationError):
-            theirs = InvalidURL
-        elif isinstance(error, DeadlineExceeded):
-            theirs = requests.Timeout
-        elif isinstance(error, (ResolutionTimeout, ConnectTimeout)):
-            theirs = requests.ConnectTimeout
-        kind = combined(type(error), theirs)
-        if kind is type(error):
-            return error
-        twin = kind.__new__(kind, *error.args)
-        twin.args = error.args
-        twin.__dict__.update(error.__dict__ | fields)
-        return twin
-    if not isinstance(error, requests.RequestException) or call is None or not call.reports:
-        return error
-    last = call.reports[-1]
-    if isinstance(error, requests.ConnectTimeout):
-        ours = ConnectTimeout
-    else:
-        ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls", "certificate") else RequestError
-    tried = f"after {call.number} attempt{'s' if call.number > 1 else ''}"
-    return combined(ours, type(error))(
-        f"failed {tried}: {last.error or last.outcome}",
-        target=call.target,
-        attempts=call.reports,
-        hint=f"not tried again: {call.reason}" if call.reason else None,
-        **fields,
-    )

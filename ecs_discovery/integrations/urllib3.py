@@ -36,6 +36,7 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
+from ecs_discovery.sockets import Leash
 
 __all__ = [
     "EndpointPool",
@@ -89,7 +90,7 @@ class Racer(Protocol):
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("connected", "lease", "racer", "replayable", "send_timeout", "sent")
+    __slots__ = ("connected", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
 
     def __init__(
         self,
@@ -100,6 +101,8 @@ class Use:
     ) -> None:
         self.lease = lease
         self.racer = racer
+        self.leash: Leash | None = None
+        """Where another thread may want to end it: told of the connection."""
         self.connected: socket.socket | None = None
         """The socket of a race, for a connection to the lease's endpoint."""
         self.replayable = replayable
@@ -187,6 +190,8 @@ class EndpointPool(HTTPConnectionPool):
             # The time to connect was this attempt's share; to send, the application's own limit holds.
             conn.timeout = books.use.send_timeout
             books.use.sent = True
+            if books.use.leash is not None:
+                books.use.leash.hold(conn.sock)
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
@@ -196,6 +201,8 @@ class EndpointPool(HTTPConnectionPool):
                 books.opened = 0.0
             books.idle_since = self._clock()
             if use is not None:
+                if use.leash is not None:
+                    use.leash.drop()  # the connection is for others from now on
                 use.lease.release()
         super()._put_conn(conn)
 

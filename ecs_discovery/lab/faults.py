@@ -38,13 +38,16 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Every answer begins `seconds` later."""
+    """A share of the answers, all by default, begins `seconds` later."""
 
     seconds: float
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.seconds >= 0:
             raise ValueError(f"seconds must be 0 or more, got {self.seconds!r}")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be between 0 and 1, got {self.probability!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,9 +105,9 @@ class LabTask:
         """As `fault(Hang())`: requests are read and never answered."""
         self.fault(Hang())
 
-    def slow(self, seconds: float) -> None:
-        """As `fault(Slow(...))`: every answer comes that much later."""
-        self.fault(Slow(seconds))
+    def slow(self, seconds: float, *, probability: float = 1.0) -> None:
+        """As `fault(Slow(...))`: a share of the answers comes that much later."""
+        self.fault(Slow(seconds, probability))
 
     def errors(self, status: int = 503, *, retry_after: float | None = None, probability: float = 1.0) -> None:
         """As `fault(Errors(...))`: a share of the requests is answered with that status."""
@@ -197,7 +197,7 @@ class LabTask:
         if isinstance(errors, Errors) and self._dice.random() < errors.probability:
             retry = () if errors.retry_after is None else (("Retry-After", f"{errors.retry_after:g}"),)
             reply = Reply(errors.status, (("X-Task", self.id), ("Content-Type", "text/plain"), *retry), b"fault\n")
-        if isinstance(slow, Slow):
+        if isinstance(slow, Slow) and self._dice.random() < slow.probability:
             reply = dataclasses.replace(reply, after=reply.after + slow.seconds)
         if isinstance(reset, Reset):
             reply = dataclasses.replace(reply, cut_after=reset.after_bytes)

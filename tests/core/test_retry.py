@@ -120,6 +120,16 @@ def test_time_spent_on_a_sent_request_and_its_pause_is_not_connect_time():
     assert call.connect_share(5.0, 0) == pytest.approx(2.0)
 
 
+def test_the_failure_of_one_of_two_attempts_under_way_decides_nothing_and_costs_nothing():
+    call = call_of()
+    call.hedged = True
+    assert attempt(call, Failure.CLOSED) is None
+    assert call.reason == ""
+    assert call._budget.balance(0.0) == 10.0
+    call.hedged = False
+    assert attempt(call, Failure.CLOSED) == 0.0
+
+
 def test_reports_name_the_endpoint_the_class_and_the_time():
     call = call_of()
     call.report(nodes(1)[0], "connect", 0.0123, OSError("refused"))

@@ -23,7 +23,8 @@ from urllib3.util import Timeout
 
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.errors import ClosedError, DiscoveryError, NoEndpoints
-from ecs_discovery.integrations.requests_exchange import _parts, _retry_after, _text, as_requests_error
+from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
+from ecs_discovery.integrations.requests_exchange import _parts, _retry_after
 from ecs_discovery.integrations.urllib3 import HttpEndpointPool, PeerSilentError, Use, UseTimeout, classify
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
@@ -127,8 +128,8 @@ def test_retry_after_as_a_date():
 
 def test_the_text_of_an_error_is_what_went_wrong_without_the_layers():
     inner = NewConnectionError(POOL, "127.0.0.1:1: refused")
-    assert "refused" in _text(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
-    assert "Max retries" not in _text(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+    assert "refused" in cause_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+    assert "Max retries" not in cause_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
 
 
 def test_errors_become_requests_own_once():

@@ -179,7 +179,8 @@ def test_a_stopped_task_takes_no_fault(task):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Errors(200), lambda: Errors(probability=2), lambda: Slow(-1), lambda: Reset(-1)]
+    "make",
+    [lambda: Errors(200), lambda: Errors(probability=2), lambda: Slow(-1), lambda: Slow(1, 1.5), lambda: Reset(-1)],
 )
 def test_a_fault_that_makes_no_sense_is_a_value_error(make):
     with pytest.raises(ValueError, match="must be"):

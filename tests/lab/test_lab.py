@@ -100,10 +100,12 @@ def test_everything_shows_its_state(lab):
     task.slow(0.5)
     assert repr(lab) == f"<Lab prod.local dns {lab.nameserver} 1 services>"
     assert repr(orders) == "<LabService orders.prod.local A+SRV 1 tasks, 1 in DNS>"
-    assert repr(task) == f"<LabTask {task.id[:8]} {task.address}:{task.port} running Slow(seconds=0.5)>"
+    assert (
+        repr(task) == f"<LabTask {task.id[:8]} {task.address}:{task.port} running Slow(seconds=0.5, probability=1.0)>"
+    )
     assert repr(lab.dns) == f"<NameServer {lab.nameserver} 0 queries>"
     shown = json.loads(json.dumps(lab.snapshot()))
-    assert shown["services"]["orders"]["tasks"][0]["faults"] == ["Slow(seconds=0.5)"]
+    assert shown["services"]["orders"]["tasks"][0]["faults"] == ["Slow(seconds=0.5, probability=1.0)"]
 
 
 def test_tasks_can_speak_tls(lab, tmp_path):
