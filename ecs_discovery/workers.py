@@ -45,7 +45,7 @@ class Workers:
                 return True
             self._threads += 1
         try:
-            Thread(target=self._work, args=(job,), name="ecs_discovery", daemon=True).start()
+            Thread(target=self._work, args=([job],), name="ecs_discovery", daemon=True).start()
         except RuntimeError:  # no thread can be had: interpreter shutdown, uWSGI without threads
             with self._wake:
                 self._threads -= 1
@@ -66,7 +66,8 @@ class Workers:
         self._jobs = deque()
         self._threads = self._idle = 0
 
-    def _work(self, job: Callable[[], object] | None) -> None:
+    def _work(self, first: list[Callable[[], object]]) -> None:
+        job: Callable[[], object] | None = first.pop()  # a thread keeps its arguments for as long as it lives
         while job is not None:
             try:
                 job()
@@ -74,6 +75,7 @@ class Workers:
                 with self._wake:
                     self._threads -= 1
                 raise
+            job = None  # else an idle thread would keep what it was done for
             job = self._next()
 
     def _next(self) -> Callable[[], object] | None:

@@ -139,6 +139,8 @@ class Exchange:
         except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
             self._use.lease.release()
             raise
+        finally:
+            self._use.racer = None  # else the two would keep each other until the collector comes
         self._answered(response, self._use.lease)
         return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import threading
@@ -26,6 +27,7 @@ from ecs_discovery import (
     DeadlineExceeded,
     Discovery,
     DiscoveryError,
+    HedgePolicy,
     RequestError,
     ResolutionTimeout,
     RetryPolicy,
@@ -39,6 +41,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.events import PushedBack
 from ecs_discovery.integrations.requests import DiscoveryAdapter
+from ecs_discovery.integrations.requests_exchange import Exchange
 from ecs_discovery.lab import Lab
 from tests.support import FakeClock, eventually
 
@@ -904,3 +907,19 @@ def test_connecting_does_not_count_as_the_tasks_latency(lab: Lab, wrap, monkeypa
         session.get(url, timeout=10, headers={"Connection": "close"})
     (node,) = discovery_of(session).snapshot(f"orders:{service.port}").nodes
     assert node.latency < 0.3
+
+
+@pytest.mark.parametrize("hedge", [False, True])
+def test_a_request_leaves_nothing_for_the_garbage_collector(lab: Lab, wrap, hedge: bool):
+    service = lab.service("orders", tasks=2)
+    session, url = wrap(hedge=HedgePolicy(enabled=hedge)), f"http://orders:{service.port}/"
+    for _ in range(40):
+        session.get(url, timeout=10)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            session.get(url, timeout=10)
+        assert [thing for thing in gc.get_objects() if isinstance(thing, Exchange)] == []
+    finally:
+        gc.enable()
