@@ -285,6 +285,9 @@ class AsyncDiscovery:
 
     async def pursue(self, call: Call, once: Callable[[], Awaitable[T]]) -> T:
         """As `Discovery.pursue`."""
+        if call.own_policy is not None:
+            engine = self.engine
+            return await retrying.by_policy_async(call.own_policy, call, once, engine.clock, engine.dice, self._sleep)
         try:
             result = await once()
         except Exception as error:

@@ -65,6 +65,7 @@ class Discovery:
         settings = Settings.make(
             namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
         )
+        settings.check_for_threads()
         self.settings = settings
         self.engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
         self._sleep = sleep
@@ -254,6 +255,9 @@ class Discovery:
 
     def pursue(self, call: Call, once: Callable[[], T]) -> T:
         """Run `once`, which settles each attempt, until `call` is over."""
+        if call.own_policy is not None:
+            engine = self.engine
+            return retrying.by_policy(call.own_policy, call, once, engine.clock, engine.dice, self._sleep)
         try:
             result = once()
         except Exception as error:

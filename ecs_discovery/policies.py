@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ecs_discovery.models import HEALTH_FILTERS
 from ecs_discovery.rules import (
     FUNCTION,
+    TENACITY,
     Policy,
     Rule,
     choices,
@@ -236,6 +238,10 @@ class RetryPolicy(Policy):
         (429, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
     """HTTP statuses after which an idempotent request is tried again."""
+    tenacity: Any = ruled(None, TENACITY)
+    """A `tenacity.Retrying` (for `AsyncDiscovery` an `AsyncRetrying` too) that says which results and exceptions of a
+    call that may be repeated are, when, and how often. What it leaves at tenacity's defaults is as the other fields
+    say. `retry=Retrying(…)` is short for it. Set in code only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,7 +126,21 @@ def unreadable(text: str) -> Any:
     raise ValueError
 
 
+def tenacity(value: Any) -> Any:
+    if value is not None and not is_tenacity(value):
+        raise ValueError
+    return value
+
+
+def is_tenacity(value: Any) -> bool:
+    """Is this a `tenacity.Retrying` or `AsyncRetrying`? Told by what it can do: importing tenacity takes a while."""
+    if isinstance(value, type):
+        return False
+    return all(callable(getattr(value, part, None)) for part in ("copy", "retry", "stop", "wait", "iter"))
+
+
 FUNCTION = Rule(predicate, unreadable, "a function of the exception, or None")
+TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying object, or None")
 
 
 class Policy:

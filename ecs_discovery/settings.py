@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass, field, fields, replace
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Target, check_name, is_address, parse_target
@@ -26,6 +27,10 @@ from ecs_discovery.policies import (
     ZonePolicy,
     from_environment,
 )
+from ecs_discovery.rules import is_tenacity
+
+if TYPE_CHECKING:
+    from tenacity import BaseRetrying as Retrying
 
 __all__ = ["Policies", "ServiceConfig", "Settings", "disabled"]
 
@@ -51,7 +56,7 @@ class Policies(TypedDict, total=False):
     cloud_map: CloudMapPolicy | None
     balancing: BalancingPolicy | None
     outlier: OutlierPolicy | None
-    retry: RetryPolicy | None
+    retry: RetryPolicy | Retrying | None
     timeout: TimeoutPolicy | None
     connection: ConnectionPolicy | None
     zone: ZonePolicy | None
@@ -84,7 +89,7 @@ class ServiceConfig:
         tls_name: str | None = None,
         balancing: BalancingPolicy | None = None,
         outlier: OutlierPolicy | None = None,
-        retry: RetryPolicy | None = None,
+        retry: RetryPolicy | Retrying | None = None,
         timeout: TimeoutPolicy | None = None,
         zone: ZonePolicy | None = None,
         hedge: HedgePolicy | None = None,
@@ -100,7 +105,7 @@ class ServiceConfig:
         for name, kind, value in (
             ("balancing", BalancingPolicy, balancing),
             ("outlier", OutlierPolicy, outlier),
-            ("retry", RetryPolicy, retry),
+            ("retry", RetryPolicy, RetryPolicy(tenacity=retry) if is_tenacity(retry) else retry),
             ("timeout", TimeoutPolicy, timeout),
             ("zone", ZonePolicy, zone),
             ("hedge", HedgePolicy, hedge),
@@ -161,6 +166,8 @@ class Settings:
         named: dict[str, Any] = {**policies}
         for name, kind in _POLICIES.items():
             given = named.pop(name, None)
+            if kind is RetryPolicy and is_tenacity(given):
+                given = replace(from_environment(RetryPolicy, env), tenacity=given)
             if given is not None and not isinstance(given, kind):
                 raise ConfigurationError(name, given, f"a {kind.__name__}")
             chosen[name] = given if given is not None else from_environment(kind, env)
@@ -181,6 +188,14 @@ class Settings:
             disabled=disabled(env),
             **chosen,
         )
+
+    def check_for_threads(self) -> None:
+        """Raises `ConfigurationError` for what only asyncio can use."""
+        for policy in (self.retry, *(config.retry for _, config in self.services)):
+            if policy is not None and iscoroutinefunction(getattr(policy.tenacity, "iter", None)):
+                raise ConfigurationError(
+                    "retry", policy.tenacity, "a tenacity.Retrying: an AsyncRetrying is for AsyncDiscovery"
+                )
 
     def config(self, name: str) -> ServiceConfig | None:
         """The declared service of this name, if there is one."""

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -169,7 +170,8 @@ class Worlds:
         self.name = kind.name
 
     def run(self, scenario: Scenario, **settings: Any) -> None:
-        """`await scenario(world)` with a world made of these settings, closed afterwards."""
+        """`await scenario(world)` with a world made of these settings, closed afterwards. Its dice are seeded."""
+        settings.setdefault("dice", Random(7))
 
         async def main() -> None:
             world = self.kind(**settings)

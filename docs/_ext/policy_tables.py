@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
 from ecs_discovery import policies
+from ecs_discovery.rules import unreadable
 
 _HEAD = ("Field", "Default", "Allowed", "Variable", "Meaning")
 
@@ -23,8 +24,9 @@ def rows(policy: type[Any]) -> list[tuple[str, ...]]:
     prefix = "ECS_DISCOVERY_" + policy.__name__.removesuffix("Policy").upper()
     found = []
     for item in fields(policy):
-        words = item.metadata["rule"].words
-        variable = "in code only" if "function" in words else f"`{prefix}_{item.name.upper()}`"
+        rule = item.metadata["rule"]
+        words = rule.words
+        variable = "in code only" if rule.read is unreadable else f"`{prefix}_{item.name.upper()}`"
         meaning = " ".join(docs[policy.__name__, item.name]).strip()
         found.append((f"`{item.name}`", f"`{item.default!r}`", words, variable, meaning))
     return found

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.core.node import Node
 from ecs_discovery.errors import AttemptReport
 from ecs_discovery.policies import RetryPolicy
 
-__all__ = ["Call", "Failure"]
+__all__ = ["NOT_REPEATED", "Call", "Failure"]
 
+NOT_REPEATED = "it failed in a way that is not repeated"
 
 _LEAST_CONNECT = 0.1  # seconds; an attempt that was begun may connect
 
@@ -40,10 +42,14 @@ class Call:
     __slots__ = (
         "_backoff",
         "_budget",
+        "_choices",
         "_free",
         "_policy",
+        "_retry_after",
+        "_seconds",
         "connect_until",
         "deadline",
+        "failure",
         "hedged",
         "idempotent",
         "key",
@@ -90,8 +96,15 @@ class Call:
         """Pause before the next attempt, in seconds; None: the call is over."""
         self.reason = ""
         """Why it is over after a failure."""
+        self.failure: Failure | None = None
+        """What the last failure was; None after an attempt that was good, if the policy is the application's own."""
         self._free = True
         self._backoff = 0
+
+    @property
+    def own_policy(self) -> Any:
+        """The application's tenacity object that decides what follows an attempt, if it gave one."""
+        return self._policy.tenacity
 
     def begin(self, node: Node) -> None:
         """An attempt on `node` begins."""
@@ -123,45 +136,67 @@ class Call:
     ) -> None:
         """Decide after a failed attempt that took `seconds`: sets `wait`, or `reason`.
 
-        `choices` is how many endpoints are untried.
+        `choices` is how many endpoints are untried. With a policy of the application's own nothing is decided here:
+        its loop does so with `objection`, `pause` and `schedule`.
         """
         self.wait = None
         if self.hedged:
             return
-        self.reason = self._objection(failure)
-        if self.reason:
+        self.failure = failure
+        self._retry_after = retry_after
+        self._choices = choices
+        self._seconds = seconds
+        if self._policy.tenacity is not None:
             return
-        wait = self._pause(failure, dice, retry_after, choices)
-        if failure is not Failure.NOT_SENT:
-            self.connect_until += seconds + wait
-        limit = min(self.connect_until, self.deadline) if failure is Failure.NOT_SENT else self.deadline
-        if now + wait >= limit:
+        self.reason = NOT_REPEATED if failure is Failure.OTHER else self.objection() or self.exhausted()
+        if not self.reason:
+            self.schedule(self.pause(dice), now)
+
+    def objection(self, *, begun: bool = True) -> str:
+        """Why the last attempt must not be repeated, however much one would like to; "" if it may.
+
+        An attempt that was not even `begun` did no harm.
+        """
+        if self.failure is Failure.NOT_SENT or not begun:
+            return ""
+        if not self.idempotent:
+            return "it may have been processed and is not idempotent"
+        return "" if self.replayable else "its body cannot be sent again"
+
+    def exhausted(self) -> str:
+        """Why there is no attempt left; "" if there is one."""
+        limit = self._policy.attempts
+        if limit > 1 and (self.failure is Failure.NOT_SENT or not self._free):
+            limit += 1  # one replay of what was never sent does not count
+        return f"all {self.number} attempts are used" if self.number >= limit else ""
+
+    def pause(self, dice: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
+        """Seconds until the next attempt. `wait` takes the place of the policy's backoff."""
+        if self.failure is None:
+            return 0.0 if wait is None else wait()
+        if self.failure is Failure.NOT_SENT and self._choices > 0:
+            return 0.0  # another endpoint is not the one that failed: no reason to be slow
+        if wait is not None:
+            pause = wait()
+        elif self.failure is not Failure.STATUS and self._choices > 0:
+            return 0.0
+        else:
+            bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
+            self._backoff += 1
+            pause = bound * dice()
+        return pause if self._retry_after is None else max(pause, self._retry_after)
+
+    def schedule(self, wait: float, now: float) -> None:
+        """Another attempt is wanted after `wait` seconds: sets `wait`, or `reason` if time or budget forbid it."""
+        unsent = self.failure is Failure.NOT_SENT
+        if not unsent and self.failure is not None:
+            self.connect_until += self._seconds + wait
+        if now + wait >= (min(self.connect_until, self.deadline) if unsent else self.deadline):
             self.reason = "no time left"
-        elif failure is Failure.NOT_SENT and self._free:
+        elif unsent and self._free:
             self._free = False  # nothing reached a task, so nothing is multiplied
             self.wait = wait
         elif self._budget.withdraw(now):
             self.wait = wait
         else:
             self.reason = "the retry budget is used up"
-
-    def _objection(self, failure: Failure) -> str:
-        if failure is Failure.OTHER:
-            return "it failed in a way that is not repeated"
-        if failure is not Failure.NOT_SENT:
-            if not self.idempotent:
-                return "it may have been processed and is not idempotent"
-            if not self.replayable:
-                return "its body cannot be sent again"
-        limit = self._policy.attempts
-        if limit > 1 and (failure is Failure.NOT_SENT or not self._free):
-            limit += 1  # one replay of what was never sent does not count
-        return f"all {self.number} attempts are used" if self.number >= limit else ""
-
-    def _pause(self, failure: Failure, dice: Callable[[], float], retry_after: float | None, choices: int) -> float:
-        if failure is not Failure.STATUS and choices > 0:
-            return 0.0  # another endpoint is not the one that failed: no reason to be slow
-        bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
-        self._backoff += 1
-        wait = bound * dice()
-        return wait if retry_after is None else max(wait, retry_after)

@@ -26,9 +26,7 @@ from ecs_discovery.settings import Settings
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
 
 _SCHEMES = {"http://": 80, "https://": 443}
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 _ORIGINS = 1000  # hosts remembered per session
-_DRAIN = 65536  # bytes of an unwanted answer read to keep its connection
 
 
 def wrap_session(session: requests.Session, discovery: Discovery | None = None, **settings: Any) -> requests.Session:
@@ -50,6 +48,7 @@ def wrap_session(session: requests.Session, discovery: Discovery | None = None, 
     if discovery is not None and not isinstance(discovery, Discovery):
         raise ConfigurationError("discovery", discovery, "a Discovery")
     made = discovery.settings if discovery is not None else Settings.make(**settings)
+    made.check_for_threads()
     if made.disabled:
         return session
     if made.namespace is None and not made.services:

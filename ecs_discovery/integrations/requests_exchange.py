@@ -250,6 +250,7 @@ class Exchange:
             failure, retry_after = Failure.STATUS, _retry_after(response)
             if retry_after is not None and isinstance(self._read, (int, float)) and retry_after > self._read:
                 retry_after = inf  # longer than the application would wait for an answer
+        if failure is not None or call.own_policy is not None:
             call.replayable = _replayable(self._request)
             self._response = response
         judgement = GOOD
