@@ -32,7 +32,13 @@ class Outcome(Enum):
     """Says nothing about the node: cancelled, or lost a race."""
 
 
-class Node:
+class _Pickable:
+    """What a pick reads and writes, side by side in memory: with thousands of endpoints that is what it waits for."""
+
+    __slots__ = ("full", "health", "load", "pending", "picked", "score", "spared_until", "uses")
+
+
+class Node(_Pickable):
     """Mutable; read and written under its service's lock, read for display without it."""
 
     __slots__ = (
@@ -47,29 +53,21 @@ class Node:
         "ejections",
         "endpoint",
         "failures",
-        "full",
         "gone",
-        "health",
         "healthy_since",
         "joined",
         "last_but_one",
         "last_cost",
         "latency",
-        "load",
         "log_cost",
-        "pending",
-        "picked",
         "pushed_back_until",
         "reason",
         "reconnecting",
         "removed",
-        "score",
         "seen",
-        "spared_until",
         "successes",
         "suspected",
         "until",
-        "uses",
         "warm_at",
         "window",
         "window_ends",
