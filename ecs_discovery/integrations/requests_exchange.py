@@ -30,7 +30,8 @@ from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.hedging import Hedge, Trial, duel
 from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
-from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout, classify
+from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout
+from ecs_discovery.integrations.urllib3_failures import classify
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.sockets import Leash
 
@@ -212,7 +213,7 @@ class Exchange:
         if isinstance(error, (InvalidURL, InvalidHeader, ValueError)):
             lease.release()  # the request itself is wrong
             return
-        failure, label = classify(error, use)
+        failure, label = classify(error, sent=use.sent)
         if use.sent:
             call.replayable = _replayable(self._request)
         outcome = Outcome.FAILURE

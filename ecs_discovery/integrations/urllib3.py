@@ -7,33 +7,23 @@ on the instance, so that tools which replace that class still see every request.
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 import weakref
 from collections.abc import Callable
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from math import inf
 from random import random
-from ssl import SSLCertVerificationError
 from typing import Any, Protocol, Self
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ClosedPoolError,
-    ConnectTimeoutError,
-    MaxRetryError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util import Timeout
 
 from ecs_discovery import sockets
 from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.retry import Failure
+from ecs_discovery.integrations.urllib3_failures import PeerSilentError
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
 from ecs_discovery.sockets import Leash
@@ -43,10 +33,8 @@ __all__ = [
     "HttpEndpointPool",
     "HttpsEndpointPool",
     "Overtaken",
-    "PeerSilentError",
     "Use",
     "UseTimeout",
-    "classify",
 ]
 
 _SSL_OPTIONS = frozenset(
@@ -68,9 +56,7 @@ _SSL_OPTIONS = frozenset(
     }
 )
 
-
-class PeerSilentError(ConnectionAbortedError):
-    """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
+_LONGEST_HINT = 200  # characters of a Keep-Alive field that are looked at
 
 
 class Overtaken(Exception):
@@ -127,11 +113,13 @@ class UseTimeout(Timeout):
 class _Books:
     """What a pool remembers of a connection."""
 
-    __slots__ = ("idle_since", "opened", "use")
+    __slots__ = ("idle_since", "opened", "promise", "use")
 
     def __init__(self) -> None:
         self.opened = 0.0
         self.idle_since = 0.0
+        self.promise: float | None = None
+        """Seconds that the server said it keeps it open while idle; None before its first answer."""
         self.use: Use | None = None
 
 
@@ -174,6 +162,10 @@ class EndpointPool(HTTPConnectionPool):
             books.use = timeout.use
             if conn.sock is not None and self._worn(books, timeout.use.replayable):
                 conn.close()
+            response = super()._make_request(conn, method, url, *args, **options)
+            if books.promise is None:
+                books.promise = _promise(response.headers.get("Keep-Alive"))
+            return response
         return super()._make_request(conn, method, url, *args, **options)
 
     def _validate_conn(self, conn: Any) -> None:
@@ -184,6 +176,7 @@ class EndpointPool(HTTPConnectionPool):
             books.opened = 0.0
         if not books.opened:
             books.opened = self._clock()
+            books.promise = None
             if books.use is not None:
                 books.use.lease.sent = books.opened
         if books.use is not None:
@@ -211,7 +204,8 @@ class EndpointPool(HTTPConnectionPool):
         policy = self._policy
         now = self._clock()
         idle = now - books.idle_since
-        if idle >= (policy.idle_timeout if replayable else min(policy.idle_timeout, policy.unsafe_idle_timeout)):
+        limit = policy.idle_timeout if replayable else min(policy.idle_timeout, policy.unsafe_idle_timeout)
+        if idle >= limit or (books.promise is not None and idle >= books.promise):
             books.opened = 0.0
             return True
         age = now - books.opened
@@ -234,6 +228,19 @@ class HttpsEndpointPool(EndpointPool, HTTPSConnectionPool):
 
     def __init__(self, *args: Any, tls_name: str, **options: Any) -> None:
         super().__init__(*args, **{**options, "server_hostname": tls_name, "assert_hostname": tls_name})
+
+
+def _promise(hint: str | None) -> float:
+    """Seconds for which an idle connection can be relied on after this `Keep-Alive` field; infinity if it says none.
+
+    The server counts from when it sent its answer and we from when we read it: a second less, or half of a short time.
+    """
+    for part in (hint or "")[:_LONGEST_HINT].split(","):
+        name, _, value = part.partition("=")
+        seconds = value.strip().strip('"')
+        if name.strip().lower() == "timeout" and seconds.isascii() and seconds.isdigit():
+            return max(float(seconds) - 1, float(seconds) / 2)
+    return inf
 
 
 def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
@@ -289,47 +296,6 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
     if conn.sock is not None:
         conn.sock.settimeout(timeout)
     return response
-
-
-def classify(error: BaseException, use: Use) -> tuple[Failure, str]:
-    """The class of a request's failure, and a word for it.
-
-    `error` is urllib3's or one that was raised from it.
-    """
-    chain = [error]
-    while len(chain) < 16 and (deeper := _deeper(chain[-1])) is not None and deeper not in chain:
-        chain.append(deeper)
-    if not use.sent:
-        if any(isinstance(item, ConnectTimeoutError) and not isinstance(item, NewConnectionError) for item in chain):
-            return Failure.NOT_SENT, "connect timeout"
-        if any(isinstance(item, SSLCertVerificationError) for item in chain):
-            return Failure.NOT_SENT, "certificate"
-        if any(isinstance(item, SSLError) for item in chain):
-            return Failure.NOT_SENT, "tls"
-        if any(isinstance(item, (NewConnectionError, ClosedPoolError, ProtocolError, OSError)) for item in chain):
-            return Failure.NOT_SENT, "connect"
-        return Failure.OTHER, type(error).__name__
-    # Unanswered keep-alive probes or retransmissions: the kernel ended the connection. Python calls that a
-    # TimeoutError too, but only the kernel's has an errno.
-    if any(isinstance(item, OSError) and item.errno == errno.ETIMEDOUT for item in chain):
-        return Failure.CLOSED, "silent"
-    if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
-        return Failure.OTHER, "read timeout"
-    if any(isinstance(item, PeerSilentError) for item in chain):
-        return Failure.CLOSED, "silent"
-    if any(isinstance(item, (RemoteDisconnected, ConnectionError)) for item in chain):
-        return Failure.CLOSED, "closed"
-    if any(isinstance(item, IncompleteRead) for item in chain):
-        return Failure.CLOSED, "cut"
-    if any(isinstance(item, HTTPException) for item in chain):
-        return Failure.OTHER, "bad answer"
-    return Failure.OTHER, type(error).__name__
-
-
-def _deeper(error: BaseException) -> BaseException | None:
-    if isinstance(error, MaxRetryError) and error.reason is not None:
-        return error.reason
-    return error.__cause__ or error.__context__
 
 
 if not hasattr(urllib3, "connectionpool"):  # niquests replaces the module of this name

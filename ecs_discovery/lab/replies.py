@@ -60,9 +60,9 @@ class Identity:
 def reply_to(request: Request, who: Identity) -> Reply:
     """The answer of a healthy task.
 
-    `/status/503`, `/slow/2.5`, `/redirect?to=URL&status=302`, `/cookie/name/value`, `/stream/N`, `/bytes/N`
-    and `/echo` do what they say; any other path answers with what was asked, as JSON. A path that makes no
-    sense gets a 400.
+    `/status/503`, `/slow/2.5`, `/redirect?to=URL&status=302`, `/cookie/name/value`, `/stream/N`, `/bytes/N`,
+    `/echo` and `/keep-alive/N` (the header with that timeout) do what they say; any other path answers with
+    what was asked, as JSON. A path that makes no sense gets a 400.
     """
     url = urlsplit(request.target)
     parts = [unquote(part) for part in url.path.split("/")[1:]]
@@ -78,6 +78,8 @@ def reply_to(request: Request, who: Identity) -> Reply:
                 return _described(request, who, status=status, headers=(("Location", query["to"][0]),))
             case ["cookie", name, value]:
                 return _described(request, who, headers=(("Set-Cookie", f"{name}={value}; Path=/"),))
+            case ["keep-alive", seconds] if int(seconds) >= 0:
+                return _described(request, who, headers=(("Keep-Alive", f"timeout={seconds}, max=100"),))
             case ["stream", count] if int(count) >= 0:
                 return Reply(headers=_headers(who), blocks=_stream(int(count)), pause=_STREAM_PAUSE)
             case ["bytes", count] if int(count) >= 0:
@@ -85,7 +87,7 @@ def reply_to(request: Request, who: Identity) -> Reply:
             case ["echo"]:
                 kind = request.header("content-type", "application/octet-stream")
                 return Reply(headers=_headers(who, kind), body=request.body)
-            case ["status" | "slow" | "cookie" | "stream" | "bytes", *_]:
+            case ["status" | "slow" | "cookie" | "keep-alive" | "stream" | "bytes", *_]:
                 return _described(request, who, status=400)
     except (ValueError, KeyError):
         return _described(request, who, status=400)

@@ -540,6 +540,18 @@ def test_worn_connections_are_replaced(lab: Lab, wrap):
     assert task.connections in (5, 6)
 
 
+def test_a_connection_is_not_used_longer_than_its_server_says(lab: Lab, wrap):
+    """A task that closes idle connections after 5 s may be doing so while the next request is on its way."""
+    service = lab.service("orders", tasks=1)
+    task, url = service.tasks[0], f"http://orders:{service.port}/keep-alive/5"
+    clock = FakeClock()
+    session = wrap(clock=clock)
+    for pause, connections in ((0, 1), (3.9, 1), (4, 2), (3, 2), (30, 3)):
+        clock.advance(pause)
+        session.get(url, timeout=10)
+        assert task.connections == connections
+
+
 @pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/status/204"), ("GET", "/status/304")])
 def test_answers_without_a_body_end_their_use_and_keep_their_connection(lab: Lab, wrap, method: str, path: str):
     service = lab.service("orders", tasks=1)

@@ -6,6 +6,7 @@ import errno
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.client import BadStatusLine, RemoteDisconnected
+from math import inf
 from typing import Any
 
 import pytest
@@ -25,17 +26,12 @@ from ecs_discovery.core.retry import Failure
 from ecs_discovery.errors import ClosedError, DiscoveryError, NoEndpoints
 from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
 from ecs_discovery.integrations.requests_exchange import _parts, _retry_after
-from ecs_discovery.integrations.urllib3 import HttpEndpointPool, PeerSilentError, Use, UseTimeout, classify
+from ecs_discovery.integrations.urllib3 import HttpEndpointPool, Use, UseTimeout, _promise
+from ecs_discovery.integrations.urllib3_failures import PeerSilentError, classify
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
 
 POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
-
-
-def use(*, sent: bool) -> Use:
-    made = Use(None, True)  # type: ignore[arg-type]  # no lease is needed to classify
-    made.sent = sent
-    return made
 
 
 @pytest.mark.parametrize(
@@ -50,7 +46,7 @@ def use(*, sent: bool) -> Use:
     ],
 )
 def test_before_anything_was_sent(error: Exception, failure: Failure, label: str):
-    assert classify(error, use(sent=False)) == (failure, label)
+    assert classify(error, sent=False) == (failure, label)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +67,17 @@ def test_after_something_was_sent(error: Exception, failure: Failure, label: str
     outer = ProtocolError("Connection aborted.", error)
     outer.__cause__ = error
     expected = label if label != "KeyError" else "ProtocolError"
-    assert classify(outer, use(sent=True)) == (failure, expected)
+    assert classify(outer, sent=True) == (failure, expected)
 
 
 def test_an_error_that_causes_itself_does_not_loop():
     first, second = KeyError("a"), KeyError("b")
     first.__cause__, second.__cause__ = second, first
-    assert classify(first, use(sent=True))[0] is Failure.OTHER
+    assert classify(first, sent=True)[0] is Failure.OTHER
 
 
 def test_a_timeout_keeps_its_use_when_urllib3_copies_it():
-    made = use(sent=False)
+    made = Use(None, True)  # type: ignore[arg-type]  # no lease is needed to copy it
     twin = UseTimeout(1.0, None, made).clone()
     assert twin.use is made
     assert (twin.connect_timeout, twin.read_timeout) == (1.0, None)
@@ -114,6 +110,26 @@ def test_retry_after_in_seconds(text: str, seconds: float | None):
     response = requests.Response()
     response.headers["Retry-After"] = text
     assert _retry_after(response) == seconds
+
+
+@pytest.mark.parametrize(
+    ("hint", "seconds"),
+    [
+        ("timeout=5, max=100", 4.0),
+        ("max=3,Timeout=60", 59.0),
+        ('timeout="5"', 4.0),
+        ("timeout=1", 0.5),
+        ("timeout=0", 0.0),
+        (None, inf),
+        ("", inf),
+        ("max=3", inf),
+        ("timeout=-5", inf),
+        ("timeout=٣", inf),
+        ("x" * 100_000 + ",timeout=5", inf),
+    ],
+)
+def test_how_long_a_server_says_it_keeps_a_connection(hint: str | None, seconds: float):
+    assert _promise(hint) == seconds
 
 
 def test_retry_after_as_a_date():
