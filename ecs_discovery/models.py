@@ -88,6 +88,11 @@ class Resolution:
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts that the newest answer named."""
+        return self.named if self.named is not None else frozenset(endpoint.host for endpoint in self.endpoints)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

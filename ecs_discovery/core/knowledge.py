@@ -158,15 +158,17 @@ class Knowledge:
         until = min(look.until for look in looks.values() if not _absent(look))
         if not endpoints:
             return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
+        partial = any(value.partial for value in values)
         notice = "" if self._surprised else group.surprise
         self._surprised = self._surprised or bool(notice)
         answer = Resolution(
             endpoints,
             min(value.ttl for value in values),
             "+".join(dict.fromkeys(value.source for value in values)),
-            any(value.partial for value in values),
+            partial,
             max((value.estimate for value in values if value.estimate is not None), default=None),
             stale=any(look.freshness is not Freshness.FRESH for look in answered),
+            named=frozenset(host for value in values for host in value.hosts) if partial else None,
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Finding(until, ask, wait, answer=answer, error=error, notice=notice)

@@ -6,12 +6,15 @@ minutes finds its history again. An empty answer is a claim, not the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ecs_discovery.core.node import Health, Node
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Resolution
 
 __all__ = ["Membership"]
+
+Key = tuple[str, int, str | None]
 
 EMPTY_APART = 30.0
 """Two empty answers this many seconds apart are needed before they are believed."""
@@ -26,7 +29,7 @@ class Membership:
 
     def __init__(self) -> None:
         self.nodes: tuple[Node, ...] = ()
-        self._gone: dict[tuple[str, int, str | None], tuple[float, Node]] = {}
+        self._gone: dict[Key, tuple[float, Node]] = {}
         self._empty_since: float | None = None
 
     def __repr__(self) -> str:
@@ -41,7 +44,7 @@ class Membership:
         """Take over an answer. True if an endpoint came or left."""
         self._empty_since = None
         current = {node.endpoint.key: node for node in self.nodes}
-        kept: dict[tuple[str, int, str | None], Node] = {}
+        kept: dict[Key, Node] = {}
         for endpoint in endpoints:
             node = current.get(endpoint.key) or self._returning(endpoint, now) or Node(endpoint)
             node.endpoint = endpoint  # weight, priority and attributes may have changed
@@ -51,6 +54,23 @@ class Membership:
         self._remember([node for key, node in current.items() if key not in kept], now)
         self.nodes = tuple(kept.values())
         return True
+
+    def pruned(self, resolution: Resolution) -> Resolution:
+        """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the
+        newest answer does not name.
+
+        ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
+        later answer brings it back. Never leaves out all.
+        """
+        if resolution.named is None:
+            return resolution
+        current = {node.endpoint.key: node for node in self.nodes}
+        kept = tuple(each for each in resolution.endpoints if each.host in resolution.named or self._up(each, current))
+        return replace(resolution, endpoints=kept) if 0 < len(kept) < len(resolution.endpoints) else resolution
+
+    def _up(self, endpoint: Endpoint, current: Mapping[Key, Node]) -> bool:
+        node = current.get(endpoint.key) or self._gone.get(endpoint.key, (0.0, None))[1]
+        return node is None or node.health is not Health.DOWN
 
     def empty(self, now: float, *, agreed: bool = False) -> bool:
         """An empty answer came. True if the endpoints are now given up.

@@ -304,6 +304,7 @@ class Service:
         return Due(finding.ask, finding.wait)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
+        resolution = self._membership.pruned(resolution)
         if resolution != self.resolution:
             self.resolution = resolution
         if self._membership.replace(resolution.endpoints, now):
@@ -322,7 +323,7 @@ class Service:
 
     def _witness(self, answer: Resolution, now: float) -> None:
         """Keep which source named which endpoint, and when."""
-        named = answer.named if answer.named is not None else {endpoint.host for endpoint in answer.endpoints}
+        named = answer.hosts
         for node in self._membership.nodes:
             if node.endpoint.host in named:
                 node.seen[answer.source] = now
@@ -341,6 +342,8 @@ class Service:
         seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
         self._events.append(HealthChanged(self.target, node.endpoint, health.value, node.reason, seconds))
         self._panic_locked(panic)
+        if health is Health.DOWN and self.resolution is not None:
+            self._accept(self.resolution, now)  # it may be gone for good
         return True
 
     def _panic_locked(self, before: bool) -> None:

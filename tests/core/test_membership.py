@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.core.membership import Membership
-from ecs_discovery.models import Endpoint
+from ecs_discovery.core.node import Health
+from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints
 
 
@@ -149,3 +151,57 @@ def test_members_are_the_last_answer_until_emptiness_has_stood_for_thirty_second
         assert set(hosts(membership)) == last
         assert len(membership.nodes) == len(last)
         assert not any(node.removed for node in membership.nodes)
+
+
+def joined(*named: int, count: int = 10) -> Resolution:
+    """An answer that names these of `count` endpoints, joined with earlier ones that named all."""
+    hosts = frozenset(each.host for number in named for each in endpoints(1, first=number))
+    return Resolution(endpoints(count), 10.0, "dns", partial=True, named=hosts)
+
+
+def left_out(membership: Membership, resolution: Resolution) -> set[str]:
+    kept = {each.host for each in membership.pruned(resolution).endpoints}
+    return {each.host for each in resolution.endpoints} - kept
+
+
+def test_an_endpoint_that_is_down_and_that_the_newest_answer_does_not_name_is_gone():
+    membership = Membership()
+    membership.replace(endpoints(10), 0.0)
+    membership.nodes[0].health = membership.nodes[8].health = Health.DOWN
+    assert left_out(membership, joined(*range(1, 9))) == {"10.0.0.9"}, "and not the one it does name"
+    assert left_out(membership, joined(*range(2, 10))) == {"10.0.0.1"}
+
+
+def test_it_stays_gone_in_later_answers_until_one_names_it():
+    membership = Membership()
+    membership.replace(endpoints(10), 0.0)
+    node = membership.nodes[8]
+    node.health = Health.DOWN
+    membership.replace(membership.pruned(joined(1, 2)).endpoints, 1.0)
+    assert node.removed
+    assert left_out(membership, joined(3, 4)) == {"10.0.0.9"}
+    membership.replace(membership.pruned(joined(9)).endpoints, 2.0)
+    assert node in membership.nodes
+
+
+@pytest.mark.parametrize("health", [Health.EJECTED, Health.PROBING, Health.HEALTHY])
+def test_what_accepts_connections_is_not_taken_for_gone(health: Health):
+    membership = Membership()
+    membership.replace(endpoints(10), 0.0)
+    membership.nodes[8].health = health
+    assert left_out(membership, joined(1)) == set()
+
+
+def test_of_endpoints_that_are_all_down_none_is_taken_for_gone():
+    membership = Membership()
+    membership.replace(endpoints(3), 0.0)
+    for node in membership.nodes:
+        node.health = Health.DOWN
+    assert left_out(membership, joined(count=3)) == set()
+
+
+def test_a_complete_answer_is_taken_as_it_is():
+    membership = Membership()
+    membership.replace(endpoints(3), 0.0)
+    membership.nodes[0].health = Health.DOWN
+    assert left_out(membership, Resolution(endpoints(3), 10.0, "dns")) == set()

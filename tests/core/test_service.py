@@ -505,3 +505,18 @@ def test_in_the_child_of_a_fork_an_endpoint_that_left_and_comes_back_has_no_uses
     service.judge({a(): fresh("10.0.0.1", "10.0.0.2", serial=3)}, 1002.0)
     assert node in service.nodes
     assert node.pending == 0
+
+
+def test_an_endpoint_that_refuses_and_is_not_in_the_newest_answer_is_gone_at_once():
+    service = service_of("orders")
+    both = partial("10.0.0.1", "10.0.0.2")
+    assert both.value is not None
+    service.judge({srv(): replace(both, value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
+    named, unnamed = service.nodes
+    service.take_events()
+    service.observe(unnamed, Outcome.CONNECT, 1001.0)
+    assert service.nodes == (named,)
+    assert unnamed.removed
+    assert [type(event) for event in service.take_events()] == [HealthChanged, EndpointsChanged]
+    service.observe(named, Outcome.CONNECT, 1002.0)
+    assert service.nodes == (named,), "never the last one"
