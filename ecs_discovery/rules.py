@@ -60,7 +60,10 @@ def one_of(default: str, of: tuple[str, ...]) -> Any:
             raise ValueError
         return str(value)
 
-    return ruled(default, Rule(check, lambda text: text.strip().upper(), f"one of {', '.join(of)}"))
+    def read(text: str) -> str:
+        return next((item for item in of if item.lower() == text.strip().lower()), text)
+
+    return ruled(default, Rule(check, read, f"one of {', '.join(of)}"))
 
 
 def text(words: str) -> Any:

@@ -154,6 +154,8 @@ def test_policies_are_values(policy: type):
         ("DNS_SEARCH", "true", DnsPolicy(search=True)),
         ("DNS_SEARCH", "0", DnsPolicy(search=False)),
         ("TIMEOUT_CONNECT", "1", TimeoutPolicy(connect=1)),
+        ("BALANCING_PICKER", "round_robin", BalancingPolicy(picker="round_robin")),
+        ("CLOUDMAP_HEALTH", "healthy", CloudMapPolicy(health="HEALTHY")),
     ],
 )
 def test_policies_are_read_from_the_environment(variable: str, text: str, made: Any):
