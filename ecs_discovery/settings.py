@@ -19,6 +19,7 @@ from ecs_discovery.policies import (
     CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
+    HealthCheckPolicy,
     HedgePolicy,
     OutlierPolicy,
     RetryPolicy,
@@ -40,6 +41,7 @@ _POLICIES: dict[str, type[Any]] = {
     "connection": ConnectionPolicy,
     "zone": ZonePolicy,
     "hedge": HedgePolicy,
+    "health_check": HealthCheckPolicy,
 }
 
 
@@ -56,6 +58,7 @@ class Policies(TypedDict, total=False):
     connection: ConnectionPolicy | None
     zone: ZonePolicy | None
     hedge: HedgePolicy | None
+    health_check: HealthCheckPolicy | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class ServiceConfig:
     timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
     zone: ZonePolicy | None = field(default=None, kw_only=True)
     hedge: HedgePolicy | None = field(default=None, kw_only=True)
+    health_check: HealthCheckPolicy | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class ServiceConfig:
         timeout: TimeoutPolicy | None = None,
         zone: ZonePolicy | None = None,
         hedge: HedgePolicy | None = None,
+        health_check: HealthCheckPolicy | None = None,
     ) -> None:
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
@@ -104,6 +109,7 @@ class ServiceConfig:
             ("timeout", TimeoutPolicy, timeout),
             ("zone", ZonePolicy, zone),
             ("hedge", HedgePolicy, hedge),
+            ("health_check", HealthCheckPolicy, health_check),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
@@ -131,6 +137,7 @@ class Settings:
     connection: ConnectionPolicy
     zone: ZonePolicy
     hedge: HedgePolicy
+    health_check: HealthCheckPolicy
     disabled: bool = False
 
     @classmethod

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
+from typing import TYPE_CHECKING
 
 from ecs_discovery.models import Endpoint
+
+if TYPE_CHECKING:
+    from ecs_discovery.core.checks import Checked
 
 __all__ = ["Health", "Node", "Outcome"]
 
@@ -39,6 +43,7 @@ class Node:
         "__weakref__",
         "accepted",
         "answered",
+        "checked",
         "connect_failures",
         "consecutive",
         "cost",
@@ -68,6 +73,7 @@ class Node:
         "spared_until",
         "successes",
         "suspected",
+        "unfit",
         "until",
         "uses",
         "warm_at",
@@ -132,6 +138,10 @@ class Node:
         """Until then a pick looks twice: it is full, pushed back or warming up."""
         self.seen: dict[str, float] = {}
         """When each source last named it."""
+        self.checked: Checked | None = None
+        """What health checks told, kept by `checks`; None before it was the turn of any."""
+        self.unfit = ""
+        """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
         self.removed = False
         """True once the source no longer names it."""
         self.answered = 0.0

@@ -16,6 +16,7 @@ from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.budget import RetryBudget
+from ecs_discovery.core.checks import Check, Checks
 from ecs_discovery.core.hedge import Hedging
 from ecs_discovery.core.knowledge import Due, Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
@@ -53,6 +54,7 @@ class Service:
         zone: ZonePolicy = _ANYWHERE,
         own_zone: str | None = None,
         hedge: HedgePolicy | None = None,
+        checks: Checks | None = None,
         tls_name: str,
         hint: str | None,
         dice: Callable[[], float],
@@ -86,7 +88,7 @@ class Service:
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, dice)
+        self._balancer = Balancer(balancing, outlier, zone, dice, checks)
         self._balancer.own_zone = zone.own or own_zone
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
@@ -229,14 +231,29 @@ class Service:
         return max(0, count - sum(not node.removed for node in tried))
 
     @property
-    def reconnects_due(self) -> bool:
-        """True if `take_reconnects` has nodes. Read without the lock."""
-        return bool(self._balancer.reconnect)
+    def work_due(self) -> bool:
+        """True if there are reconnects or health checks to take. Read without the lock."""
+        return self._balancer.work_due
 
     def take_reconnects(self) -> tuple[Node, ...]:
         """Nodes to try a connection to, each once: report with `observe`."""
         with self._lock:
             return self._balancer.take_reconnects()
+
+    def take_checks(self, now: float) -> tuple[Check, ...]:
+        """Health checks to begin, each once: report with `checked`."""
+        with self._lock:
+            return self._balancer.take_checks(now)
+
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> bool:
+        """Record how a health check ended, `why` being its result in words. True if there are events to tell.
+
+        CONNECT: it was not connected to; NEUTRAL: nothing can be told.
+        """
+        with self._lock:
+            panic = self._balancer.panic
+            changed = self._balancer.checked(check, outcome, why, now)
+            return changed is not None and self._tell_locked(check.node, changed, panic, now)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
