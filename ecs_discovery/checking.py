@@ -6,6 +6,7 @@ A task that is checked may be broken in any way: what is read of its answer, and
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import time
@@ -151,5 +152,5 @@ def _failed(check: Check, error: OSError | ValueError, connected: bool, late: fl
     if isinstance(error, TimeoutError):
         missed = "no answer" if connected else "no connection"
         return Result(Outcome.FAILURE if connected else Outcome.CONNECT, f"{missed} within {limit:g} s")
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return Result(Outcome.FAILURE if connected else Outcome.CONNECT, why)

@@ -167,7 +167,7 @@ class Balancer:
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
         changed: Health | None = None
-        if outcome is not Outcome.CONNECT and self._checks.judge(node, self._nodes, self._policy, now):
+        if outcome is not Outcome.CONNECT and self._checks.judge(check, self._nodes, self._policy, now):
             changed = node.health if node.health is not before else None
             if changed is _HEALTHY:
                 self._welcome_back(node, now)

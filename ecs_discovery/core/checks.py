@@ -29,8 +29,8 @@ class Checked:
     __slots__ = ("at", "due", "failures", "result", "successes", "took_out")
 
     def __init__(self) -> None:
-        self.due: float | None = None
-        """When the next one is due; None: to be drawn."""
+        self.due = inf
+        """When the next one is due; inf: to be drawn."""
         self.at = -inf
         """When the last one ended."""
         self.result = ""
@@ -48,6 +48,7 @@ class Check:
     """One check of a node, begun then."""
 
     node: Node
+    checked: Checked
     began: float
     policy: HealthCheckPolicy
     host: str
@@ -68,7 +69,8 @@ class Checks:
         self._policy = policy
         self._host = host
         self._dice = dice
-        self._queue: deque[Node] = deque()
+        self._used = -inf
+        self._queue: deque[tuple[Node, Checked]] = deque()
         self._running: dict[Node, Check] = {}
 
     def renew(self) -> None:
@@ -78,46 +80,48 @@ class Checks:
 
     def use(self, nodes: Iterable[Node], now: float) -> None:
         """The service, which has these nodes, is used now: queue whose check is due, longest due first."""
+        self._used = now
         interval, lost = self._policy.interval, now - self._policy.timeout - _LOST
         self._running = {node: check for node, check in self._running.items() if check.began > lost}
-        due: list[tuple[float, int, Node]] = []
+        due: list[tuple[float, int, Node, Checked]] = []
         earliest = inf
         for index, node in enumerate(nodes):
             if node.endpoint.proxied:
                 continue  # it stands for all tasks: there is nothing to put in its place
-            if node.checked is None:
-                node.checked = Checked()
-            when = node.checked.due
-            if when is None:  # the first checks are spread over a whole interval
-                when = node.checked.due = now + interval * self._dice()
-            if when > now:
-                earliest = min(earliest, when)
-            elif node not in self._running:
-                due.append((when, index, node))
-        self._queue = deque(node for _, _, node in sorted(due))
+            checked = node.checked
+            if checked is None:
+                checked = node.checked = Checked()
+            if checked.due == inf:  # the first checks are spread over a whole interval
+                checked.due = now + interval * self._dice()
+            earliest = min(earliest, checked.due)
+            if checked.due <= now and node not in self._running:
+                due.append((checked.due, index, node, checked))
+        self._queue = deque((node, checked) for _, _, node, checked in sorted(due))
         self.ready = bool(due) and len(self._running) < _AT_ONCE
-        self.at = max(earliest, now + interval / _LOOKS) if not due else now + interval / _LOOKS
+        self.at = max(earliest, now + interval / _LOOKS)
 
     def take(self, now: float) -> tuple[Check, ...]:
         """The checks to begin now, each once: report with `book`."""
         self.ready = False
-        taken = []
+        policy, taken = self._policy, []
+        if now - self._used > policy.interval:
+            self._queue.clear()  # nobody used the service since: what is left waits for use
         while self._queue and len(self._running) < _AT_ONCE:
-            node = self._queue.popleft()
-            if node.removed or node.checked is None or node.checked.due is None:
+            node, checked = self._queue.popleft()
+            if node.removed:
                 continue
             # After a spell without use all are late together: draw anew when each comes next.
-            late = now - node.checked.due > self._policy.interval
-            share = self._dice() if late else 1 + self._policy.jitter * (2 * self._dice() - 1)
-            node.checked.due = now + self._policy.interval * share
-            check = self._running[node] = Check(node, now, self._policy, self._host or str(node.endpoint))
+            late = now - checked.due > policy.interval
+            share = self._dice() if late else 1 + policy.jitter * (2 * self._dice() - 1)
+            checked.due = now + policy.interval * share
+            check = self._running[node] = Check(node, checked, now, policy, self._host or str(node.endpoint))
             taken.append(check)
         return tuple(taken)
 
     def book(self, check: Check, outcome: Outcome, why: str, now: float) -> bool:
         """A check ended. True if that tells something of its node: NEUTRAL does not, nor one that was given up."""
-        checked = check.node.checked
-        if checked is None or self._running.get(check.node) is not check:
+        checked = check.checked
+        if self._running.get(check.node) is not check:
             return False
         del self._running[check.node]
         if outcome is Outcome.NEUTRAL:
@@ -131,11 +135,9 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, node: Node, nodes: Sequence[Node], limits: OutlierPolicy, now: float) -> bool:
+    def judge(self, check: Check, nodes: Sequence[Node], limits: OutlierPolicy, now: float) -> bool:
         """Take one of `nodes` out of choice, or back, by what was booked. True if pickers must be made anew."""
-        checked = node.checked
-        if checked is None:
-            return False
+        node, checked = check.node, check.checked
         if checked.failures >= self._policy.unhealthy_after:
             if node.health is Health.HEALTHY and not outlier.ejection_allowed(nodes, limits):
                 return False  # the next failed check asks again
@@ -159,7 +161,7 @@ class Checks:
         self.renew()
         for node in nodes:
             if node.checked is not None:
-                node.checked.due = None
+                node.checked.due = inf
 
 
 def _condemn(node: Node, checked: Checked, now: float) -> bool:
@@ -171,6 +173,6 @@ def _condemn(node: Node, checked: Checked, now: float) -> bool:
     if node.health in (Health.DOWN, Health.EJECTED):
         return False  # it is out already; now only good checks bring it back
     node.health = Health.EJECTED
-    node.until = checked.due if checked.due is not None else now  # not before the next check
+    node.until = checked.due  # not before the next check
     node.reason = node.unfit
     return True
