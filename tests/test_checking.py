@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,17 +14,17 @@ from errno import EMFILE
 
 import pytest
 
-from ecs_discovery import Discovery, HealthCheckPolicy, OutlierPolicy, checking
+from ecs_discovery import CachePolicy, Discovery, HealthCheckPolicy, NoEndpoints, OutlierPolicy, checking
 from ecs_discovery.checking import Answer, Result
 from ecs_discovery.core.checks import Check, Checked
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.events import HealthChanged
 from ecs_discovery.lab import Lab
 from ecs_discovery.models import Endpoint
-from tests.support import eventually
-from tests.worlds import Worlds, world
+from tests.support import FakeResolver, a, aaaa, answer, eventually, srv
+from tests.worlds import Worlds, refused_port, world
 
-__all__ = ["world"]
+__all__ = ["refused_port", "world"]
 
 HTTP = HealthCheckPolicy(kind="http", path="/health", interval=0.1, timeout=5)
 GOOD = b"HTTP/1.1 200 OK\r\n"
@@ -178,6 +180,90 @@ def test_where_no_thread_can_be_had_a_request_is_not_held_up_by_checks(lab: Lab,
             assert time.monotonic() < until
             with discovery.lease(target):
                 time.sleep(0.01)
+
+
+def test_one_use_after_a_spell_without_has_every_task_checked(lab: Lab, world: Worlds):
+    tasks = lab.service("orders", tasks=9).tasks  # more than are checked at once
+    target = static(tasks)
+
+    async def scenario(w):
+        async with w.lease(target):
+            await w.pause(1.1)
+        assert not any(task.requests for task in tasks)
+        async with w.lease(target):
+            pass
+        while not all(task.requests for task in tasks):
+            await w.pause(0.01)
+
+    world.run(scenario, health_check=HealthCheckPolicy(kind="http", interval=1))
+
+
+def test_a_check_that_is_refused_has_dns_asked_again(world: Worlds, refused_port: int):
+    dns = FakeResolver({a(): answer("127.0.0.1"), aaaa(): NoEndpoints("none"), srv(): NoEndpoints("none")})
+    target = f"orders:{refused_port}"
+
+    async def scenario(w):
+        await use(w, target, lambda: dns.asked.count(a()) == 2)
+        assert healths(w, target) == [Health.DOWN]
+
+    world.run(
+        scenario, dns=dns, health_check=HTTP, outlier=OutlierPolicy(connect_min=30), cache=CachePolicy(min_ttl=60)
+    )
+
+
+def test_threads_that_checked_end_with_their_discovery(lab: Lab):
+    tasks = lab.service("orders", tasks=2).tasks
+    before = set(threading.enumerate())
+    with Discovery(health_check=HTTP) as discovery:
+        until = time.monotonic() + 20
+        while not all(task.requests for task in tasks):
+            assert time.monotonic() < until
+            with discovery.lease(static(tasks)):
+                time.sleep(0.01)
+        started = set(threading.enumerate()) - before
+        assert started
+    eventually(
+        lambda: not any(thread.is_alive() for thread in started), within=4
+    )  # an idle thread waits for work for 5 s
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_child_of_a_fork_checks_for_itself():
+    """Checks are under way in threads that the child does not have."""
+    code = """
+import os, sys, time
+from ecs_discovery import Discovery, HealthCheckPolicy
+from ecs_discovery.lab import Lab
+with Lab(namespace="prod.local") as lab:
+    tasks = lab.service("orders", tasks=2).tasks
+    target = "static://" + ",".join(f"{task.address}:{task.port}" for task in tasks)
+    for task in tasks:
+        task.hang()
+    discovery = Discovery(health_check=HealthCheckPolicy(kind="http", interval=0.1, timeout=30))
+
+    def use(until):
+        end = time.monotonic() + 20
+        while not until():
+            assert time.monotonic() < end
+            with discovery.lease(target):
+                time.sleep(0.01)
+
+    use(lambda: all(task.requests for task in tasks))
+    pid = os.fork()
+    if pid == 0:
+        service = discovery.engine.service(target)
+        try:
+            use(lambda: all(node.checked.result == "ok" for node in service.nodes))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    for task in tasks:
+        task.heal()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    os._exit(0)  # its own checks hang for another half minute
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout.strip(), ran.stderr) == ("0", "")
 
 
 # One check

@@ -19,6 +19,7 @@ from ecs_discovery.events import HealthChanged
 from ecs_discovery.models import PROXIED, Endpoint, Resolution
 from ecs_discovery.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy
 from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.snapshot import CheckSnapshot, take
 from tests.support import endpoints, service_of
 
 NOW = 1000.0
@@ -71,6 +72,13 @@ def test_nothing_is_checked_unless_asked_for():
         assert use(service, NOW + step) == ()
     assert all(node.checked is None for node in service.nodes)
     assert service.take_checks(NOW + 1000) == ()
+
+
+def test_a_snapshot_shows_a_check_once_one_has_ended():
+    service = started(1)
+    assert take(service, NOW + 1).nodes[0].check is None
+    told(service, service.nodes[0], BAD, NOW + 1)
+    assert take(service, NOW + 3).nodes[0].check == CheckSnapshot("status 503", 2.0, 1)
 
 
 def run(service: Service, times: list[float]) -> list[tuple[float, Node]]:
