@@ -222,9 +222,7 @@ def test_threads_that_checked_end_with_their_discovery(lab: Lab):
                 time.sleep(0.01)
         started = set(threading.enumerate()) - before
         assert started
-    eventually(
-        lambda: not any(thread.is_alive() for thread in started), within=4
-    )  # idle ones wait for 5 s
+    eventually(lambda: not any(thread.is_alive() for thread in started), within=4)  # idle ones wait for 5 s
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
