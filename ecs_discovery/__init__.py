@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CloudMapPolicy,
         ConnectionPolicy,
         DnsPolicy,
+        HealthCheckPolicy,
         HedgePolicy,
         OutlierPolicy,
         RetryPolicy,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     )
     from ecs_discovery.resolvers.base import AsyncResolver, Resolver
     from ecs_discovery.settings import ServiceConfig, Settings
-    from ecs_discovery.snapshot import CandidateSnapshot, NodeSnapshot, PickSnapshot, ServiceSnapshot
+    from ecs_discovery.snapshot import CandidateSnapshot, CheckSnapshot, NodeSnapshot, PickSnapshot, ServiceSnapshot
 
 __version__ = "0.1.0"
 
@@ -86,6 +87,7 @@ _HOMES = {
         "CloudMapPolicy",
         "ConnectionPolicy",
         "DnsPolicy",
+        "HealthCheckPolicy",
         "HedgePolicy",
         "OutlierPolicy",
         "RetryPolicy",
@@ -94,7 +96,7 @@ _HOMES = {
     ),
     "resolvers.base": ("AsyncResolver", "Resolver"),
     "settings": ("ServiceConfig", "Settings"),
-    "snapshot": ("CandidateSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot"),
+    "snapshot": ("CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -108,6 +110,7 @@ __all__ = [
     "BalancingPolicy",
     "CachePolicy",
     "CandidateSnapshot",
+    "CheckSnapshot",
     "ClosedError",
     "CloudMapPolicy",
     "ConfigurationError",
@@ -120,6 +123,7 @@ __all__ = [
     "DnsPolicy",
     "Endpoint",
     "Event",
+    "HealthCheckPolicy",
     "HedgePolicy",
     "LeaseContext",
     "NoEndpoints",

@@ -267,8 +267,8 @@ class AsyncDiscovery:
             call.wait = None  # whatever ends this attempt early ends the call
             await self.background.rescue(service, call)
             lease = await self.background.begin(service, call)
-            if service.reconnects_due:
-                self.background.reconnect(service)
+            if service.work_due:
+                self.background.work(service)
             try:
                 result = await attempt(lease)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""The background of a `Discovery`: look-ups and reconnects in worker threads, and waiting for them.
+"""The background of a `Discovery`: look-ups, reconnects and health checks in worker threads, and waiting for them.
 
 It stands in the same order as `background_async.py`; the two differ in awaits.
 """
@@ -14,7 +14,8 @@ from math import inf
 from threading import Event
 from typing import TypeVar
 
-from ecs_discovery import _fork, sockets
+from ecs_discovery import _fork, checking, sockets
+from ecs_discovery.core.checks import Check
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.race import glance
@@ -35,6 +36,7 @@ __all__ = ["Background"]
 
 T = TypeVar("T")
 
+_CHECKERS = 8  # health checks of all services under way
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -48,6 +50,7 @@ class Background:
         self.attempts = Workers(sys.maxsize)
         """The threads of hedged attempts: as many as are under way, since none may wait for another."""
         self._workers = Workers()
+        self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
         _fork.track(self)
 
     def ready(self, service: Service, until: float) -> None:
@@ -129,10 +132,13 @@ class Background:
         for question in questions:
             self.ask(question, force=True)
 
-    def reconnect(self, service: Service) -> None:
-        """Try, in the background, whether endpoints that were down accept connections again."""
+    def work(self, service: Service) -> None:
+        """Begin what is due: reconnects to endpoints that were down, and health checks."""
         for node in service.take_reconnects():
             self._workers.spawn(partial(self._reconnect, service, node))
+        for check in service.take_checks(self.engine.clock()):
+            if not self._checkers.spawn(partial(self._examine, service, check), inline=False):
+                checking.report(self.engine, service, check, checking.UNTOLD)  # a check must not hold up a request
 
     def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """Does it accept a connection now?"""
@@ -212,11 +218,20 @@ class Background:
         else:
             self.engine.reconnected(service, node, True)
 
+    def _examine(self, service: Service, check: Check) -> None:
+        found = checking.UNTOLD
+        try:
+            found = checking.examine(check)
+        finally:
+            self.force(checking.report(self.engine, service, check, found))
+        self.work(service)  # the next ones may begin
+
     # Life cycle
 
     def close(self) -> None:
         """Drop what has not begun."""
         self._workers.close()
+        self._checkers.close()
         self.attempts.close(drop=False)  # somebody waits for those
 
     def after_fork(self) -> None:

@@ -1,4 +1,4 @@
-"""The background of an `AsyncDiscovery`: look-ups and reconnects in tasks, and waiting for them.
+"""The background of an `AsyncDiscovery`: look-ups, reconnects and health checks in tasks, and waiting for them.
 
 It stands in the same order as `background.py`; the two differ in awaits.
 """
@@ -12,7 +12,8 @@ from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
-from ecs_discovery import sockets
+from ecs_discovery import checking, sockets
+from ecs_discovery.core.checks import Check
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.race import glance
@@ -129,10 +130,12 @@ class AsyncBackground:
         for question in questions:
             self.ask(question, force=True)
 
-    def reconnect(self, service: Service) -> None:
-        """As `Background.reconnect`."""
+    def work(self, service: Service) -> None:
+        """As `Background.work`."""
         for node in service.take_reconnects():
             self._spawn(self._reconnect(service, node))
+        for check in service.take_checks(self.engine.clock()):
+            self._spawn(self._examine(service, check))
 
     async def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """As `Background.accepts`."""
@@ -232,6 +235,14 @@ class AsyncBackground:
             self.engine.reconnected(service, node, False)
         else:
             self.engine.reconnected(service, node, True)
+
+    async def _examine(self, service: Service, check: Check) -> None:
+        found = checking.UNTOLD
+        try:
+            found = await checking.examine_async(check)
+        finally:
+            self.force(checking.report(self.engine, service, check, found))
+        self.work(service)
 
     # Life cycle
 

@@ -42,8 +42,9 @@ class Discovery:
     `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
     the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
-    `timeout`, `connection`, `zone`, `hedge`. `resolvers`: scheme → resolver of your own. `on_event` is called with each
-    event (see `ecs_discovery.events`). What is not given is taken from `ECS_DISCOVERY_…` variables, then from defaults.
+    `timeout`, `connection`, `zone`, `hedge`, `health_check`. `resolvers`: scheme → resolver of your own.
+    `on_event` is called with each event (see `ecs_discovery.events`). What is not given is taken from
+    `ECS_DISCOVERY_…` variables, then from defaults.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
@@ -237,8 +238,8 @@ class Discovery:
             call.wait = None  # whatever ends this attempt early ends the call
             self.background.rescue(service, call)
             lease = self.background.begin(service, call)
-            if service.reconnects_due:
-                self.background.reconnect(service)
+            if service.work_due:
+                self.background.work(service)
             try:
                 result = attempt(lease)
             except Exception as error:

@@ -65,8 +65,8 @@ class _LeaseContext:
         self._began = now
         self._epoch = service.epoch
         self._node = node
-        if service.reconnects_due:
-            self._discovery.background.reconnect(service)
+        if service.work_due:
+            self._discovery.background.work(service)
 
     def _begin_now(self) -> None:
         self._begin(self._discovery.engine.clock())

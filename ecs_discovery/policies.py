@@ -22,9 +22,11 @@ from ecs_discovery.rules import (
     nameservers,
     number,
     one_of,
+    path,
     port,
     ruled,
     split,
+    status_ranges,
     statuses,
     subset,
     switch,
@@ -39,6 +41,7 @@ __all__ = [
     "CloudMapPolicy",
     "ConnectionPolicy",
     "DnsPolicy",
+    "HealthCheckPolicy",
     "HedgePolicy",
     "OutlierPolicy",
     "RetryPolicy",
@@ -217,6 +220,39 @@ class OutlierPolicy(Policy):
     is_failure: Callable[[BaseException], bool] | None = ruled(None, FUNCTION)
     """Which exceptions of a lease or call count against the endpoint. None: every `Exception`;
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheckPolicy(Policy):
+    """Whether the endpoints of a service in use are checked besides the requests they get.
+
+    Checks only take endpoints out of choice and bring back those that checks took out.
+    """
+
+    kind: str = one_of("off", ("off", "tcp", "http"))
+    """`tcp`: a connection is opened and closed. `http`: a GET over HTTP/1.1, without TLS; a port that speaks TLS can
+    be checked by `tcp` only. Default off."""
+    path: str = ruled("/", Rule(path, str, "a path that begins with '/', of printable ASCII without spaces and '#'"))
+    """What is asked for, with `http`. The Host header is the service's name, with the target's port if it is not 80.
+    Default `/`."""
+    statuses: str = ruled(
+        "200-399", Rule(status_ranges, str, "HTTP statuses from 200 to 599 and ranges of them: '200-299,304'")
+    )
+    """Which statuses are good, with `http`; any other is a failed check. Redirects are not followed. Default 200-399
+    (Kubernetes)."""
+    interval: float = number(10.0, 0.1, 3600)
+    """Time between two checks of an endpoint, while the service is used. Default 10 (Kubernetes; Envoy names none,
+    Armeria takes 3)."""
+    jitter: float = number(0.2, 0, 0.5, "a share")
+    """Each interval is longer or shorter by up to this share, so that clients do not check together. Default 0.2
+    (Armeria)."""
+    timeout: float = number(2.0, 0.01, 60)
+    """Hard limit of one check: connecting, and the status line with `http`. Default 2 (Kubernetes takes 1)."""
+    unhealthy_after: int = whole(3, 1, 100)
+    """Failed checks in a row that take an endpoint out of choice. A failed connect does so at once, as ever. Default 3
+    (Kubernetes)."""
+    healthy_after: int = whole(2, 1, 100)
+    """Good checks in a row that bring it back. Default 2: one answer may be luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

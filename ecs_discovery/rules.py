@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
@@ -60,7 +61,10 @@ def one_of(default: str, of: tuple[str, ...]) -> Any:
             raise ValueError
         return str(value)
 
-    return ruled(default, Rule(check, lambda text: text.strip().upper(), f"one of {', '.join(of)}"))
+    def read(text: str) -> str:
+        return next((item for item in of if item.lower() == text.strip().lower()), text)
+
+    return ruled(default, Rule(check, read, f"one of {', '.join(of)}"))
 
 
 def text(words: str) -> Any:
@@ -107,6 +111,35 @@ def statuses(value: Any) -> tuple[int, ...]:
     if items is None or not all(isinstance(item, int) and 400 <= item <= 599 for item in items):
         raise ValueError
     return tuple(sorted(set(items)))
+
+
+def final_statuses(value: Any) -> frozenset[int]:
+    """The statuses that text such as `200-299,304` names. Raises `ValueError`."""
+    found: set[int] = set()
+    for item in split(value):
+        match = re.fullmatch(r"([0-9]{3})(?:-([0-9]{3}))?", item)
+        if match is None:
+            raise ValueError
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 200 <= first <= last <= 599:
+            raise ValueError
+        found.update(range(first, last + 1))
+    if not found:
+        raise ValueError
+    return frozenset(found)
+
+
+def status_ranges(value: Any) -> str:
+    if not isinstance(value, str) or not final_statuses(value):
+        raise ValueError
+    return value
+
+
+def path(value: Any) -> str:
+    """What may stand in a request line: no space, no line end, nothing that would have to be encoded."""
+    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "#" in value:
+        raise ValueError
+    return value
 
 
 def predicate(value: Any) -> Any:

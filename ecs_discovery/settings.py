@@ -20,6 +20,7 @@ from ecs_discovery.policies import (
     CloudMapPolicy,
     ConnectionPolicy,
     DnsPolicy,
+    HealthCheckPolicy,
     HedgePolicy,
     OutlierPolicy,
     RetryPolicy,
@@ -45,6 +46,7 @@ _POLICIES: dict[str, type[Any]] = {
     "connection": ConnectionPolicy,
     "zone": ZonePolicy,
     "hedge": HedgePolicy,
+    "health_check": HealthCheckPolicy,
 }
 
 
@@ -61,6 +63,7 @@ class Policies(TypedDict, total=False):
     connection: ConnectionPolicy | None
     zone: ZonePolicy | None
     hedge: HedgePolicy | None
+    health_check: HealthCheckPolicy | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class ServiceConfig:
     timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
     zone: ZonePolicy | None = field(default=None, kw_only=True)
     hedge: HedgePolicy | None = field(default=None, kw_only=True)
+    health_check: HealthCheckPolicy | None = field(default=None, kw_only=True)
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class ServiceConfig:
         timeout: TimeoutPolicy | None = None,
         zone: ZonePolicy | None = None,
         hedge: HedgePolicy | None = None,
+        health_check: HealthCheckPolicy | None = None,
     ) -> None:
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
@@ -109,6 +114,7 @@ class ServiceConfig:
             ("timeout", TimeoutPolicy, timeout),
             ("zone", ZonePolicy, zone),
             ("hedge", HedgePolicy, hedge),
+            ("health_check", HealthCheckPolicy, health_check),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
@@ -136,6 +142,7 @@ class Settings:
     connection: ConnectionPolicy
     zone: ZonePolicy
     hedge: HedgePolicy
+    health_check: HealthCheckPolicy
     disabled: bool = False
 
     @classmethod

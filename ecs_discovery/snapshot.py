@@ -5,11 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ecs_discovery.core.checks import Checked
 from ecs_discovery.core.journal import Pick
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Resolution
 
-__all__ = ["CandidateSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]
+__all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSnapshot:
+    """What health checks told of an endpoint."""
+
+    result: str
+    """What the last one told: `ok`, or what was wrong."""
+    ago: float
+    """Seconds since it ended."""
+    failures: int
+    """Failed ones since the last good one."""
+
+    def __str__(self) -> str:
+        failed = f", {self.failures} failed in a row" if self.failures else ""
+        return f"check {self.ago:.1f} s ago: {self.result}{failed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,8 @@ class NodeSnapshot:
     instance_id: str | None
     seen: dict[str, float]
     """Seconds since each source last named it."""
+    check: CheckSnapshot | None = None
+    """None if no health check of it has ended, as when they are off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +137,8 @@ class ServiceSnapshot:
             latency = f"{node.latency * 1000:.1f} ms" if node.latency is not None else "-"
             why = f" ({node.reason}, again in {node.returns_in:.1f} s)" if node.reason else ""
             counts = f"{node.uses} uses, {node.failures} failures, {node.pending} pending, {latency}"
-            lines.append(f"  {node.endpoint} {node.health}{why}: {counts}")
+            check = f", {node.check}" if node.check is not None else ""
+            lines.append(f"  {node.endpoint} {node.health}{why}: {counts}{check}")
         return "\n".join(lines)
 
 
@@ -128,6 +148,12 @@ def _coverage(resolution: Resolution | None) -> float | None:
     if not resolution.partial:
         return 1.0
     return len(resolution.endpoints) / resolution.estimate if resolution.estimate else None
+
+
+def _check(checked: Checked | None, now: float) -> CheckSnapshot | None:
+    if checked is None or not checked.result:
+        return None
+    return CheckSnapshot(checked.result, max(0.0, now - checked.at), checked.failures)
 
 
 def _pick(pick: Pick, now: float) -> PickSnapshot:
@@ -159,6 +185,7 @@ def take(service: Service, now: float) -> ServiceSnapshot:
             zone=node.endpoint.zone,
             instance_id=node.endpoint.instance_id,
             seen={source: now - at for source, at in node.seen.items()},
+            check=_check(node.checked, now),
         )
         for node in facts["nodes"]
     )

@@ -1,4 +1,5 @@
-"""Workers: a few daemon threads for what must not hold up a caller: look-ups and reconnects.
+"""Workers: a few daemon threads for what must not hold up a caller: look-ups, reconnects and
+health checks.
 
 A thread starts when there is work and none is idle, and ends when it had none for a while, so that
 a process that does nothing has none.
@@ -33,9 +34,11 @@ class Workers:
         self._closed = False
         _fork.track(self)
 
-    def spawn(self, job: Callable[[], object]) -> bool:
-        """Run `job` in a worker; in the calling thread if no thread can be started. False, and it is not run, once
-        closed."""
+    def spawn(self, job: Callable[[], object], *, inline: bool = True) -> bool:
+        """Run `job` in a worker; if no thread can be started, in the calling thread, with `inline`.
+
+        False if it is not run: once closed, or because it may run in a thread only.
+        """
         with self._wake:
             if self._closed:
                 return False
@@ -49,6 +52,8 @@ class Workers:
         except RuntimeError:  # no thread can be had: interpreter shutdown, uWSGI without threads
             with self._wake:
                 self._threads -= 1
+            if not inline:
+                return False
             job()
         return True
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ecs_discovery.core.checks import Checks
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.plan import plan
 from ecs_discovery.core.service import Service
@@ -72,6 +73,7 @@ def service_of(
         timeout=policies.get("timeout", TimeoutPolicy()),
         zone=policies.get("zone", ZonePolicy()),
         hedge=policies.get("hedge"),
+        checks=Checks(policies["health_check"], "", dice) if "health_check" in policies else None,
         tls_name=parsed.name,
         hint=None,
         dice=dice,

@@ -26,7 +26,7 @@ LAYERS = [
     {"core"},
     {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
     {"engine"},
-    {"attempts", "leases", "background", "background_async"},
+    {"attempts", "checking", "leases", "background", "background_async"},
     {"racing", "hedging", "hedging_async"},
     {"client", "aio"},
     {"defaults"},

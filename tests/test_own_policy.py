@@ -23,7 +23,7 @@ from ecs_discovery import (
 from ecs_discovery.errors import Overloaded
 from ecs_discovery.lab import Lab
 from tests.support import FakeClock
-from tests.worlds import Asyncio, Worlds, world
+from tests.worlds import Asyncio, Threads, Worlds, world
 
 __all__ = ["world"]
 
@@ -173,16 +173,14 @@ def test_the_deadline_holds(world: Worlds):
     world.run(scenario, clock=clock, retry=own(world, clock, stop=stop_after_attempt(9), wait=wait_fixed(0.9)))
 
 
-def test_an_interrupt_ends_the_call(world: Worlds):
+def test_an_interrupt_ends_the_call():
     async def scenario(w):
         fetch = Fetch(SystemExit())
         with pytest.raises(SystemExit):
             await call(w, fetch, idempotent=True)
         assert len(fetch.ports) == 1
 
-    if world.name == "asyncio":
-        pytest.skip("it ends the loop")
-    world.run(scenario, retry=own(world, retry=retry_if_exception_type(BaseException)))
+    Worlds(Threads).run(scenario, retry=Retrying(retry=retry_if_exception_type(BaseException)))
 
 
 def test_a_look_up_that_failed_can_be_tried_again(world: Worlds):

@@ -6,17 +6,18 @@ A pick reads one picker. Pickers are made anew only when a node comes, leaves or
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from math import inf
 
 from ecs_discovery.core import cost, outlier, warming
+from ecs_discovery.core.checks import Check, Checks
 from ecs_discovery.core.cost import CROWD, MOST
 from ecs_discovery.core.journal import SAMPLE, Journal, Pick
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import Picker, by_key, make, share_of
-from ecs_discovery.core.srv import shares
-from ecs_discovery.core.zone import by_zone, subset
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.pickers import Picker, by_key, share_of
+from ecs_discovery.core.tiers import Tier, arrange
+from ecs_discovery.core.zone import subset
+from ecs_discovery.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
 
 __all__ = ["Balancer"]
 
@@ -31,23 +32,30 @@ class Balancer:
     """Guarded by its service's lock."""
 
     def __init__(
-        self, balancing: BalancingPolicy, policy: OutlierPolicy, zone: ZonePolicy, dice: Callable[[], float]
+        self,
+        balancing: BalancingPolicy,
+        policy: OutlierPolicy,
+        zone: ZonePolicy,
+        dice: Callable[[], float],
+        checks: Checks | None = None,
     ) -> None:
         self._balancing = balancing
         self._policy = policy
         self._zone = zone
         self._dice = dice
+        self._checks = checks or Checks(HealthCheckPolicy(), "", dice)  # off
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or inf
         self._nodes: tuple[Node, ...] = ()
         self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
         self._client = dice()  # tells it from other clients
-        self._tiers: tuple[_Tier, ...] = ()  # what is chosen from, by share of the uses
-        self._keyed: tuple[_Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
+        self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
+        self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
         self._spare: tuple[Node, ...] = ()  # chosen when all those are excluded: lower tiers, then down ones
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
-        self._wake = inf  # when the next ejection or pause ends
+        self._change = inf  # when the next ejection or pause ends
+        self._wake = inf  # the same, or when it is to be seen whose health check is due
         self._count = 0
         self._journal = Journal(balancing.explain)
         self.own_zone: str | None = None
@@ -55,6 +63,8 @@ class Balancer:
         self.panic = False
         self.reconnect: tuple[Node, ...] = ()
         """Nodes that are down and may be tried again: the driver takes them with `take_reconnects`."""
+        self.work_due = False
+        """There are reconnects or health checks to take."""
 
     def __repr__(self) -> str:
         out = sum(node.health is not Health.HEALTHY for node in self._nodes)
@@ -65,6 +75,7 @@ class Balancer:
         """Choose from these nodes from now on."""
         self._nodes, self._reserve = subset(nodes, self._client, self._balancing)
         warming.welcome(nodes, self._balancing, now)
+        self._checks.renew()
         self._rebuild(now)
 
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
@@ -73,7 +84,7 @@ class Balancer:
         None if all are excluded, or have as many uses as they may.
         """
         if now >= self._wake:
-            self._rebuild(now)
+            self._awake(now)
         picker = self._only
         if picker is None or key is not None or self._probes:
             node = self._pick_specially(now, exclude, key)
@@ -123,9 +134,8 @@ class Balancer:
                     node.load = node.score + CROWD[min(node.pending, MOST)]
             if not node.consecutive and before is _HEALTHY:
                 return None
-            if outlier.on_success(node, now) and self._weighs:  # what it did before is paid for
-                others = [other for other in self._nodes if other.health is _HEALTHY and other is not node]
-                cost.seed([node], others, self._balancing, now)
+            if outlier.on_success(node, now):
+                self._welcome_back(node, now)
         elif node.endpoint.proxied:
             node.failures += outcome is not Outcome.NEUTRAL
             return None  # it stands for all tasks: there is nothing to put in its place
@@ -151,6 +161,21 @@ class Balancer:
         self._rebuild(now)
         return node.health if node.health is not before else None
 
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
+        """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
+        node, before = check.node, check.node.health
+        if not self._checks.book(check, outcome, why, now) or node.removed:
+            return None
+        changed: Health | None = None
+        if outcome is not Outcome.CONNECT and self._checks.judge(check, self._nodes, self._policy, now):
+            changed = node.health if node.health is not before else None
+            if changed is _HEALTHY:
+                self._welcome_back(node, now)
+            self._rebuild(now)
+        if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
+            return self.observe(node, outcome, now)  # as anybody's connect
+        return changed
+
     def push_back(self, node: Node, until: float) -> None:
         """The node said that it is overloaded: it is chosen after all others until then."""
         node.pushed_back_until = max(node.pushed_back_until, until)
@@ -171,12 +196,20 @@ class Balancer:
         self._client = self._dice()
         self._nodes, self._reserve = subset((*self._nodes, *self._reserve), self._client, self._balancing)
         self._probes.clear()
-        self._wake = -inf
+        self._checks.after_fork((*self._nodes, *self._reserve))
+        self._wake = self._change = -inf
 
     def take_reconnects(self) -> tuple[Node, ...]:
         """The nodes whose reconnect is due, once: report each with `observe` (SUCCESS or CONNECT)."""
         nodes, self.reconnect = self.reconnect, ()
+        self._schedule()
         return nodes
+
+    def take_checks(self, now: float) -> tuple[Check, ...]:
+        """The health checks to begin now, each once: report each with `checked`."""
+        taken = self._checks.take(now)
+        self._schedule()
+        return taken
 
     def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
         """A pick where there are probes to make, a key, or several tiers."""
@@ -201,7 +234,7 @@ class Balancer:
                 return node
         return self._last_resort(now, exclude)
 
-    def _by_key(self, tier: _Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
+    def _by_key(self, tier: Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
         node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
         if node is not None and node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
@@ -256,17 +289,33 @@ class Balancer:
             self._journal.note(now, best, "last resort", self._spare, exclude)
         return best
 
+    def _welcome_back(self, node: Node, now: float) -> None:
+        if self._weighs:  # what it did before is paid for
+            others = [other for other in self._nodes if other.health is _HEALTHY and other is not node]
+            cost.seed([node], others, self._balancing, now)
+
+    def _awake(self, now: float) -> None:
+        if now >= self._change:
+            self._rebuild(now)
+        if now >= self._checks.at:
+            self._checks.use(self._nodes, now)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._wake = min(self._change, self._checks.at)
+        self.work_due = bool(self.reconnect) or self._checks.ready
+
     def _rebuild(self, now: float) -> None:
         due: list[Node] = []
-        self._wake = inf
+        self._change = inf
         self._probes = deque(node for node in self._probes if node.health is _PROBING and not node.removed)
         for node in self._nodes:
             if node.health is Health.EJECTED:
-                if now >= node.until:
+                if now < node.until:
+                    self._change = min(self._change, node.until)
+                elif not node.unfit:
                     node.health = Health.PROBING
                     self._probes.append(node)
-                else:
-                    self._wake = min(self._wake, node.until)
             elif node.health is Health.PROBING:
                 if not node.pending and node not in self._probes:
                     self._probes.append(node)  # it left and came back, or its probe was forgotten
@@ -275,40 +324,21 @@ class Balancer:
                     due.append(node)
                     node.reconnecting = True
                     node.until = now + self._policy.connect_max  # in case the driver never reports
-                self._wake = min(self._wake, node.until)
+                self._change = min(self._change, node.until)
         self.reconnect = tuple(node for node in self.reconnect if node.health is Health.DOWN) + tuple(due)
+        self._schedule()
         self.panic = outlier.panicking(self._nodes, self._policy)
-        if self.panic:  # health is ignored, priorities are not
-            connecting = [node for node in self._nodes if node.health is not Health.DOWN]
-            top = min((node.endpoint.priority for node in connecting), default=0)
-            tiers = [(1.0, tuple(node for node in connecting if node.endpoint.priority == top))]
-        else:
-            tiers = shares(self._nodes)
-        self._keyed = self._tiers = self._made(tiers)
-        if self._zone.prefer and self.own_zone is not None and not self.panic:
-            split = [(share, by_zone(nodes, self.own_zone, self._zone)) for share, nodes in tiers]
-            self._tiers = self._made([(share * part, nodes) for share, zones in split for part, nodes in zones])
+        self._tiers, self._keyed = arrange(
+            self._nodes,
+            panic=self.panic,
+            balancing=self._balancing,
+            zone=self._zone,
+            own_zone=self.own_zone,
+            dice=self._dice,
+        )
         self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
         chosen = {node for tier in self._tiers for node in tier.nodes}
         self._spare = tuple(node for node in (*self._nodes, *self._reserve) if node not in chosen)
-
-    def _made(self, tiers: Sequence[tuple[float, tuple[Node, ...]]]) -> tuple[_Tier, ...]:
-        made, upto = [], 0.0
-        for share, nodes in tiers:
-            upto += share
-            made.append(_Tier(upto, nodes, make(nodes, self._balancing, self._dice)))
-        return tuple(made)
-
-
-class _Tier:
-    """Nodes of one priority, or of one zone of it, with the part of the uses that is theirs."""
-
-    __slots__ = ("nodes", "picker", "upto")
-
-    def __init__(self, upto: float, nodes: tuple[Node, ...], picker: Picker) -> None:
-        self.upto = upto
-        self.nodes = nodes
-        self.picker = picker
 
 
 def _worth(node: Node) -> tuple[bool, bool, int]:

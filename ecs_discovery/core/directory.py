@@ -8,6 +8,7 @@ from math import inf
 from threading import Lock
 
 from ecs_discovery.core.cache import TtlCache
+from ecs_discovery.core.checks import Checks
 from ecs_discovery.core.knowledge import Due
 from ecs_discovery.core.plan import plan
 from ecs_discovery.core.service import Service
@@ -236,11 +237,18 @@ class Directory:
             zone=(config and config.zone) or settings.zone,
             own_zone=self._zone,
             hedge=(config and config.hedge) or settings.hedge,
+            checks=self._checks(config, qualified if name else "", parsed.port),
             tls_name=(config and config.tls_name) or qualified,
             hint=hint,
             dice=self._dice,
             now=now,
         )
+
+    def _checks(self, config: ServiceConfig | None, name: str, port: int | None) -> Checks | None:
+        if self.settings.disabled:
+            return None
+        policy = (config and config.health_check) or self.settings.health_check
+        return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._dice)
 
     def _drop_locked(self, key: Key) -> None:
         service = self._services.pop(key)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
+from typing import TYPE_CHECKING
 
 from ecs_discovery.models import Endpoint
+
+if TYPE_CHECKING:
+    from ecs_discovery.core.checks import Checked
 
 __all__ = ["Health", "Node", "Outcome"]
 
@@ -45,6 +49,7 @@ class Node(_Pickable):
         "__weakref__",
         "accepted",
         "answered",
+        "checked",
         "connect_failures",
         "consecutive",
         "cost",
@@ -67,6 +72,7 @@ class Node(_Pickable):
         "seen",
         "successes",
         "suspected",
+        "unfit",
         "until",
         "warm_at",
         "window",
@@ -130,6 +136,10 @@ class Node(_Pickable):
         """Until then a pick looks twice: it is full, pushed back or warming up."""
         self.seen: dict[str, float] = {}
         """When each source last named it."""
+        self.checked: Checked | None = None
+        """What health checks told, kept by `checks`; None before it was the turn of any."""
+        self.unfit = ""
+        """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
         self.removed = False
         """True once the source no longer names it."""
         self.answered = 0.0

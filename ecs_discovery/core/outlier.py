@@ -20,7 +20,8 @@ _CALM = 30.0  # healthy for this many seconds takes off one ejection
 def on_success(node: Node, now: float) -> bool:
     """Record good behaviour; True if this made the node healthy again.
 
-    One that was ejected before it was down is ejected still, until its time is up.
+    One that was ejected before it was down is ejected still, until its time is up; so is one that fails its health
+    checks, until they succeed.
     """
     was = node.health
     node.consecutive = 0
@@ -30,8 +31,9 @@ def on_success(node: Node, now: float) -> bool:
         return False
     if was is Health.EJECTED:
         return False  # a request from before the ejection, or one sent in panic: the probe decides
-    if was is Health.DOWN and now < node.ejected_until:
+    if was is Health.DOWN and (now < node.ejected_until or node.unfit):
         node.health, node.until = Health.EJECTED, node.ejected_until
+        node.reason = node.unfit or node.reason
         return False
     node.health = Health.HEALTHY
     node.healthy_since = now

@@ -1,8 +1,8 @@
 """A service: all state of one target. What the drivers talk to.
 
 It turns what the cache knows into members, and members into choices. One lock guards all of it; it
-is held for arithmetic only, never over I/O, a callback or another lock. What changed is left in
-`events` for the driver to tell.
+is held for arithmetic only, never over I/O, a callback or another lock. What changed is kept as
+news for the driver to tell.
 """
 
 from __future__ import annotations
@@ -16,30 +16,22 @@ from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
 from ecs_discovery.core.budget import RetryBudget
+from ecs_discovery.core.checks import Check, Checks
 from ecs_discovery.core.hedge import Hedging
 from ecs_discovery.core.knowledge import Due, Finding, Knowledge, Looks, settled
 from ecs_discovery.core.membership import Membership
+from ecs_discovery.core.news import News
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.plan import Group
 from ecs_discovery.core.room import Room
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError
-from ecs_discovery.events import (
-    EndpointsChanged,
-    Event,
-    HealthChanged,
-    LookupFailed,
-    LookupRecovered,
-    Notice,
-    PanicChanged,
-    PushedBack,
-)
+from ecs_discovery.events import EndpointsChanged, Event, Notice, PushedBack
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.policies import BalancingPolicy, HedgePolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 __all__ = ["Service"]
 
 _ANYWHERE = ZonePolicy()
-_EVENTS = 256  # events kept until a driver tells them
 _SMOOTHING = 0.2  # share of a new connect time in the average
 
 
@@ -62,6 +54,7 @@ class Service:
         zone: ZonePolicy = _ANYWHERE,
         own_zone: str | None = None,
         hedge: HedgePolicy | None = None,
+        checks: Checks | None = None,
         tls_name: str,
         hint: str | None,
         dice: Callable[[], float],
@@ -95,15 +88,14 @@ class Service:
         self._hint = hint
         self._lock = Lock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, dice)
+        self._balancer = Balancer(balancing, outlier, zone, dice, checks)
         self._balancer.own_zone = zone.own or own_zone
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
-        self._failing = False
         self._forced = -inf
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
+        self._news = News(target)
         self._abandoned: deque[Node] = deque()
         if static:
             self._accept(Resolution(tuple(static), inf, "static"), now)
@@ -134,9 +126,9 @@ class Service:
             finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
             self.fresh_until = finding.until
             if finding.notice:
-                self._events.append(Notice(self.target, finding.notice))
+                self._news.add(Notice(self.target, finding.notice))
             if finding.answer is not None:
-                self._trouble_locked(finding.error)
+                self._news.look_up(finding.error, len(self._membership.nodes))
                 self._accept(finding.answer, now)
                 for answer in news:
                     self._witness(answer, now)
@@ -217,7 +209,7 @@ class Service:
             known = now < node.pushed_back_until
             self._balancer.push_back(node, now + seconds)
             if not known:
-                self._events.append(PushedBack(self.target, node.endpoint, seconds))
+                self._news.add(PushedBack(self.target, node.endpoint, seconds))
             return not known
 
     def connected(self, seconds: float) -> None:
@@ -239,14 +231,29 @@ class Service:
         return max(0, count - sum(not node.removed for node in tried))
 
     @property
-    def reconnects_due(self) -> bool:
-        """True if `take_reconnects` has nodes. Read without the lock."""
-        return bool(self._balancer.reconnect)
+    def work_due(self) -> bool:
+        """True if there are reconnects or health checks to take. Read without the lock."""
+        return self._balancer.work_due
 
     def take_reconnects(self) -> tuple[Node, ...]:
         """Nodes to try a connection to, each once: report with `observe`."""
         with self._lock:
             return self._balancer.take_reconnects()
+
+    def take_checks(self, now: float) -> tuple[Check, ...]:
+        """Health checks to begin, each once: report with `checked`."""
+        with self._lock:
+            return self._balancer.take_checks(now)
+
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> bool:
+        """Record how a health check ended, `why` being its result in words. True if there are events to tell.
+
+        CONNECT: it was not connected to; NEUTRAL: nothing can be told.
+        """
+        with self._lock:
+            panic = self._balancer.panic
+            changed = self._balancer.checked(check, outcome, why, now)
+            return changed is not None and self._tell_locked(check.node, changed, panic, now)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -256,9 +263,7 @@ class Service:
     def take_events(self) -> tuple[Event, ...]:
         """What changed since the last call."""
         with self._lock:
-            events = tuple(self._events)
-            self._events.clear()
-            return events
+            return self._news.take()
 
     def facts(self) -> dict[str, Any]:
         """Its state in one consistent look, for snapshots."""
@@ -266,7 +271,7 @@ class Service:
             return {
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
-                "failing": self._failing,
+                "failing": self._news.failing,
                 "nodes": self._membership.nodes,
                 "picks": self._balancer.picks(),
             }
@@ -295,10 +300,10 @@ class Service:
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
-            self._events.append(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
-            self._panic_locked(panic)
+            self._news.add(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
+            self._news.panic(panic, self._balancer.panic)
             return Due(error=self._named(finding.error))
-        self._trouble_locked(finding.error)
+        self._news.look_up(finding.error, len(self._membership.nodes))
         if self.resolution is not None and not self.resolution.stale:
             self.resolution = replace(self.resolution, stale=True)
         return Due(finding.ask, finding.wait)
@@ -311,8 +316,8 @@ class Service:
             panic = self._balancer.panic
             self.generation += 1
             self._balancer.update(self._membership.nodes, now)
-            self._events.append(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-            self._panic_locked(panic)
+            self._news.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
+            self._news.panic(panic, self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
@@ -328,24 +333,10 @@ class Service:
             if node.endpoint.host in named:
                 node.seen[answer.source] = now
 
-    def _trouble_locked(self, error: Exception | None) -> None:
-        if (error is not None) == self._failing:
-            return
-        self._failing = error is not None
-        if error is None:
-            self._events.append(LookupRecovered(self.target))
-        else:
-            self._events.append(LookupFailed(self.target, str(error), len(self._membership.nodes)))
-
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
         self.generation += health is Health.DOWN  # its idle connections are worth nothing
-        seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
-        self._events.append(HealthChanged(self.target, node.endpoint, health.value, node.reason, seconds))
-        self._panic_locked(panic)
+        self._news.health(node, health, now)
+        self._news.panic(panic, self._balancer.panic)
         if health is Health.DOWN and self.resolution is not None:
             self._accept(self.resolution, now)  # it may be gone for good
         return True
-
-    def _panic_locked(self, before: bool) -> None:
-        if self._balancer.panic is not before:
-            self._events.append(PanicChanged(self.target, self._balancer.panic))

@@ -129,8 +129,8 @@ class Exchange:
             self._rewind()
             discovery.background.rescue(route.service, call)
         lease = discovery.background.begin(route.service, call)
-        if route.service.reconnects_due:
-            discovery.background.reconnect(route.service)
+        if route.service.work_due:
+            discovery.background.work(route.service)
         self._use = self._make_use(lease)
         try:
             response = self._perform(self._use) if route.service.hedging is None else self._hedged()

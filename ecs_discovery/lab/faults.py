@@ -58,6 +58,8 @@ class Errors:
     retry_after: float | None = None
     """The `Retry-After` header to send with it, in seconds."""
     probability: float = 1.0
+    path: str | None = None
+    """The only path that is answered so; None: all."""
 
     def __post_init__(self) -> None:
         if not 400 <= self.status <= 599:

@@ -109,9 +109,16 @@ class LabTask:
         """As `fault(Slow(...))`: a share of the answers comes that much later."""
         self.fault(Slow(seconds, probability))
 
-    def errors(self, status: int = 503, *, retry_after: float | None = None, probability: float = 1.0) -> None:
-        """As `fault(Errors(...))`: a share of the requests is answered with that status."""
-        self.fault(Errors(status, retry_after, probability))
+    def errors(
+        self,
+        status: int = 503,
+        *,
+        retry_after: float | None = None,
+        probability: float = 1.0,
+        path: str | None = None,
+    ) -> None:
+        """As `fault(Errors(...))`: a share of the requests, all or those for a path, is answered with that status."""
+        self.fault(Errors(status, retry_after, probability, path))
 
     def drain(self, *, close_idle: bool = False) -> None:
         """As `fault(Drain(...))`: connecting is refused, answers say `Connection: close`."""
@@ -194,7 +201,8 @@ class LabTask:
             return None
         reply = reply_to(request, self._identity)
         errors, slow, reset = self._faults.get(Errors), self._faults.get(Slow), self._faults.get(Reset)
-        if isinstance(errors, Errors) and self._dice.random() < errors.probability:
+        concerned = isinstance(errors, Errors) and errors.path in (None, request.target.partition("?")[0])
+        if concerned and isinstance(errors, Errors) and self._dice.random() < errors.probability:
             retry = () if errors.retry_after is None else (("Retry-After", f"{errors.retry_after:g}"),)
             reply = Reply(errors.status, (("X-Task", self.id), ("Content-Type", "text/plain"), *retry), b"fault\n")
         if isinstance(slow, Slow) and self._dice.random() < slow.probability:

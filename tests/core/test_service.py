@@ -318,11 +318,11 @@ def test_reconnects_are_handed_out_once():
     service = service_of("orders", static=endpoints(3))
     service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
     service.pick(1000.5)
-    assert not service.reconnects_due
+    assert not service.work_due
     service.pick(1001.0)
-    assert service.reconnects_due
+    assert service.work_due
     assert service.take_reconnects() == (service.nodes[0],)
-    assert not service.reconnects_due
+    assert not service.work_due
 
 
 def test_a_lease_counts_as_load_until_it_ends_once():

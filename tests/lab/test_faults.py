@@ -92,6 +92,16 @@ def test_errors_have_the_status_and_the_retry_after_asked_for(task):
     assert (response.status, response.headers["Retry-After"], response.headers["X-Task"]) == (429, "1.5", task.id)
 
 
+def test_errors_can_be_those_of_one_path(task):
+    task.errors(503, path="/health")
+    assert [get(task, path)[0].status for path in ("/health", "/health?full=1", "/", "/healthy")] == [
+        503,
+        503,
+        200,
+        200,
+    ]
+
+
 def test_errors_can_be_a_share_of_the_answers_seed_1(task):
     """Of 60 answers at one half, 12 to 48 are errors (4 sigma of the binomial are 15.5)."""
     task.errors(500, probability=0.5)

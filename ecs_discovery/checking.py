@@ -1,0 +1,156 @@
+"""Checking: the I/O of health checks, in a thread and in a task, and the report of what they found.
+
+A task that is checked may be broken in any way: what is read of its answer, and for how long, is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import time
+from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import NamedTuple
+
+from ecs_discovery import sockets
+from ecs_discovery.core.checks import Check
+from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.service import Service
+from ecs_discovery.engine import Engine
+from ecs_discovery.models import Question
+from ecs_discovery.rules import final_statuses
+
+__all__ = ["UNTOLD", "Answer", "Result", "examine", "examine_async", "report"]
+
+_MOST = 16 * 1024  # bytes read of an answer
+_BLOCK = 4096
+_OURS = {EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM}  # this side has run out of something
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?: .*)?\r?", re.DOTALL)
+
+
+class Result(NamedTuple):
+    """How a check ended."""
+
+    outcome: Outcome
+    """SUCCESS, FAILURE, CONNECT: it was not connected to, or NEUTRAL: nothing can be told."""
+    why: str
+
+
+UNTOLD = Result(Outcome.NEUTRAL, "")
+_GOOD = Result(Outcome.SUCCESS, "ok")
+
+
+class Answer:
+    """The status of an HTTP/1 answer, read from bytes as they come. Whatever else they are is a ValueError."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        """None until the status line has come."""
+        self._bytes = b""
+        self._count = 0
+
+    def feed(self, data: bytes) -> None:
+        """More of it came; nothing: it has ended. Raises ValueError that says what is wrong, for people."""
+        self._bytes += data
+        self._count += len(data)
+        while self.status is None:
+            line, end, _ = self._bytes.partition(b"\n")
+            if end or not b"HTTP/1.".startswith(line[:7]):
+                match = _STATUS_LINE.fullmatch(line)
+                if match is None:
+                    raise ValueError("no HTTP/1 answer")
+                if int(match[1]) >= 200:
+                    self.status = int(match[1])
+                    return
+            _, end, rest = self._bytes.partition(b"\r\n\r\n")
+            if not end:
+                break
+            self._bytes = rest  # after an interim answer (103 Early Hints) comes another
+        if not data:
+            raise ValueError("closed without an answer")
+        if self._count >= _MOST:
+            raise ValueError(f"no status within {_MOST} bytes")
+
+
+def examine(check: Check) -> Result:
+    """Check an endpoint, within the policy's time limit."""
+    until = time.monotonic() + check.policy.timeout
+    sock: socket.socket | None = None
+    try:
+        sock = sockets.connect(check.node.endpoint, check.policy.timeout)
+        if check.policy.kind == "tcp":
+            return _GOOD
+        answer = Answer()
+        sock.settimeout(_left(until))
+        sock.sendall(_request(check))
+        while answer.status is None:
+            sock.settimeout(_left(until))  # a limit of each read alone would let a byte now and then go on for ever
+            answer.feed(sock.recv(_BLOCK))
+        return _judge(check, answer.status)
+    except (OSError, ValueError) as error:
+        return _failed(check, error, sock is not None, time.monotonic() - until)
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+async def examine_async(check: Check) -> Result:
+    """The same for asyncio."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + check.policy.timeout
+    sock: socket.socket | None = None
+    try:
+        async with asyncio.timeout_at(until):
+            sock = await sockets.connect_async(check.node.endpoint)
+            if check.policy.kind == "tcp":
+                return _GOOD
+            answer = Answer()
+            await loop.sock_sendall(sock, _request(check))
+            while answer.status is None:
+                answer.feed(await loop.sock_recv(sock, _BLOCK))
+        return _judge(check, answer.status)
+    except (OSError, ValueError) as error:
+        return _failed(check, error, sock is not None, loop.time() - until)
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+def report(engine: Engine, service: Service, check: Check, result: Result) -> tuple[Question, ...]:
+    """Tell the service how a check ended. Questions to ask at once, if any."""
+    now = engine.clock()
+    if not service.checked(check, result.outcome, result.why, now):
+        return ()
+    engine.tell(service)
+    return service.force(now, engine.settings.dns.min_refresh) if result.outcome is Outcome.CONNECT else ()
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _request(check: Check) -> bytes:
+    head = (f"GET {check.policy.path} HTTP/1.1", f"Host: {check.host}", "User-Agent: ecs_discovery", "Accept: */*")
+    return "\r\n".join((*head, "Connection: close", "", "")).encode("ascii")
+
+
+def _judge(check: Check, status: int) -> Result:
+    good = status in final_statuses(check.policy.statuses)
+    return _GOOD if good else Result(Outcome.FAILURE, f"status {status}")
+
+
+def _failed(check: Check, error: OSError | ValueError, connected: bool, late: float) -> Result:
+    limit = check.policy.timeout
+    if isinstance(error, TimeoutError) and late > limit / 2:
+        return UNTOLD  # this process was held up: whether an answer came in time, it cannot tell
+    if isinstance(error, OSError) and error.errno in _OURS:
+        return UNTOLD
+    if isinstance(error, TimeoutError):
+        missed = "no answer" if connected else "no connection"
+        return Result(Outcome.FAILURE if connected else Outcome.CONNECT, f"{missed} within {limit:g} s")
+    why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return Result(Outcome.FAILURE if connected else Outcome.CONNECT, why)
