@@ -23,6 +23,7 @@ from ecs_discovery.attempts import (
     no_connection,
     noted,
     perform,
+    verified_name,
 )
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.context import current_options
@@ -216,7 +217,7 @@ class AsyncDiscovery:
         limit = self._limit(service, timeout)
         call = self.engine.call(service, idempotent=True, deadline=limit, connect=limit)
         context = ssl_module.create_default_context() if ssl is True else ssl or None
-        name = (server_hostname or service.tls_name) if context is not None else None
+        name = verified_name(context, server_hostname, service)
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
             sock = await racing.connect_async(self.background, call, lease)

@@ -14,8 +14,10 @@ from typing import TypeVar
 from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Call, Failure
+from ecs_discovery.core.service import Service
 from ecs_discovery.errors import (
     AttemptReport,
+    ConfigurationError,
     ConnectError,
     ConnectTimeout,
     DiscoveryError,
@@ -38,6 +40,7 @@ __all__ = [
     "no_connection",
     "noted",
     "perform",
+    "verified_name",
 ]
 
 T = TypeVar("T")
@@ -172,6 +175,14 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
         label = "connect timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
         return Judgement(Outcome.CONNECT, Failure.NOT_SENT, label)
     return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
+
+
+def verified_name(context: ssl.SSLContext | None, given: str | None, service: Service) -> str | None:
+    """The name that a TLS connection is to be verified for. Raises `ConfigurationError` if it needs one."""
+    name = given or service.tls_name or None
+    if name is None and context is not None and context.check_hostname:
+        raise ConfigurationError("server_hostname", given, f"the name in the certificate: {service.target} has no name")
+    return name if context is not None else None
 
 
 def no_connection(call: Call, error: OSError) -> DiscoveryError:

@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import Any, Self, TypeVar, Unpack
 
 from ecs_discovery import racing, retrying
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted
+from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
 from ecs_discovery.background import Background
 from ecs_discovery.context import current_options
 from ecs_discovery.core.lease import Lease
@@ -189,13 +189,14 @@ class Discovery:
         limit = self._limit(service, timeout)
         call = self.engine.call(service, idempotent=True, deadline=limit, connect=limit)
         context = ssl_module.create_default_context() if ssl is True else ssl or None
+        name = verified_name(context, server_hostname, service)
 
         def attempt(lease: Lease) -> socket.socket:
             sock = racing.connect(self.background, call, lease)
             try:
                 if context is not None:
                     sock.settimeout(self.engine.connect_limit(service, call))
-                    sock = context.wrap_socket(sock, server_hostname=server_hostname or service.tls_name)
+                    sock = context.wrap_socket(sock, server_hostname=name)
                 sock.settimeout(None)
             except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
                 sock.close()

@@ -200,15 +200,24 @@ class Policy:
                     )
 
 
+def variables(cls: type[Policy]) -> frozenset[str]:
+    """The environment variables that a policy's fields can be set by."""
+    items = fields(cls)  # type: ignore[arg-type]  # only dataclasses derive from it
+    return frozenset(_variable(cls, item.name) for item in items)
+
+
+def _variable(cls: type[Policy], name: str) -> str:
+    return f"ECS_DISCOVERY_{cls.__name__.removesuffix('Policy').upper()}_{name.upper()}"
+
+
 def from_environment(cls: type[P], environ: Mapping[str, str]) -> P:
     """The policy with what `ECS_DISCOVERY_<POLICY>_<FIELD>` variables say, defaults elsewhere.
 
     Raises `ConfigurationError` naming the variable when its text cannot be used.
     """
-    prefix = "ECS_DISCOVERY_" + cls.__name__.removesuffix("Policy").upper()
     found: dict[str, Any] = {}
     for item in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from it
-        variable = f"{prefix}_{item.name.upper()}"
+        variable = _variable(cls, item.name)
         text = environ.get(variable)
         if text is None:
             continue

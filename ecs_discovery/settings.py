@@ -7,6 +7,7 @@ says is read once, when settings are made, and checked there.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from inspect import iscoroutinefunction
@@ -28,7 +29,7 @@ from ecs_discovery.policies import (
     ZonePolicy,
     from_environment,
 )
-from ecs_discovery.rules import is_tenacity
+from ecs_discovery.rules import is_tenacity, variables
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying as Retrying
@@ -48,6 +49,11 @@ _POLICIES: dict[str, type[Any]] = {
     "hedge": HedgePolicy,
     "health_check": HealthCheckPolicy,
 }
+
+_PREFIX = "ECS_DISCOVERY_"
+_VARIABLES = frozenset(_PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED")).union(
+    *map(variables, _POLICIES.values())
+)
 
 
 class Policies(TypedDict, total=False):
@@ -159,13 +165,15 @@ class Settings:
         """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults; or `ready` ones, alone.
 
         Only `ECS_DISCOVERY_SERVICES` goes before the arguments: it redirects a service for local work.
-        Raises `ConfigurationError` naming the field or variable.
+        Raises `ConfigurationError` naming the field or variable, and warns of variables that mean nothing.
         """
         if ready is not None:
             if any(value is not None for value in (namespace, services, nameservers, *policies.values())):
                 raise ConfigurationError("settings", ready, "Settings, and then no namespace, services or policies")
             return ready
         env = os.environ if environ is None else environ
+        for variable in [each for each in env if each.startswith(_PREFIX) and each not in _VARIABLES]:
+            _warn_of(variable)
         field_name = "namespace"
         if namespace is None and env.get("ECS_DISCOVERY_NAMESPACE"):
             namespace, field_name = env["ECS_DISCOVERY_NAMESPACE"], "ECS_DISCOVERY_NAMESPACE"
@@ -230,6 +238,15 @@ class Settings:
         if self.namespace is None:
             return False
         return name.endswith(f".{self.namespace}") or ("." not in name and name not in ("", "localhost"))
+
+
+def _warn_of(variable: str) -> None:
+    """A warning and no error: it may be that of another version of this library."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(variable, _VARIABLES, n=1, cutoff=0.8)
+    meant = f"; is {close[0]} meant?" if close else ""
+    warnings.warn(f"the environment variable {variable} means nothing to ecs_discovery{meant}", stacklevel=4)
 
 
 def disabled(environ: Mapping[str, str] | None = None) -> bool:

@@ -77,7 +77,7 @@ def moto_server(log: Any) -> Iterator[str]:
     """The URL of a moto server that runs meanwhile. Skips without moto, or fails where servers are required."""
     if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
         reason = "moto[server] is not installed"
-        if os.environ.get("ECS_DISCOVERY_REQUIRE_SERVERS") == "1":
+        if os.environ.get("TESTS_REQUIRE_SERVERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
     port = free_port()

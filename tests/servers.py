@@ -22,7 +22,7 @@ def required(program: str, package: str) -> str:
     path = shutil.which(program, path=os.environ.get("PATH", "") + ":" + _SBIN)
     if path is None:
         reason = f"{program} is not installed (Debian package {package})"
-        if os.environ.get("ECS_DISCOVERY_REQUIRE_SERVERS") == "1":
+        if os.environ.get("TESTS_REQUIRE_SERVERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
     return path

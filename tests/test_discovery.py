@@ -691,6 +691,14 @@ def test_bad_input_is_told_at_construction(world: Worlds):
             world.run(scenario, **settings)
 
 
+def test_a_certificate_for_bare_addresses_needs_a_name(world: Worlds):
+    async def scenario(w):
+        with pytest.raises(ConfigurationError, match="server_hostname"):
+            await w.connect("static://127.0.0.1:1", ssl=True)
+
+    world.run(scenario, namespace="prod.local")
+
+
 def test_bad_targets_are_told_at_once(world: Worlds):
     async def scenario(w):
         for target in ("", "or ders", "orders:0", "orders:99999", "srv://orders:80", "http://orders", "a" * 64, 5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import ssl
 from typing import Any
 
@@ -222,6 +223,19 @@ def test_arguments_go_before_variables_and_variables_before_defaults():
     assert (made.namespace, made.dns.nameservers, made.retry.attempts) == ("arg.local", ("127.0.0.1:3",), 2)
     made = Settings.make(environ=environ, dns=DnsPolicy(nameservers=("127.0.0.1:4",)))
     assert made.dns.nameservers == ("127.0.0.1:4",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ECS_DISCOVERY_RETRY_ATTEMTPS", "; is ECS_DISCOVERY_RETRY_ATTEMPTS meant?"),
+        ("ECS_DISCOVERY_NAMESPCE", "; is ECS_DISCOVERY_NAMESPACE meant?"),
+        ("ECS_DISCOVERY_X", ""),
+    ],
+)
+def test_a_variable_that_means_nothing_is_warned_of(variable: str, meant: str):
+    with pytest.warns(UserWarning, match=f"{variable} means nothing to ecs_discovery{re.escape(meant)}$"):
+        Settings.make(environ={variable: "2"})
 
 
 def test_the_environment_redirects_services_and_keeps_their_tls_name():

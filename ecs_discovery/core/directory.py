@@ -225,7 +225,7 @@ class Directory:
         if parsed.scheme == "cloudmap":
             namespace, _, service = parsed.name.rpartition("/")
             name = f"{service}.{namespace}"  # what DNS would call it
-        qualified = settings.qualified(name)
+        qualified = settings.qualified(name) if name else ""
         return Service(
             text,
             groups,
@@ -237,7 +237,7 @@ class Directory:
             zone=(config and config.zone) or settings.zone,
             own_zone=self._zone,
             hedge=(config and config.hedge) or settings.hedge,
-            checks=self._checks(config, qualified if name else "", parsed.port),
+            checks=self._checks(config, qualified, parsed.port),
             tls_name=(config and config.tls_name) or qualified,
             hint=hint,
             dice=self._dice,

@@ -62,7 +62,7 @@ class Service:
     ) -> None:
         self.target = target
         self.tls_name = tls_name
-        """The name that TLS certificates are verified for."""
+        """The name that TLS certificates are verified for; "" where the target has no name."""
         self.retry = retry
         self.timeout = timeout
         self.outlier = outlier

@@ -237,7 +237,8 @@ def test_a_streamed_answer_counts_as_load_until_it_is_read_closed_or_forgotten(l
 
 def test_threads_share_one_session(lab: Lab, wrap):
     service = lab.service("orders", tasks=3)
-    session, url = wrap(), f"http://orders:{service.port}/"
+    # Tasks and callers share a processor here, and what one waits for the other looks like latency of a task.
+    session, url = wrap(balancing=BalancingPolicy(least_latency=1)), f"http://orders:{service.port}/"
     with ThreadPoolExecutor(8) as pool:
         counts = Counter(pool.map(lambda _: session.get(url, timeout=10).headers["X-Task"], range(400)))
     assert sum(counts.values()) == 400
@@ -932,6 +933,6 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(lab: Lab, wrap, hedg
     try:
         for _ in range(10):
             session.get(url, timeout=10)
-        assert [thing for thing in gc.get_objects() if isinstance(thing, Exchange)] == []
+        eventually(lambda: not any(isinstance(thing, Exchange) for thing in gc.get_objects()))  # losers have to end
     finally:
         gc.enable()
