@@ -14,6 +14,7 @@ from rich.table import Table
 from ecs_discovery.cli.console import fail, output
 from ecs_discovery.client import Discovery
 from ecs_discovery.errors import ConfigurationError, DiscoveryError
+from ecs_discovery.events import Event, Notice
 from ecs_discovery.models import Endpoint, Resolution
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]
@@ -23,19 +24,23 @@ def resolve_target(
     target: str, namespace: str | None, nameservers: Sequence[str], timeout: float | None, *, as_json: bool
 ) -> int:
     """Resolve and print; returns the exit status: 1 if it cannot be resolved, 2 for input that makes no sense."""
+    events: list[Event] = []
     try:
-        with Discovery(namespace=namespace, nameservers=nameservers or None) as discovery:
+        with Discovery(namespace=namespace, nameservers=nameservers or None, on_event=events.append) as discovery:
             resolution = discovery.resolve(target, timeout=timeout)
     except ConfigurationError as error:
         return fail(str(error), 2)
     except DiscoveryError as error:
         return fail(str(error), 1)
+    notices = [event.text for event in events if isinstance(event, Notice)]
     if as_json:
-        click.echo(json.dumps(as_dict(target, resolution), allow_nan=False, indent=2))
+        click.echo(json.dumps({**as_dict(target, resolution), "notices": notices}, allow_nan=False, indent=2))
     else:
         console = output()
         console.print(as_table(resolution.endpoints))
         console.print(headline(resolution))
+        for notice in notices:
+            console.print(f"note: {notice}")
     return 0
 
 

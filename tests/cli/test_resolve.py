@@ -37,6 +37,16 @@ def test_a_name_is_shown_as_a_table_of_endpoints_with_source_and_ttl(ask, orders
     assert "\x1b" not in out
 
 
+def test_a_port_that_the_name_has_otherwise_is_told(ask, lab):
+    """Bridge mode: the tasks register SRV records, each with a port of its own, and no address records."""
+    lab.service("bridge", tasks=2, records="SRV")
+    status, out, _ = ask("bridge:1")
+    assert status == 0
+    assert "note: " in out
+    assert json.loads(ask("bridge:1", "--json")[1])["notices"] != []
+    assert json.loads(ask("bridge", "--json")[1])["notices"] == []
+
+
 def test_columns_that_hold_defaults_only_are_left_out(ask, orders):
     _, out, _ = ask(f"orders:{orders.port}")
     header = out.splitlines()[1]
