@@ -172,7 +172,9 @@ class AsyncBackground:
             return Sign.ACCEPTS
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self.tasks = {task for task in self.tasks if not task.get_loop().is_closed()}
+        for old in self.tasks.copy():  # in one step: loops in other threads add to it and take away
+            if old.get_loop().is_closed():
+                self.tasks.discard(old)
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -249,7 +251,7 @@ class AsyncBackground:
     async def aclose(self) -> None:
         """Cancel what runs in this loop, and wait for its end."""
         loop = asyncio.get_running_loop()
-        mine = [task for task in self.tasks if task.get_loop() is loop]
+        mine = [task for task in self.tasks.copy() if task.get_loop() is loop]
         for task in mine:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
