@@ -32,7 +32,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|random|socket|ssl|threading|types|typing|pathlib|enum)\..*"),
     (r"py:.*", r"(requests|urllib3|dns)\..*"),
-    (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|OSError|ValueError|TimeoutError|Exception)"),
+    (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.
     (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|judging).*"),
     (r"py:.*", r"ecs_discovery\.rules\.Policy"),
