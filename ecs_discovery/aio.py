@@ -294,10 +294,10 @@ class AsyncDiscovery:
         except Exception as error:
             if call.wait is None:
                 raise
-            failed = error
+            failed = [error]  # taken out, for kept in this frame it would keep the frame
 
             async def first() -> T:
-                raise failed
+                raise failed.pop()
 
             return await retrying.go_on_async(first, once, lambda: call.wait, self._sleep)
         if call.wait is None:

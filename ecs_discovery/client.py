@@ -265,10 +265,10 @@ class Discovery:
         except Exception as error:
             if call.wait is None:
                 raise
-            failed = error
+            failed = [error]  # taken out, for kept in this frame it would keep the frame
 
             def first() -> T:
-                raise failed
+                raise failed.pop()
 
             return retrying.go_on(first, once, lambda: call.wait, self._sleep)
         if call.wait is None:

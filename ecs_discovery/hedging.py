@@ -20,7 +20,7 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Health
 from ecs_discovery.core.retry import Call
 from ecs_discovery.engine import Engine
-from ecs_discovery.judging import Judgement
+from ecs_discovery.judging import Judgement, forget
 from ecs_discovery.workers import Workers
 
 __all__ = ["Hedge", "Trial", "duel", "hedged"]
@@ -144,10 +144,12 @@ class Trial(Generic[T]):
 
     def _let_go(self) -> None:
         """The use ends when it really has, so that an attempt that cannot be cut short counts as load till then."""
-        result, failed = self.result, self.error is not None
+        result, error = self.result, self.error
         self.result = self.error = None
         self.lease.release()
-        if self._drop is not None and not failed:
+        if error is not None:
+            forget(error)
+        elif self._drop is not None:
             self._drop(result)  # type: ignore[arg-type]
 
 
@@ -188,6 +190,9 @@ def duel(
             if good or not running or not isinstance(latest.error, Exception | None):
                 return latest
             failed(latest)
+            if latest.error is not None:
+                forget(latest.error)
+            latest.result = latest.error = None  # the error's frames keep it, and it them
             hedge.alone()
             latest = ended.get()
     finally:

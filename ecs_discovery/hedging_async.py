@@ -109,6 +109,7 @@ async def _duel(
             if good or not running or not isinstance(latest.error, Exception):
                 return latest
             failed(latest)
+            latest.error = None  # its frames keep it, and it them
             hedge.alone()
             latest = await ended.get()
     except BaseException:  # cancelled, above all

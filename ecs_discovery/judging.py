@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import NamedTuple
 
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.errors import DiscoveryError
 
-__all__ = ["GOOD", "Judgement", "failure_of", "judge_exception"]
+__all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_exception"]
 
 
 class Judgement(NamedTuple):
@@ -36,6 +37,16 @@ def causes(error: BaseException) -> list[BaseException]:
         found.append(current)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return found
+
+
+def forget(error: BaseException) -> None:
+    """Have an exception that nobody will see keep nothing.
+
+    Libraries keep exceptions in the frames that these came through (urllib3 does), and with them all that a request
+    holds, until the garbage collector comes.
+    """
+    for cause in causes(error):
+        clear_frames(cause.__traceback__)
 
 
 def failure_of(error: BaseException) -> Failure:

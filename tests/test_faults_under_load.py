@@ -82,7 +82,7 @@ def test_a_task_that_hangs_costs_a_few_requests_and_is_left_alone_then(lab: Lab,
         known = time.monotonic()
         wait_for(load, 300)
     assert all("timed out" in failure for failure in load.failures)
-    assert 1 <= len(load.failures) <= 12
+    assert len(load.failures) <= 12
     assert sum(seconds >= 0.5 for began, seconds in load.sent if began > known) <= 1, "a probe at most"
 
 

@@ -32,7 +32,7 @@ from ecs_discovery.hedging import Hedge, Trial, duel
 from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
 from ecs_discovery.integrations.urllib3 import Overtaken, Use, UseTimeout
 from ecs_discovery.integrations.urllib3_failures import classify
-from ecs_discovery.judging import GOOD, Judgement
+from ecs_discovery.judging import GOOD, Judgement, forget
 from ecs_discovery.sockets import Leash
 
 __all__ = ["Exchange"]
@@ -229,6 +229,8 @@ class Exchange:
         told = lease.observe(outcome, now)
         lease.release()  # a body that broke off has ended it already
         self._discovery.background.force(engine.decide(call, lease, judgement, now, told, cause_of(error)))
+        if call.wait is not None:
+            forget(error)
 
     def _answered(self, response: requests.Response, lease: Lease) -> None:
         call, service = self._call, self._route.service

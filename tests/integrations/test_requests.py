@@ -42,7 +42,7 @@ from ecs_discovery import (
 from ecs_discovery.events import PushedBack
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.integrations.requests_exchange import Exchange
-from ecs_discovery.lab import Lab
+from ecs_discovery.lab import Lab, LabTask
 from tests.support import FakeClock, eventually
 
 
@@ -922,17 +922,22 @@ def test_connecting_does_not_count_as_the_tasks_latency(lab: Lab, wrap, monkeypa
     assert node.latency < 0.3
 
 
-@pytest.mark.parametrize("hedge", [False, True])
-def test_a_request_leaves_nothing_for_the_garbage_collector(lab: Lab, wrap, hedge: bool):
+@pytest.mark.parametrize("fault", [None, LabTask.reset, LabTask.errors], ids=["well", "resets", "503"])
+@pytest.mark.parametrize("hedge", [False, True], ids=["plain", "hedged"])
+def test_a_request_leaves_nothing_for_the_garbage_collector(lab: Lab, wrap, hedge: bool, fault):
+    """Nor does one that was repeated: an exception keeps the frames that it came through."""
     service = lab.service("orders", tasks=2)
-    session, url = wrap(hedge=HedgePolicy(enabled=hedge)), f"http://orders:{service.port}/"
+    retry = RetryPolicy(budget_floor=100)
+    session, url = wrap(hedge=HedgePolicy(enabled=hedge), retry=retry), f"http://orders:{service.port}/"
     for _ in range(40):
         session.get(url, timeout=10)
+    if fault is not None:
+        fault(service.tasks[0])
     gc.collect()
     gc.disable()
     try:
         for _ in range(10):
-            session.get(url, timeout=10)
+            assert session.get(url, timeout=10).ok
         eventually(lambda: not any(isinstance(thing, Exchange) for thing in gc.get_objects()))  # losers have to end
     finally:
         gc.enable()

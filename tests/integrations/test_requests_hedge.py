@@ -301,4 +301,4 @@ def test_without_hedging_no_thread_is_used(lab: Lab, wrap):
     service = lab.service("orders", tasks=2)
     session = wrap(hedge=None)
     session.get(service.url(), timeout=10)
-    assert session.get_adapter("http://").discovery.background.attempts._threads == 0  # type: ignore[attr-defined]
+    assert session.get_adapter("http://").discovery.background.attempts._threads == set()  # type: ignore[attr-defined]
