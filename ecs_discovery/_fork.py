@@ -1,34 +1,119 @@
 """Fork: the only module that knows of it.
 
-In the child of a fork locks may be held by threads that are not there, and sockets belong to the
-parent. Everything that must start anew registers here; what is known stays.
+Before a fork our threads are brought to an end, as far as that takes no time. In the child locks may be held by
+threads that are not there, and sockets belong to the parent: everything that must start anew registers here; what
+is known stays.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Protocol
-from weakref import WeakSet
+import sys
+from collections.abc import Sequence
+from threading import Thread, current_thread, get_ident
+from time import monotonic
+from typing import Protocol, TypeVar
+from weakref import ref
 
-__all__ = ["track"]
+__all__ = ["coming", "track", "track_threads"]
+
+_PATIENCE = 0.25  # seconds that a fork waits for threads with work to do: a look-up under way may take longer
 
 
 class _Resettable(Protocol):
     def after_fork(self) -> None: ...
 
 
-_tracked: WeakSet[_Resettable] = WeakSet()
+class _Threaded(Protocol):
+    def before_fork(self, patience: float) -> Sequence[Thread]: ...
+    def after_fork_in_parent(self, patience: float) -> None: ...
+
+
+R = TypeVar("R", _Resettable, _Threaded)
+
+# Plain sets, because copying one is a single step that no other thread can come between.
+_tracked: set[ref[_Resettable]] = set()
+_threaded: set[ref[_Threaded]] = set()
+_forking: list[int] = []
+"""The threads that are about to fork, by their identifiers."""
 
 
 def track(thing: _Resettable) -> None:
     """Call `thing.after_fork()` in every child while `thing` lives."""
-    _tracked.add(thing)
+    _tracked.add(ref(thing, _tracked.discard))
+
+
+def track_threads(thing: _Threaded) -> None:
+    """While `thing` lives, have it end its threads before a fork, and go on in the parent after it.
+
+    `before_fork` tells its threads to end and gives those there are; `after_fork_in_parent` lets new ones start. Both
+    wait for a lock for `patience` seconds at most, as the thread that forks may hold it itself.
+    """
+    _threaded.add(ref(thing, _threaded.discard))
+
+
+def coming(*, here: bool = False) -> bool:
+    """Is a fork about to happen, so that no thread may start? With `here`: in this thread, which can wait for none."""
+    return get_ident() in _forking if here else bool(_forking)
+
+
+def _alive(tracked: set[ref[R]]) -> list[R]:
+    return [thing for each in tracked.copy() if (thing := each()) is not None]
+
+
+def _before() -> None:
+    _forking.append(get_ident())
+    until = monotonic() + _PATIENCE
+    threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
+    for thread in threads:
+        if thread is not current_thread():
+            try:
+                thread.join(_left(until))
+            except RuntimeError:
+                pass  # another thread is just starting it
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - monotonic())
+
+
+def _in_parent() -> None:
+    try:
+        _forking.remove(get_ident())
+    except ValueError:
+        return  # this module came while the fork was under way
+    if not _forking:
+        until = monotonic() + _PATIENCE
+        for thing in _alive(_threaded):
+            thing.after_fork_in_parent(_left(until))
 
 
 def _in_child() -> None:
-    for thing in list(_tracked):
+    _forking.clear()
+    for thing in _alive(_tracked):
         thing.after_fork()
 
 
+def _tell_uwsgi() -> None:
+    """uWSGI forks its workers without calling Python's hooks, unless it is told to; it has a hook of its own."""
+    uwsgi = sys.modules.get("uwsgi")  # it is there wherever uWSGI runs the program
+    if uwsgi is None:
+        return
+    try:
+        from uwsgidecorators import postfork  # comes with uWSGI
+    except Exception:  # noqa: BLE001  # it is not installed, or refuses because there is no master process
+        earlier = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            _in_child()
+            if earlier is not None:
+                earlier()
+
+        uwsgi.post_fork_hook = hook  # type: ignore[attr-defined]
+    else:
+        postfork(_in_child)  # else whoever imports it later would take the hook from us
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    _tell_uwsgi()

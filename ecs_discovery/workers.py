@@ -1,14 +1,15 @@
 """Workers: a few daemon threads for what must not hold up a caller: look-ups and reconnects.
 
 A thread starts when there is work and none is idle, and ends when it had none for a while, so that
-a process that does nothing has none.
+a process that does nothing has none, and before a fork.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable
-from threading import Condition, Lock, Thread
+from collections.abc import Callable, Sequence
+from threading import Condition, Lock, Thread, current_thread
 
 from ecs_discovery import _fork
 
@@ -21,35 +22,37 @@ _IDLE = 5.0  # seconds
 class Workers:
     """`spawn(job)` runs `job` soon, in some thread. A job must be bounded in time.
 
-    When all threads are busy the newest job goes first: somebody still waits for it.
+    When all threads are busy the newest job goes first: somebody still waits for it. While a fork is coming no job
+    begins; what is spawned then waits until the fork is over.
     """
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
         self._wake = Condition(Lock())
         self._jobs: deque[Callable[[], object]] = deque()
-        self._threads = 0
+        self._threads: set[Thread] = set()
         self._idle = 0
         self._closed = False
         _fork.track(self)
+        _fork.track_threads(self)
 
     def spawn(self, job: Callable[[], object]) -> bool:
         """Run `job` in a worker; in the calling thread if no thread can be started. False, and it is not run, once
         closed."""
+        if _threads_stand_still() or _fork.coming(here=True):
+            if self._closed:
+                return False
+            job()
+            return True
         with self._wake:
             if self._closed:
                 return False
-            if self._idle > len(self._jobs) or self._threads >= self._limit:
+            if _fork.coming() or self._idle > len(self._jobs) or len(self._threads) >= self._limit:
                 self._jobs.append(job)
                 self._wake.notify()
                 return True
-            self._threads += 1
-        try:
-            Thread(target=self._work, args=([job],), name="ecs_discovery", daemon=True).start()
-        except RuntimeError:  # no thread can be had: interpreter shutdown, uWSGI without threads
-            with self._wake:
-                self._threads -= 1
-            job()
+            thread = self._hire_locked(job)
+        self._start(thread, job)
         return True
 
     def close(self, *, drop: bool = True) -> None:
@@ -60,11 +63,53 @@ class Workers:
                 self._jobs.clear()
             self._wake.notify_all()
 
+    # Around a fork
+
+    def before_fork(self, patience: float) -> Sequence[Thread]:
+        """Let idle threads end now, and busy ones after their job. The threads there are."""
+        if not self._wake.acquire(timeout=patience):
+            return ()
+        try:
+            self._wake.notify_all()
+            return tuple(self._threads)
+        finally:
+            self._wake.release()
+
+    def after_fork_in_parent(self, patience: float) -> None:
+        """Begin what was spawned meanwhile, also if it was closed: what was to be dropped is not there any more."""
+        if not self._wake.acquire(timeout=patience):
+            return  # the next job takes the others along
+        try:
+            hired = []
+            while self._jobs and len(self._threads) < self._limit and not _fork.coming():
+                job = self._jobs.pop()
+                hired.append((self._hire_locked(job), job))
+        finally:
+            self._wake.release()
+        for thread, job in hired:
+            self._start(thread, job)
+
     def after_fork(self) -> None:
-        """In the child of a fork the threads are not there: start anew."""
+        """In the child of a fork the threads are not there: start anew. Who waited for a job is not there either."""
         self._wake = Condition(Lock())
         self._jobs = deque()
-        self._threads = self._idle = 0
+        self._threads = set()
+        self._idle = 0
+
+    # Threads
+
+    def _hire_locked(self, job: Callable[[], object]) -> Thread:
+        thread = Thread(target=self._work, args=([job],), name="ecs_discovery", daemon=True)
+        self._threads.add(thread)
+        return thread
+
+    def _start(self, thread: Thread, job: Callable[[], object]) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be had: at interpreter shutdown, or over a limit of the system
+            with self._wake:
+                self._threads.discard(thread)
+            job()
 
     def _work(self, first: list[Callable[[], object]]) -> None:
         job: Callable[[], object] | None = first.pop()  # a thread keeps its arguments for as long as it lives
@@ -73,18 +118,29 @@ class Workers:
                 job()
             except BaseException:  # whatever ends this thread: it must not be counted as one that works
                 with self._wake:
-                    self._threads -= 1
+                    self._threads.discard(current_thread())
                 raise
             job = None  # else an idle thread would keep what it was done for
             job = self._next()
 
     def _next(self) -> Callable[[], object] | None:
         with self._wake:
-            self._idle += 1
-            if not self._jobs and not self._closed:
+            me = current_thread()
+            if not self._jobs and not self._closed and not _fork.coming() and me in self._threads:
+                self._idle += 1
                 self._wake.wait(_IDLE)
-            self._idle -= 1
-            if self._jobs:
+                if me in self._threads:
+                    self._idle -= 1
+            if me not in self._threads:
+                return None  # it has come into the child of a fork, and is none of its workers
+            if self._jobs and not _fork.coming():
                 return self._jobs.pop()
-            self._threads -= 1
+            self._threads.discard(me)
             return None
+
+
+def _threads_stand_still() -> bool:
+    """Do threads run during requests only? In uWSGI up to 2.0.26, without `enable-threads`: an answer that comes
+    between requests would be read in the next one, and be too late."""
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and not getattr(uwsgi, "has_threads", True)

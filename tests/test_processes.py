@@ -160,7 +160,7 @@ def test_idle_workers_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ecs_discovery.workers._IDLE", 0.01)
     workers = Workers()
     workers.spawn(lambda: None)
-    eventually(lambda: workers._threads == 0)
+    eventually(lambda: not workers._threads)
 
 
 def test_where_no_thread_can_start_the_job_runs_at_once(monkeypatch: pytest.MonkeyPatch):
@@ -213,7 +213,7 @@ def test_a_job_that_breaks_its_thread_leaves_room_for_others(monkeypatch: pytest
 
     for _ in range(3):
         workers.spawn(broken)
-    eventually(lambda: workers._threads == 0)
+    eventually(lambda: not workers._threads)
     workers.spawn(lambda: done.append(1))
     eventually(lambda: done == [1])
 
