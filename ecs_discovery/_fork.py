@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from threading import Thread, current_thread, get_ident
+from threading import Thread, get_ident
 from time import monotonic
 from typing import Protocol, TypeVar
 from weakref import ref
@@ -66,11 +66,10 @@ def _before() -> None:
     until = monotonic() + _PATIENCE
     threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
     for thread in threads:
-        if thread is not current_thread():
-            try:
-                thread.join(_left(until))
-            except RuntimeError:
-                pass  # another thread is just starting it
+        try:
+            thread.join(_left(until))
+        except RuntimeError:
+            pass  # it is this one, or another thread is just starting it
 
 
 def _left(until: float) -> float:

@@ -126,13 +126,12 @@ class Workers:
     def _next(self) -> Callable[[], object] | None:
         with self._wake:
             me = current_thread()
+            # One that has come into the child of a fork (the thread that forked, a greenlet) is none of its workers.
             if not self._jobs and not self._closed and not _fork.coming() and me in self._threads:
                 self._idle += 1
                 self._wake.wait(_IDLE)
                 if me in self._threads:
                     self._idle -= 1
-            if me not in self._threads:
-                return None  # it has come into the child of a fork, and is none of its workers
             if self._jobs and not _fork.coming():
                 return self._jobs.pop()
             self._threads.discard(me)
