@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from threading import Thread, get_ident
-from time import monotonic
+from threading import Thread, get_ident, get_native_id
+from time import monotonic, sleep
 from typing import Protocol, TypeVar
 from weakref import ref
 
@@ -66,10 +66,19 @@ def _before() -> None:
     until = monotonic() + _PATIENCE
     threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
     for thread in threads:
-        try:
-            thread.join(_left(until))
-        except RuntimeError:
-            pass  # it is this one, or another thread is just starting it
+        _join(thread, until)
+
+
+def _join(thread: Thread, until: float) -> None:
+    """Wait until it has ended: for the system too, which may take a moment longer. Python 3.12 counts there."""
+    try:
+        thread.join(_left(until))
+    except RuntimeError:
+        return  # it is this one, or another thread is just starting it
+    if thread.native_id == get_native_id():
+        return  # a greenlet
+    while not thread.is_alive() and os.path.exists(f"/proc/self/task/{thread.native_id}") and _left(until):
+        sleep(0.0005)
 
 
 def _left(until: float) -> float:
