@@ -37,9 +37,11 @@ class Workers:
         _fork.track_threads(self)
 
     def spawn(self, job: Callable[[], object]) -> bool:
-        """Run `job` in a worker; in the calling thread if no thread can be started. False, and it is not run, once
-        closed."""
-        if _threads_stand_still() or _fork.coming(here=True):
+        """Run `job` in a worker; in the calling thread if no thread can or may be started.
+
+        False, and it is not run, once closed.
+        """
+        if _threads_forbidden() or _fork.coming(here=True):
             if self._closed:
                 return False
             job()
@@ -138,8 +140,12 @@ class Workers:
             return None
 
 
-def _threads_stand_still() -> bool:
-    """Do threads run during requests only? In uWSGI up to 2.0.26, without `enable-threads`: an answer that comes
-    between requests would be read in the next one, and be too late."""
+def _threads_forbidden() -> bool:
+    """Would a thread do harm? So it is in uWSGI, in two cases.
+
+    Up to 2.0.26, without `enable-threads`, threads run during requests only: an answer that comes between two would be
+    read in the next one, and be too late. And uWSGI forks its workers from a process that has loaded the application,
+    without Python's hooks: a worker may hang that is forked while another thread waits for the interpreter.
+    """
     uwsgi = sys.modules.get("uwsgi")
-    return uwsgi is not None and not getattr(uwsgi, "has_threads", True)
+    return uwsgi is not None and not (uwsgi.has_threads and uwsgi.worker_id())

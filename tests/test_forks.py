@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -176,15 +177,18 @@ print(len(done), len(workers._jobs))
     assert python(code, warnings=False) == "80 0"
 
 
-def test_where_threads_run_during_requests_only_the_job_runs_at_once(monkeypatch: pytest.MonkeyPatch):
-    """uWSGI up to 2.0.26 without `enable-threads`."""
-    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(has_threads=0))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("has_threads", "worker", "here"),
+    [(1, 1, False), (0, 1, True), (1, 0, True)],
+    ids=["threads", "without enable-threads, up to 2.0.26", "before it forks its workers"],
+)
+def test_where_uwsgi_has_threads_do_harm_the_job_runs_at_once(
+    has_threads: int, worker: int, here: bool, monkeypatch: pytest.MonkeyPatch
+):
+    uwsgi: Any = SimpleNamespace(has_threads=has_threads, worker_id=lambda: worker)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     workers, done = Workers(), []
     assert workers.spawn(lambda: done.append(threading.current_thread() is threading.main_thread()))
-    assert done == [True]
+    eventually(lambda: done == [here])
     workers.close()
     assert not workers.spawn(lambda: done.append(True))
-    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(has_threads=1))  # type: ignore[arg-type]
-    other: list[bool] = []
-    Workers().spawn(lambda: other.append(threading.current_thread() is threading.main_thread()))
-    eventually(lambda: other == [False])
