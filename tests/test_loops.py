@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,22 @@ print(json.dumps(results))
         target = "srv://orders" if service.port is None else f"orders:{service.port}"
         assert script(code, kind, lab, target) == [200] * 40
         assert set(lab.dns.queries.values()) == {1}
+
+
+@loops
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_uses_a_loop_of_its_own(kind: str):
+    """Look-ups through aiodns leave a thread of pycares behind, of which Python 3.12 warns."""
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+before = run(visit(urls[0]))
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if [run(visit(url)) for url in urls] == [200, 200] else 1)
+print(json.dumps([before, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), run(visit(urls[1]))]))
+"""
+    with Lab(namespace="prod.local") as lab:
+        services = [lab.service(name, tasks=1) for name in ("orders", "billing")]
+        targets = [f"srv://{s.name}" if s.port is None else f"{s.name}:{s.port}" for s in services]
+        assert script(code, kind, lab, *targets) == [200, 0, 200]

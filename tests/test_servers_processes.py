@@ -152,7 +152,14 @@ def assert_each_stands_on_its_own(said: list[dict[str, Any]], service: LabServic
     assert service.tasks[0].connections == 1 + 2  # the parent's, and one of each child
 
 
-@pytest.mark.parametrize(("name", "command"), [("gunicorn", GUNICORN), ("pyuwsgi", UWSGI)])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("gunicorn", GUNICORN),
+        ("pyuwsgi", UWSGI),
+        pytest.param("pyuwsgi", [part for part in UWSGI if part != "--master"], id="pyuwsgi without a master"),
+    ],
+)
 def test_each_worker_of_a_server_that_loads_the_application_first_stands_on_its_own(
     name: str, command: list[str], lab: Lab, tmp_path: Path
 ):
