@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from threading import Thread, current_thread, get_ident, get_native_id
+from threading import Thread, get_ident, get_native_id
 from time import monotonic, sleep
 from typing import Protocol, TypeVar
 from weakref import ref
@@ -66,19 +66,18 @@ def _before() -> None:
     until = monotonic() + _PATIENCE
     threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
     for thread in threads:
-        if thread is not current_thread():
-            _join(thread, until)
+        _join(thread, until)
 
 
 def _join(thread: Thread, until: float) -> None:
-    """Wait until it has ended, for the operating system too: Python 3.12 counts the system's threads."""
+    """Wait until it has ended: for the system too, which may take a moment longer. Python 3.12 counts there."""
     try:
         thread.join(_left(until))
     except RuntimeError:
-        return  # another thread is just starting it
+        return  # it is this one, or another thread is just starting it
     if thread.native_id == get_native_id():
-        return  # a greenlet: gevent's threads are all one to the operating system
-    while os.path.exists(f"/proc/self/task/{thread.native_id}") and not thread.is_alive() and monotonic() < until:
+        return  # a greenlet
+    while not thread.is_alive() and os.path.exists(f"/proc/self/task/{thread.native_id}") and _left(until):
         sleep(0.0005)
 
 

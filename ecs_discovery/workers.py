@@ -38,11 +38,11 @@ class Workers:
         _fork.track_threads(self)
 
     def spawn(self, job: Callable[[], object], *, inline: bool = True) -> bool:
-        """Run `job` in a worker; if no thread can be started, in the calling thread, with `inline`.
+        """Run `job` in a worker; if no thread can or may be started, in the calling thread, with `inline`.
 
         False if it is not run: once closed, or because it may run in a thread only.
         """
-        if _threads_stand_still() or _fork.coming(here=True):
+        if _threads_forbidden() or _fork.coming(here=True):
             if self._closed or not inline:
                 return False
             job()
@@ -131,21 +131,24 @@ class Workers:
     def _next(self) -> Callable[[], object] | None:
         with self._wake:
             me = current_thread()
+            # One that has come into the child of a fork (the thread that forked, a greenlet) is none of its workers.
             if not self._jobs and not self._closed and not _fork.coming() and me in self._threads:
                 self._idle += 1
                 self._wake.wait(_IDLE)
                 if me in self._threads:
                     self._idle -= 1
-            if me not in self._threads:
-                return None  # it has come into the child of a fork, and is none of its workers
             if self._jobs and not _fork.coming():
                 return self._jobs.pop()
             self._threads.discard(me)
             return None
 
 
-def _threads_stand_still() -> bool:
-    """Do threads run during requests only? In uWSGI up to 2.0.26, without `enable-threads`: an answer that comes
-    between requests would be read in the next one, and be too late."""
+def _threads_forbidden() -> bool:
+    """Would a thread do harm? So it is in uWSGI, in two cases.
+
+    Up to 2.0.26, without `enable-threads`, threads run during requests only: an answer that comes between two would be
+    read in the next one, and be too late. And uWSGI forks its workers from a process that has loaded the application,
+    without Python's hooks: a worker may hang that is forked while another thread waits for the interpreter.
+    """
     uwsgi = sys.modules.get("uwsgi")
-    return uwsgi is not None and not getattr(uwsgi, "has_threads", True)
+    return uwsgi is not None and not (uwsgi.has_threads and uwsgi.worker_id())

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,15 @@ def required(program: str, package: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def required_module(name: str, package: str) -> None:
+    """As `required`, for what is installed with pip."""
+    if find_spec(name) is None:
+        reason = f"{package} is not installed (extra test)"
+        if os.environ.get("TESTS_REQUIRE_SERVERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 def free_port() -> int:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
@@ -317,36 +316,6 @@ def test_uvloop_works_as_asyncio_does(lab: Lab):
                 await writer.wait_closed()
 
     uvloop.run(main())
-
-
-@pytest.mark.parametrize("runner", ["asyncio", "uvloop"])
-def test_one_discovery_serves_loops_that_follow_one_another_and_loops_in_threads(lab: Lab, runner: str):
-    """Nothing is bound to a loop for longer than a look-up, and nothing piles up."""
-    run = pytest.importorskip(runner).run
-    service = lab.service("orders", tasks=3, ttl=1)
-    target = f"orders:{service.port}"
-    discovery = AsyncDiscovery(**settings(lab, cache=CachePolicy(min_ttl=0, jitter=0)))
-
-    async def main():
-        for question in discovery.engine.service(target).wanted():
-            discovery.background.ask(question, force=True)
-        await asyncio.gather(*(discovery.resolve(target) for _ in range(10)))
-        _, writer = await discovery.open_connection(target)
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-
-    assert run(main())
-    before = descriptors()
-    assert all(run(main()) for _ in range(10))
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(lambda _: run(main()), range(20)))
-    assert not discovery.background.tasks
-    eventually(lambda: descriptors() <= before + 2)
-    run(discovery.aclose())
 
 
 def test_nothing_is_left_open_after_closing(lab: Lab, world: Worlds):

@@ -9,17 +9,22 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 import ecs_discovery
+from ecs_discovery import CachePolicy, Discovery, wrap_session
 from ecs_discovery.flights import Flights
+from ecs_discovery.lab import Lab
 from ecs_discovery.workers import Workers
 from tests.support import a, eventually
 
 ROOT = Path(ecs_discovery.__file__).parent.parent
 
 
-def python(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+def python(code: str, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -174,8 +179,6 @@ def test_where_no_thread_can_start_the_job_runs_at_once(monkeypatch: pytest.Monk
 
 
 def test_threads_that_switch_all_the_time_keep_the_books_right():
-    from ecs_discovery import Discovery
-
     discovery = Discovery(services={"orders": "static://" + ",".join(f"127.0.0.1:{port}" for port in range(1, 8))})
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -232,3 +235,81 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), [n.pending for n in disc
 """
     if hasattr(os, "fork"):
         assert python(code).strip() == "0 [0, 0]"
+
+
+def test_threads_that_switch_all_the_time_share_a_session_while_its_name_is_asked_again_and_again():
+    session = requests.Session()
+    interval = sys.getswitchinterval()
+    with Lab(namespace="prod.local") as lab:
+        service = lab.service("orders", tasks=3, ttl=0)
+        cache = CachePolicy(min_ttl=0.0)
+        discovery = Discovery(namespace="prod.local", nameservers=[lab.nameserver], cache=cache)
+        wrap_session(session, discovery)
+        statuses: list[int] = []
+        sys.setswitchinterval(1e-6)
+        try:
+
+            def work() -> None:
+                statuses.extend(session.get(service.url(), timeout=20).status_code for _ in range(25))
+
+            threads = [threading.Thread(target=work) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert statuses == [200] * 150
+        assert discovery.engine.queries > 3
+        target = f"orders.prod.local:{service.port}" if service.port else "orders.prod.local"
+        assert all(node.pending == 0 for node in discovery.snapshot(target).nodes)
+        session.close()
+        discovery.close()
+
+
+def test_nothing_but_the_registry_grows_in_the_modules():
+    """A second round of use, its discovery given up, leaves every container and cache of a module as it was."""
+    code = """
+import gc, sys, time, requests
+from collections import deque
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from ecs_discovery import Discovery, wrap_session
+
+nameserver, *urls = sys.argv[1:]
+kinds = (dict, list, set, deque, WeakKeyDictionary, WeakSet, WeakValueDictionary)
+
+def sizes():
+    gc.collect()
+    found = {}
+    for module, content in [(name, vars(each)) for name, each in sys.modules.items() if name.startswith("ecs_disc")]:
+        for name, value in content.items():
+            if name.startswith("__"):
+                continue
+            if isinstance(value, kinds):
+                found[module, name] = len(value)
+            elif hasattr(value, "cache_info"):
+                found[module, name] = value.cache_info().currsize
+    return found
+
+def use(url):
+    session = wrap_session(requests.Session(), Discovery(namespace="prod.local", nameservers=[nameserver]))
+    assert session.get(url, timeout=10).status_code == 200
+    session.close()
+    session.get_adapter("http://").discovery.close()
+
+use(urls[0])
+until, before = time.monotonic() + 10, sizes()
+while before["ecs_discovery._fork", "_threaded"] and time.monotonic() < until:
+    time.sleep(0.01)
+    before = sizes()
+for url in urls:
+    use(url)
+until, after = time.monotonic() + 10, sizes()
+while after != before and time.monotonic() < until:  # the last threads are about to end
+    time.sleep(0.01)
+    after = sizes()
+print(len(after) > 5, {key: (before.get(key), size) for key, size in after.items() if before.get(key) != size})
+"""
+    with Lab(namespace="prod.local") as lab:
+        urls = [lab.service(f"orders{number}", tasks=1).url() for number in range(5)]
+        assert python(code, lab.nameserver, *urls).strip() == "True {}"
