@@ -90,7 +90,9 @@ def interrupted():
             first = process.stdout.readline()
             time.sleep(1)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)
+            out = process.stdout.read()  # and not `communicate`, which knows nothing of what a readline left over
+            err = process.stderr.read()
+            process.wait(20)
         finally:
             process.kill()
     return process.returncode, first + out, err
