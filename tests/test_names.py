@@ -13,7 +13,7 @@ from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.cloud_map import CloudMapResolver
 from tests.cloud_map import client_for
 from tests.servers import UnboundServer, required
-from tests.support import FakeClock, a, eventually
+from tests.support import FakeClock, a
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -108,7 +108,8 @@ def test_the_same_eight_for_ever_make_cloud_map_be_asked(lab: Lab, world: Worlds
         while len((await w.resolve("orders")).endpoints) < 20:
             await w.pause(0.001)
         assert w.discovery.snapshot("orders").coverage == 1.0
-        eventually(lambda: not w.engine.flights)
+        while len(w.engine.flights):
+            await w.pause(0.001)
         assert w.engine.service("orders").wanted() != (a("pinned.prod.local"),)
 
     world.run(
