@@ -24,7 +24,18 @@ def test_cached_resolve(benchmark, count: int):
 
 
 @pytest.mark.parametrize("count", SIZES)
+def test_choice_alone(benchmark, count: int):
+    """The picker's part of a pick, after uses have scattered what it reads over memory."""
+    service = discovery_of(count).engine.service("orders")
+    for _ in range(3 * count):
+        service.release(service.pick(0.0))
+    balancer = service._balancer
+    benchmark.pedantic(balancer._only.pick, (balancer._dice, ()), **ROUNDS)
+
+
+@pytest.mark.parametrize("count", SIZES)
 def test_pick(benchmark, count: int):
+    """Choosing, and beginning a use, under the service's lock."""
     discovery = discovery_of(count)
     service = discovery.engine.service("orders")
     benchmark.pedantic(service.pick, (0.0,), **ROUNDS)
