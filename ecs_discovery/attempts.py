@@ -27,7 +27,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
-from ecs_discovery.sockets import Watch
+from ecs_discovery.sockets import Watch, is_ours
 
 __all__ = [
     "SILENT",
@@ -173,7 +173,7 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         tls = isinstance(error, ssl.SSLError)
         label = "connect timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
-        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, label)
+        return Judgement(Outcome.NEUTRAL if is_ours(error) else Outcome.CONNECT, Failure.NOT_SENT, label)
     return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
 
 

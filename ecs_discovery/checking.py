@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import time
-from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import NamedTuple
 
 from ecs_discovery import sockets
@@ -25,7 +24,6 @@ __all__ = ["UNTOLD", "Answer", "Result", "examine", "examine_async", "report"]
 
 _MOST = 16 * 1024  # bytes read of an answer
 _BLOCK = 4096
-_OURS = {EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM}  # this side has run out of something
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?: .*)?\r?", re.DOTALL)
 
 
@@ -147,7 +145,7 @@ def _failed(check: Check, error: OSError | ValueError, connected: bool, late: fl
     limit = check.policy.timeout
     if isinstance(error, TimeoutError) and late > limit / 2:
         return UNTOLD  # this process was held up: whether an answer came in time, it cannot tell
-    if isinstance(error, OSError) and error.errno in _OURS:
+    if isinstance(error, OSError) and sockets.is_ours(error):
         return UNTOLD
     if isinstance(error, TimeoutError):
         missed = "no answer" if connected else "no connection"

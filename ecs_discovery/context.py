@@ -36,7 +36,8 @@ def options(
     go to one endpoint while it is usable. An inner block adds to an outer one.
     Raises `ConfigurationError` for values of the wrong kind.
     """
-    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or deadline <= 0):
+    number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
+    if deadline is not None and not (number and deadline > 0):
         raise ConfigurationError("options(deadline=)", deadline, "seconds above 0")
     if idempotent is not None and not isinstance(idempotent, bool):
         raise ConfigurationError("options(idempotent=)", idempotent, "True or False")

@@ -298,6 +298,7 @@ class Engine:
         now = self.clock()
         if sign is Sign.ACCEPTS:
             node.accepted = now
+        if sign in (Sign.ACCEPTS, Sign.UNTOLD):
             return ()
         if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
             node.gone = now

@@ -9,7 +9,7 @@ from ecs_discovery.context import current_options
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
-from ecs_discovery.errors import ClosedError, Overloaded
+from ecs_discovery.errors import ClosedError, ConfigurationError, Overloaded
 from ecs_discovery.judging import failure_of, judge_exception
 from ecs_discovery.models import Endpoint
 
@@ -56,6 +56,8 @@ class _LeaseContext:
         self._failed = True
 
     def _begin(self, now: float) -> None:
+        if self._node is not None:
+            raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
         service = self._service
         key = self._key if self._key is not None else current_options().key
         node = service.pick(now, (), key)
@@ -77,7 +79,11 @@ class _LeaseContext:
         if node is None or self._epoch != service.epoch:
             return
         engine = self._discovery.engine
-        outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
+        try:
+            outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
+        except BaseException:  # of the application's own `is_failure`
+            service.release(node)
+            raise
         now = engine.clock()
         if service.finish(node, outcome, now, now - self._began):
             engine.tell(service)

@@ -14,7 +14,7 @@ from ecs_discovery.attempts import judge_connect
 from ecs_discovery.background import Background
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.core.node import Health
 from ecs_discovery.core.race import Race, head_start
 from ecs_discovery.core.retry import Call
 from ecs_discovery.models import is_address
@@ -163,7 +163,8 @@ class _Books:
     def next(self) -> Lease | None:
         """The use of an endpoint to connect to now, if one is to start."""
         race, now = self._running, self._time()
-        if not race.due(now):
+        # One that was chosen while nobody runs starts, even if the time has ended meanwhile: it is all there is.
+        if not race.due(now) and (race.running or self._next is None):
             return None
         entrant, self._next = self._next, None
         if entrant is None:
@@ -208,7 +209,7 @@ class _Books:
                 self._lease.take(entrant)
                 raise error
         self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.began, error)
-        if entrant.finish(Outcome.CONNECT, now):
+        if entrant.finish(judge_connect(None, error).outcome, now):
             engine.tell(service)
         self._background.force(service.force(now, engine.settings.dns.min_refresh))
 

@@ -142,12 +142,14 @@ class _Own:
         self._clock = clock
         self._dice = dice
         self._began = clock()
+        self._number = call.number
         retry = given.retry
         self._any = type(retry) is retry_if_exception_type and retry.exception_types is Exception
 
     def begin(self) -> None:
         """Another attempt begins."""
         self._call.failure = None
+        self._number = self._call.number
         self._began = self._clock()
 
     def wants(self, state: RetryCallState) -> Any:
@@ -196,7 +198,7 @@ class _Own:
         error = outcome.exception() if outcome is not None else None
         if error is not None and not isinstance(error, Exception):
             return "interrupted"  # or cancelled
-        return self._call.objection(begun=error is None or self._call.failure is not None)
+        return self._call.objection(begun=self._call.number > self._number)
 
 
 _DEFAULT = AsyncRetrying()

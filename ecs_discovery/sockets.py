@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Callable
 from enum import Enum
-from errno import EHOSTUNREACH, EINPROGRESS, EWOULDBLOCK
+from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "connect",
     "connect_async",
     "end_connect",
+    "is_ours",
     "sign_of",
     "tune",
     "wait_for_answer",
@@ -44,6 +45,7 @@ _INFO_SIZE = 152
 # A user timeout takes the place of the count of probes (tcp(7)); a short one would end live peers that read
 # an upload late, with their window closed meanwhile.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 15_000))
+_OURS = frozenset({EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM})
 _FIRST = 0.02  # seconds before the first look at a waiting request
 _STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
@@ -87,14 +89,23 @@ class Sign(Enum):
 
     ACCEPTS = "accepts"
     REFUSES = "refuses"
-    """It is there, and does not listen: a draining task, say. Or the connect failed on this side."""
+    """It is there, and does not listen: a draining task, say."""
     SILENT = "silent"
+    UNTOLD = "untold"
+    """The connect failed on this side."""
+
+
+def is_ours(error: OSError) -> bool:
+    """Has this side run out of something (descriptors, ports, memory)? That says nothing of the peer."""
+    return error.errno in _OURS
 
 
 def sign_of(error: OSError | None) -> Sign:
     """What the outcome of a connect says."""
     if error is None:
         return Sign.ACCEPTS
+    if is_ours(error):
+        return Sign.UNTOLD
     # A neighbour that vanished is "no route to host" when ARP has given it up.
     return Sign.SILENT if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH else Sign.REFUSES
 

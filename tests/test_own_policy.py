@@ -15,6 +15,7 @@ from ecs_discovery import (
     BalancingPolicy,
     ConfigurationError,
     Discovery,
+    OutlierPolicy,
     RetryPolicy,
     ServiceConfig,
     options,
@@ -22,6 +23,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.errors import Overloaded
 from ecs_discovery.lab import Lab
+from tests.integrations.test_requests import raw
 from tests.support import FakeClock
 from tests.worlds import Asyncio, Threads, Worlds, world
 
@@ -310,3 +312,34 @@ def test_a_session_that_has_one_pickles(lab: Lab):
         copy = pickle.loads(pickle.dumps(session))
         assert copy.get(f"http://orders:{service.port}/", timeout=10).status_code == 200
         copy.close()
+
+
+def test_a_request_that_ended_in_any_way_counts_as_sent():
+    """An answer that cannot be understood, a predicate that fails: the server may have acted all the same."""
+    doubled = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"
+    wanted = Retrying(retry=retry_if_exception_type((requests.RequestException, OSError)), stop=stop_after_attempt(3))
+    with raw(doubled) as (address, received), Discovery(services={"orders": f"static://{address}"}, retry=wanted) as d:
+        session = wrap_session(requests.Session(), d)
+        for send in (
+            lambda: session.post("http://orders/", data=b"x", timeout=10),
+            lambda: session.put("http://orders/", data=iter([b"x"]), timeout=10),
+        ):
+            received.clear()
+            with pytest.raises(requests.RequestException):
+                send()
+            assert len(received) == 1
+        session.close()
+
+
+def test_a_call_whose_judgement_fails_is_not_repeated(world: Worlds):
+    def fails(error: BaseException) -> bool:
+        raise AttributeError("a bug")
+
+    async def scenario(w):
+        fetch = Fetch(RESET)
+        with pytest.raises(AttributeError):
+            await call(w, fetch)
+        assert len(fetch.ports) == 1
+
+    wanted = own(world, retry=retry_if_exception_type((OSError, AttributeError)), stop=stop_after_attempt(5))
+    world.run(scenario, retry=wanted, outlier=OutlierPolicy(is_failure=fails))

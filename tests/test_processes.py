@@ -260,7 +260,7 @@ def test_threads_that_switch_all_the_time_share_a_session_while_its_name_is_aske
         finally:
             sys.setswitchinterval(interval)
         assert statuses == [200] * 150
-        assert discovery.engine.queries > 3
+        eventually(lambda: session.get(service.url(), timeout=20).ok and discovery.engine.queries > 3)
         target = f"orders.prod.local:{service.port}" if service.port else "orders.prod.local"
         assert all(node.pending == 0 for node in discovery.snapshot(target).nodes)
         session.close()

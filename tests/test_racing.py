@@ -197,6 +197,24 @@ def test_a_race_ends_by_a_clock_that_stands_still_too(lab: Lab, world: Worlds):
     world.run(scenario, clock=FakeClock(), retry=RetryPolicy(attempts=1))
 
 
+def test_a_race_that_is_held_up_past_its_end_ends(lab: Lab, world: Worlds):
+    """By a hook that takes long, a pause of the collector, or a machine that is short of processors."""
+    service = lab.service("orders", tasks=4)
+    for task in service.tasks:
+        task.refuse()
+    target = f"orders:{service.port}"
+
+    def hold_up(event: object) -> None:
+        time.sleep(0.2)
+
+    async def scenario(w):
+        await w.resolve(target)
+        with pytest.raises(ConnectError):
+            await w.connect(target, timeout=0.15)
+
+    world.run(scenario, on_event=hold_up, namespace="prod.local", nameservers=[lab.nameserver])
+
+
 def test_a_winner_whose_handshake_fails_is_passed_over(lab: Lab, world: Worlds):
     authority = trustme.CA()
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -94,7 +94,7 @@ def test_an_acknowledged_request_is_waited_for_no_longer_than_its_read_timeout(t
     [
         (None, sockets.Sign.ACCEPTS),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), sockets.Sign.REFUSES),
-        (OSError(errno.EMFILE, "too many open files"), sockets.Sign.REFUSES),
+        (OSError(errno.EMFILE, "too many open files"), sockets.Sign.UNTOLD),
         (TimeoutError("timed out"), sockets.Sign.SILENT),
         (OSError(errno.EHOSTUNREACH, "no route to host"), sockets.Sign.SILENT),
     ],

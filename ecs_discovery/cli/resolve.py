@@ -14,8 +14,7 @@ from rich.table import Table
 from ecs_discovery.cli.console import fail, output
 from ecs_discovery.client import Discovery
 from ecs_discovery.errors import ConfigurationError, DiscoveryError
-from ecs_discovery.events import Event, Notice
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import Endpoint, Resolution, parse_target
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]
 
@@ -24,15 +23,17 @@ def resolve_target(
     target: str, namespace: str | None, nameservers: Sequence[str], timeout: float | None, *, as_json: bool
 ) -> int:
     """Resolve and print; returns the exit status: 1 if it cannot be resolved, 2 for input that makes no sense."""
-    events: list[Event] = []
     try:
-        with Discovery(namespace=namespace, nameservers=nameservers or None, on_event=events.append) as discovery:
+        with Discovery(namespace=namespace, nameservers=nameservers or None) as discovery:
             resolution = discovery.resolve(target, timeout=timeout)
     except ConfigurationError as error:
         return fail(str(error), 2)
     except DiscoveryError as error:
         return fail(str(error), 1)
-    notices = [event.text for event in events if isinstance(event, Notice)]
+    port = parse_target(target).port
+    notices = []
+    if port is not None and any(endpoint.port != port for endpoint in resolution.endpoints):
+        notices.append(f"the SRV records have ports of their own, which go before {port}")
     if as_json:
         click.echo(json.dumps({**as_dict(target, resolution), "notices": notices}, allow_nan=False, indent=2))
     else:

@@ -112,7 +112,7 @@ class Balancer:
         if node.full and pending < self._limit:
             node.full = False
             warming.spare(node)
-        if node.health is _PROBING and not pending and node not in self._probes:
+        if node.health is _PROBING and pending < node.probe and node not in self._probes:
             self._probes.append(node)  # the probe told nothing: the next request is one
 
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Health | None:
@@ -238,6 +238,7 @@ class Balancer:
         node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
         if node is not None and node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
+            node.probe = node.pending + 1
         return node if node is None or not node.full else None
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
@@ -265,12 +266,12 @@ class Balancer:
     def _probe(self, exclude: Collection[Node]) -> Node | None:
         while self._probes:
             node = self._probes[0]
-            if node.removed or node.health is not Health.PROBING:
-                self._probes.popleft()
-            elif node in exclude:
-                return None
-            else:
+            if node.health is Health.PROBING and not node.removed:
+                if node in exclude:
+                    return None
+                node.probe = node.pending + 1
                 return self._probes.popleft()
+            self._probes.popleft()
         return None
 
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
@@ -317,7 +318,7 @@ class Balancer:
                     node.health = Health.PROBING
                     self._probes.append(node)
             elif node.health is Health.PROBING:
-                if not node.pending and node not in self._probes:
+                if node.pending < node.probe and node not in self._probes:
                     self._probes.append(node)  # it left and came back, or its probe was forgotten
             elif node.health is Health.DOWN:
                 if now >= node.until and node not in self.reconnect:

@@ -69,11 +69,12 @@ class Directory:
         """The service of a target as it is in use: with whatever scheme's port, if it was not given one."""
         service = self.service(target, None, now)
         parsed = parse_target(target)
-        if service.resolution is None and parsed.port is None:
+        if parsed.port is None and not service.used:
             key = self._key(parsed, None)
             with self._lock:
                 for other, twin in self._services.items():
-                    if other[:2] == key[:2] and twin.resolution is not None:
+                    known = twin.resolution is not None and (twin.used or service.resolution is None)
+                    if other[:2] == key[:2] and known:
                         return twin
         return service
 

@@ -65,6 +65,7 @@ class Node(_Pickable):
         "last_cost",
         "latency",
         "log_cost",
+        "probe",
         "pushed_back_until",
         "reason",
         "reconnecting",
@@ -97,6 +98,8 @@ class Node(_Pickable):
         self.ejections = 0
         """Recent ejections; each doubles the next, a success after one and calm time take some off."""
         self.health = Health.HEALTHY
+        self.probe = 1
+        """Uses under way when its probe had begun: with fewer the probe is over, or another may begin."""
         self.healthy_since = -inf
         """When it last came back."""
         self.until = 0.0

@@ -213,7 +213,7 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
     than the average passes its keys on to the next (bounded loads, Mirrokni et al. 2016). Linear in the number of
     nodes.
     """
-    data = key.encode() if isinstance(key, str) else key
+    data = key.encode(errors="surrogatepass") if isinstance(key, str) else key
     choices = [node for node in nodes if node not in exclude] if exclude else nodes
     if not choices:
         return None
@@ -233,7 +233,7 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
 
 def share_of(key: str | bytes) -> float:
     """A number in [0, 1) that belongs to `key`, the same in every process."""
-    return _hash(key.encode() if isinstance(key, str) else key, b"")
+    return _hash(key.encode(errors="surrogatepass") if isinstance(key, str) else key, b"")
 
 
 def _hash(data: bytes, salt: bytes) -> float:

@@ -260,6 +260,11 @@ class Service:
         """The current nodes."""
         return self._membership.nodes
 
+    @property
+    def used(self) -> bool:
+        """Was any of its endpoints ever chosen?"""
+        return any(node.uses for node in self._membership.nodes)
+
     def take_events(self) -> tuple[Event, ...]:
         """What changed since the last call."""
         with self._lock:

@@ -10,6 +10,7 @@ import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http.client import HTTPException
 from math import inf
 from types import NoneType
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidHeader, InvalidURL
 from requests.utils import rewind_body
+from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
 from ecs_discovery import racing
@@ -123,8 +125,10 @@ class Exchange:
         discovery = self._discovery
         call.wait = None  # whatever ends this attempt early ends the call
         if self._response is not None:
-            _discard(self._response)
+            _discard(self._response, self._stream)
             self._response = None
+        if call.own_policy is not None:
+            call.replayable = _replayable(self._request)  # asked of attempts that end in any way
         if call.number:
             self._rewind()
             discovery.background.rescue(route.service, call)
@@ -189,7 +193,7 @@ class Exchange:
                 self._failed(trial.error, trial.lease, uses[trial.lease])
             elif trial.result is not None:
                 self._answered(trial.result, trial.lease)
-                _discard(trial.result)
+                _discard(trial.result, self._stream)
                 self._response = None
 
         winner = duel(background, hedge, use.lease.hand_over(), trial, wanted, failed)
@@ -210,7 +214,7 @@ class Exchange:
 
     def _failed(self, error: Exception, lease: Lease, use: Use) -> None:
         call = self._call
-        if isinstance(error, (InvalidURL, InvalidHeader, ValueError)):
+        if isinstance(error, (InvalidURL, InvalidHeader, ValueError)) and not use.sent:
             lease.release()  # the request itself is wrong
             return
         failure, label = classify(error, sent=use.sent)
@@ -221,6 +225,8 @@ class Exchange:
             self._discovery.background.suspect(lease.service, lease.node)  # others may be waiting for it
         if label == "certificate":
             outcome = Outcome.NEUTRAL  # as likely this session's `verify=` as the task's fault
+        elif label == "own" or not isinstance(error, (requests.RequestException, HTTPError, HTTPException, OSError)):
+            outcome = Outcome.NEUTRAL  # this side's: out of descriptors, a closed session, a body that cannot be read
         elif label == "silent" or failure is Failure.NOT_SENT:
             outcome = Outcome.CONNECT
         judgement = Judgement(outcome, failure, label)
@@ -251,6 +257,8 @@ class Exchange:
             failure, retry_after = None, None
         else:
             failure, retry_after = Failure.STATUS, _retry_after(response)
+            if status == 503 and service.untried(call.tried):
+                retry_after = None  # it speaks for itself: another task need not be waited for
             if retry_after is not None and isinstance(self._read, (int, float)) and retry_after > self._read:
                 retry_after = inf  # longer than the application would wait for an answer
         if failure is not None or call.own_policy is not None:
@@ -314,16 +322,19 @@ def _retry_after(response: requests.Response) -> float | None:
         return float(text[:9])
     try:
         at = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
-def _discard(response: requests.Response) -> None:
-    """Let go of an answer that is not wanted; a short one is read, so that its connection can be used again."""
-    length = response.headers.get("Content-Length", "")
+def _discard(response: requests.Response, stream: bool) -> None:
+    """Let go of an answer that is not wanted; a short one is read, so that its connection can be used again.
+
+    Not with `stream`: its body has not come yet, and may never come.
+    """
+    length = response.headers.get("Content-Length", "") if not stream else ""
     if length.isascii() and length.isdigit() and int(length[:9]) <= _DRAIN:
         try:
             _ = response.content

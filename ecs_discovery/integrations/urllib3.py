@@ -56,6 +56,7 @@ _SSL_OPTIONS = frozenset(
     }
 )
 
+_LEAST_HANDSHAKE = 0.05  # seconds
 _LONGEST_HINT = 200  # characters of a Keep-Alive field that are looked at
 
 
@@ -246,6 +247,7 @@ def _promise(hint: str | None) -> float:
 def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
     def connect(conn: Any) -> Any:
         use: Use | None = conn.ecs_discovery.use
+        began = time.monotonic()
         try:
             if use is None or use.racer is None:
                 return sockets.connect(endpoint, conn.timeout)
@@ -257,7 +259,8 @@ def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
         if use.lease.endpoint != endpoint:
             use.connected = sock
             raise Overtaken
-        sock.settimeout(conn.timeout)
+        if conn.timeout is not None:  # what is left of it is for the handshake
+            sock.settimeout(max(_LEAST_HANDSHAKE, conn.timeout - (time.monotonic() - began)))
         return sock
 
     return connect

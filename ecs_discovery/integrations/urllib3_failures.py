@@ -15,8 +15,10 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from urllib3.util.ssl_match_hostname import CertificateError  # of another name: urllib3 compares by itself
 
 from ecs_discovery.core.retry import Failure
+from ecs_discovery.sockets import is_ours
 
 __all__ = ["PeerSilentError", "classify"]
 
@@ -34,13 +36,17 @@ def classify(error: BaseException, *, sent: bool) -> tuple[Failure, str]:
     while len(chain) < 16 and (deeper := _deeper(chain[-1])) is not None and deeper not in chain:
         chain.append(deeper)
     if not sent:
+        if any(isinstance(item, ClosedPoolError) or (isinstance(item, OSError) and is_ours(item)) for item in chain):
+            return Failure.NOT_SENT, "own"
         if any(isinstance(item, ConnectTimeoutError) and not isinstance(item, NewConnectionError) for item in chain):
             return Failure.NOT_SENT, "connect timeout"
-        if any(isinstance(item, SSLCertVerificationError) for item in chain):
+        if any(isinstance(item, (SSLCertVerificationError, CertificateError)) for item in chain):
             return Failure.NOT_SENT, "certificate"
         if any(isinstance(item, SSLError) for item in chain):
             return Failure.NOT_SENT, "tls"
-        if any(isinstance(item, (NewConnectionError, ClosedPoolError, ProtocolError, OSError)) for item in chain):
+        if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
+            return Failure.NOT_SENT, "connect timeout"  # in the handshake
+        if any(isinstance(item, (NewConnectionError, ProtocolError, OSError)) for item in chain):
             return Failure.NOT_SENT, "connect"
         return Failure.OTHER, type(error).__name__
     # Unanswered keep-alive probes or retransmissions: the kernel ended the connection. Python calls that a

@@ -85,6 +85,19 @@ def test_a_probe_that_told_nothing_is_followed_by_another():
     assert balancer.pick(10.1) is fleet[0]
 
 
+def test_a_probe_that_told_nothing_is_followed_by_another_while_a_long_use_goes_on():
+    """A connection of a database or a websocket may be open for days."""
+    balancer = balancer_of(nodes(3))
+    long = balancer.pick(0.0)
+    assert long is not None
+    eject(balancer, long, 0.0)
+    assert long.health is Health.EJECTED
+    probe = balancer.pick(10.0)
+    assert probe is long
+    balancer.release(probe)  # interrupted: nothing is told
+    assert balancer.pick(10.1) is long
+
+
 def test_a_probe_is_not_the_endpoint_just_tried():
     fleet = nodes(3)
     balancer = balancer_of(fleet)

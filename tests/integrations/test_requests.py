@@ -6,11 +6,13 @@ import copy
 import gc
 import io
 import pickle
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import requests
@@ -387,7 +389,7 @@ def test_a_task_that_answers_503_is_spared_and_that_is_told_once(lab: Lab, wrap)
     bad = service.tasks[0]
     bad.errors(503, retry_after=60)
     codes = [session.get(url, timeout=10).status_code for _ in range(60)]
-    assert codes.count(503) == 1  # to be repeated in a minute, which nobody wanted to wait for
+    assert codes == [200] * 60  # it speaks for itself: the others need not be waited for
     (event,) = [event for event in told if isinstance(event, PushedBack)]
     assert (bad.address in str(event.endpoint), event.seconds) == (True, 60.0)
     nodes = discovery_of(session).snapshot(f"orders:{service.port}").nodes
@@ -885,7 +887,77 @@ def test_retry_after_longer_than_the_read_timeout_is_not_waited_for(lab: Lab, wr
         task.errors(503, retry_after=3)
     session = wrap()
     assert session.get(f"http://orders:{service.port}/", timeout=1).status_code == 503
-    assert service.requests == 1
+    assert [task.requests for task in service.tasks] == [1, 1]
+    for task in service.tasks:
+        task.errors(429, retry_after=3)  # what one says of its callers holds for the others too
+    assert session.get(f"http://orders:{service.port}/", timeout=1).status_code == 429
+    assert service.requests == 3
+
+
+@contextmanager
+def raw(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads what comes and sends these bytes, for `static://`, and what it has read."""
+    found: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                kept.append(connection)
+                found.append(connection.recv(65536))
+                connection.sendall(answer)
+
+        kept: list[socket.socket] = []
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", found
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for connection in kept:
+                connection.close()
+
+
+def test_an_unwanted_answer_whose_body_never_comes_does_not_hold_up_the_next_attempt():
+    stalled = b"HTTP/1.1 503 No\r\nContent-Length: 10\r\n\r\n"
+    good = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    with raw(stalled) as (first, _), raw(stalled) as (second, _), raw(good) as (third, _):
+        discovery = Discovery(services={"orders": f"static://{first},{second},{third}"})
+        session = wrap_session(requests.Session(), discovery)
+        for _ in range(3):  # whoever is chosen first
+            assert session.get("http://orders/", stream=True, timeout=20).text == "ok"
+        session.close()
+        discovery.close()
+
+
+def test_an_answer_that_cannot_be_understood_counts_against_its_task_and_is_told_with_its_target():
+    doubled = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"
+    with raw(doubled) as (address, _), Discovery(services={"orders": f"static://{address}"}) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        with pytest.raises(DiscoveryError, match="orders") as caught:
+            session.get("http://orders/", timeout=10)
+        assert caught.value.endpoints == (address,)
+        assert discovery.snapshot("orders").nodes[0].failures == 1
+        session.close()
+
+
+def test_what_the_application_cannot_read_of_its_own_body_is_not_the_tasks_fault(lab: Lab, wrap):
+    service = lab.service("orders", tasks=1)
+    session = wrap()
+
+    def body() -> Iterator[bytes]:
+        yield b"x"
+        raise RuntimeError("the application's own")
+
+    for _ in range(6):
+        with pytest.raises(RuntimeError, match="own"):
+            session.post(service.url(), data=body(), timeout=10)
+    (node,) = discovery_of(session).snapshot(f"orders:{service.port}").nodes
+    assert (node.failures, node.health) == (0, "healthy")
 
 
 def test_a_response_tells_of_every_attempt(lab: Lab, wrap):

@@ -21,6 +21,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 from urllib3.util import Timeout
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.errors import ClosedError, DiscoveryError, NoEndpoints
@@ -34,6 +35,11 @@ from ecs_discovery.policies import ConnectionPolicy
 POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "failure", "label"),
     [
@@ -41,7 +47,10 @@ POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orde
         (MaxRetryError(POOL, "/", NewConnectionError(POOL, "refused")), Failure.NOT_SENT, "connect"),
         (MaxRetryError(POOL, "/", ConnectTimeoutError(POOL, "slow")), Failure.NOT_SENT, "connect timeout"),
         (SSLError("certificate"), Failure.NOT_SENT, "tls"),
-        (ClosedPoolError(POOL, "closed"), Failure.NOT_SENT, "connect"),
+        (caused(SSLError("tls"), CertificateError("another name")), Failure.NOT_SENT, "certificate"),
+        (ClosedPoolError(POOL, "closed"), Failure.NOT_SENT, "own"),
+        (OSError(24, "too many open files"), Failure.NOT_SENT, "own"),
+        (ReadTimeoutError(POOL, "/", "in the handshake"), Failure.NOT_SENT, "connect timeout"),
         (KeyError("a bug"), Failure.OTHER, "KeyError"),
     ],
 )
@@ -104,7 +113,16 @@ def test_timeouts_part_by_part(timeout: Any, parts: tuple[Any, Any]):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("7", 7), ("", None), ("soon", None), ("-1", None), ("1e9", None), ("9" * 400, 999999999)],
+    [
+        ("7", 7),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("1e9", None),
+        ("9" * 400, 999999999),
+        (f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +999999999999999", None),
+    ],
 )
 def test_retry_after_in_seconds(text: str, seconds: float | None):
     response = requests.Response()
