@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,3 +121,31 @@ def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None
         if time.monotonic() > until:
             raise AssertionError(f"not within {within} s: {condition}")
         time.sleep(0.005)
+
+
+@contextmanager
+def raw(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads what comes and sends these bytes, for `static://`, and what it has read."""
+    found: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                kept.append(connection)
+                found.append(connection.recv(65536))
+                connection.sendall(answer)
+
+        kept: list[socket.socket] = []
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", found
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for connection in kept:
+                connection.close()

@@ -23,8 +23,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.errors import Overloaded
 from ecs_discovery.lab import Lab
-from tests.integrations.test_requests import raw
-from tests.support import FakeClock
+from tests.support import FakeClock, raw
 from tests.worlds import Asyncio, Threads, Worlds, world
 
 __all__ = ["world"]

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 import requests
@@ -45,7 +44,7 @@ from ecs_discovery.events import PushedBack
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.integrations.requests_exchange import Exchange
 from ecs_discovery.lab import Lab, LabTask
-from tests.support import FakeClock, eventually
+from tests.support import FakeClock, eventually, raw
 
 
 @pytest.fixture
@@ -800,7 +799,6 @@ def test_a_session_that_is_dropped_unclosed_leaves_no_connection_behind(lab: Lab
 
 
 def test_a_large_upload_to_a_slow_reader_is_bound_by_the_applications_timeout_only(lab: Lab, wrap):
-    import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -892,34 +890,6 @@ def test_retry_after_longer_than_the_read_timeout_is_not_waited_for(lab: Lab, wr
         task.errors(429, retry_after=3)  # what one says of its callers holds for the others too
     assert session.get(f"http://orders:{service.port}/", timeout=1).status_code == 429
     assert service.requests == 3
-
-
-@contextmanager
-def raw(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that reads what comes and sends these bytes, for `static://`, and what it has read."""
-    found: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                kept.append(connection)
-                found.append(connection.recv(65536))
-                connection.sendall(answer)
-
-        kept: list[socket.socket] = []
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", found
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
-            for connection in kept:
-                connection.close()
 
 
 def test_an_unwanted_answer_whose_body_never_comes_does_not_hold_up_the_next_attempt():
