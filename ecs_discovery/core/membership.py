@@ -62,7 +62,7 @@ class Membership:
         ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
         later answer brings it back. Never leaves out all.
         """
-        if resolution.named is None:
+        if resolution.named is None or self.doubted:
             return resolution
         current = {node.endpoint.key: node for node in self.nodes}
         kept = tuple(each for each in resolution.endpoints if each.host in resolution.named or self._up(each, current))

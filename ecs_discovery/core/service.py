@@ -342,6 +342,7 @@ class Service:
         self.generation += health is Health.DOWN  # its idle connections are worth nothing
         self._news.health(node, health, now)
         self._news.panic(panic, self._balancer.panic)
-        if health is Health.DOWN and self.resolution is not None:
-            self._accept(self.resolution, now)  # it may be gone for good
+        known = self.resolution
+        if health is Health.DOWN and known is not None and self._membership.pruned(known) is not known:
+            self._accept(known, now)  # it is gone for good
         return True

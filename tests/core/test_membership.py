@@ -205,3 +205,11 @@ def test_a_complete_answer_is_taken_as_it_is():
     membership.replace(endpoints(3), 0.0)
     membership.nodes[0].health = Health.DOWN
     assert left_out(membership, Resolution(endpoints(3), 10.0, "dns")) == set()
+
+
+def test_while_empty_answers_are_weighed_nobody_is_left_out_by_an_older_one():
+    membership = Membership()
+    membership.replace(endpoints(10), 0.0)
+    membership.nodes[8].health = Health.DOWN
+    membership.empty(1.0)
+    assert left_out(membership, joined(1)) == set()

@@ -520,3 +520,13 @@ def test_an_endpoint_that_refuses_and_is_not_in_the_newest_answer_is_gone_at_onc
     assert [type(event) for event in service.take_events()] == [HealthChanged, EndpointsChanged]
     service.observe(named, Outcome.CONNECT, 1002.0)
     assert service.nodes == (named,), "never the last one"
+
+
+def test_an_endpoint_that_goes_down_does_not_begin_the_wait_for_a_second_empty_answer_anew():
+    service = known()
+    assert service.judge({a(): none(NXDOMAIN, serial=2)}, 1010.0) == Due()
+    for node in service.nodes:
+        service.observe(node, Outcome.CONNECT, 1020.0)
+    assert service.judge({a(): none(NXDOMAIN, serial=3)}, 1041.0).again
+    service.judge(dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=4)), 1041.0)
+    assert service.nodes == ()
