@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -144,18 +144,20 @@ class AsyncDiscovery:
         limit = deadline if deadline is not None else current_options().deadline
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
+        handled = sys.exc_info()[1]
         ack_timeout = self.settings.connection.ack_timeout
         accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 
         async def attempt(lease: Lease) -> T:
-            suspect = partial(self.background.suspect, service, lease.node)
             try:
-                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, suspect), fetch)
+                return await perform(AsyncAttempt(lease.node, call, self.engine.clock, ack_timeout, service), fetch)
             except Exception as error:
                 if isinstance(error, Vanished):
-                    suspect()  # others may be waiting for it
+                    self.engine.vanished(lease.node, self.engine.clock() - ack_timeout)  # others may wait for it
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error) is Failure.NOT_SENT and await self.background.accepts(service, lease.endpoint):
+                if failure_of(error, handled) is Failure.NOT_SENT and await self.background.accepts(
+                    service, lease.endpoint
+                ):
                     accepting.append(error)
                 raise
 
@@ -164,7 +166,8 @@ class AsyncDiscovery:
                 return GOOD
             if isinstance(error, Vanished):
                 return SILENT
-            return judge_exception(error, is_failure, accepts=any(error is each for each in accepting))
+            accepts = any(error is each for each in accepting)
+            return judge_exception(error, is_failure, accepts=accepts, handled=handled)
 
         hard = asyncio.timeout(limit)
         try:
@@ -289,24 +292,24 @@ class AsyncDiscovery:
         if call.own_policy is not None:
             engine = self.engine
             return await retrying.by_policy_async(call.own_policy, call, once, engine.clock, engine.dice, self._sleep)
+        failed: list[Exception] = []  # taken out below, for kept in this frame the error would keep the frame
+        result: T | None = None
         try:
             result = await once()
         except Exception as error:
             if call.wait is None:
                 raise
-            failed = [error]  # taken out, for kept in this frame it would keep the frame
-
-            async def first() -> T:
-                raise failed.pop()
-
-            return await retrying.go_on_async(first, once, lambda: call.wait, self._sleep)
+            failed.append(error)
+        # Outside of the block: else the first error would be the context of the later ones.
         if call.wait is None:
-            return result
+            return result  # type: ignore[return-value]
 
-        async def again() -> T:
-            return result
+        async def first() -> T:
+            if failed:
+                raise failed.pop()
+            return result  # type: ignore[return-value]
 
-        return await retrying.go_on_async(again, once, lambda: call.wait, self._sleep)
+        return await retrying.go_on_async(first, once, lambda: call.wait, self._sleep)
 
     # Time limits
 

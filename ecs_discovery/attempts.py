@@ -36,6 +36,7 @@ __all__ = [
     "Trail",
     "Vanished",
     "as_os_error",
+    "hint_of",
     "judge_connect",
     "no_connection",
     "noted",
@@ -86,7 +87,7 @@ class Vanished(ConnectionAbortedError):
 class AsyncAttempt(Attempt):
     """One try of a call on one endpoint, under asyncio."""
 
-    __slots__ = ("_ack_timeout", "_doubt", "_patience", "_suspect", "_watches")
+    __slots__ = ("_ack_timeout", "_doubt", "_node", "_patience", "_service", "_watches")
 
     def __init__(
         self,
@@ -94,11 +95,12 @@ class AsyncAttempt(Attempt):
         call: Call,
         clock: Callable[[], float],
         ack_timeout: float,
-        suspect: Callable[[], object],
+        service: Service,
     ) -> None:
         super().__init__(node.endpoint, call, clock)
         self._doubt = Doubt(node, clock(), ack_timeout)
-        self._suspect = suspect
+        self._node = node
+        self._service = service
         self._ack_timeout = ack_timeout
         self._patience = asyncio.timeout(None)
         self._watches: list[Watch] = []
@@ -114,10 +116,12 @@ class AsyncAttempt(Attempt):
         if self._call.idempotent:
             given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
             self._watches.append(Watch(given, self._ack_timeout, self._clock, self._gone, self._give_up))
+            self._service.watch(self._node, 1)
 
     def _gone(self) -> bool:
         if self._doubt.due(self._clock()):
-            self._suspect()
+            for watch in self._watches:
+                watch.probe_soon()
         return self._doubt.gone
 
     def _give_up(self) -> None:
@@ -139,6 +143,7 @@ async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitab
     finally:
         for watch in attempt._watches:
             watch.end()
+            attempt._service.watch(attempt._node, -1)
 
 
 class Trail:
@@ -171,9 +176,13 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
-        tls = isinstance(error, ssl.SSLError)
-        label = "connect timeout" if isinstance(error, TimeoutError) else "tls" if tls else "connect"
-        return Judgement(Outcome.NEUTRAL if is_ours(error) else Outcome.CONNECT, Failure.NOT_SENT, label)
+        if is_ours(error):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "own")
+        if isinstance(error, TimeoutError):
+            return Judgement(Outcome.UNANSWERED, Failure.NOT_SENT, "connect timeout")
+        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "tls")  # as likely a port that speaks no TLS
+        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
     return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
 
 
@@ -193,11 +202,21 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
         kind = combined(kind, type(error))
     return kind(
-        f"no connection after {len(call.reports)} attempts: {error}",
+        f"no connection after {len(call.reports)} connect{'s' if len(call.reports) != 1 else ''}: {error}",
         target=call.target,
         attempts=call.reports,
-        hint=f"not tried again: {call.reason}" if call.reason else None,
+        hint=hint_of(call),
     )
+
+
+def hint_of(call: Call) -> str | None:
+    """What to do about a call that failed, and why it was not retried."""
+    parts = []
+    if call.reports and "WRONG_VERSION_NUMBER" in call.reports[-1].error:
+        parts.append("this port does not seem to speak TLS: use http://, or no ssl=, or the port that does")
+    if call.reason:
+        parts.append(f"not retried: {call.reason}")
+    return "; ".join(parts) or None
 
 
 def as_os_error(error: ResolutionError) -> DiscoveryError:
@@ -214,5 +233,5 @@ def noted(error: Exception, call: Call) -> None:
     """Put a note on what was tried onto an exception of the caller's, which is not ours to wrap."""
     if call.reports:
         tried = "; ".join(map(str, call.reports))
-        why = f"; not tried again: {call.reason}" if call.reason else ""
+        why = f"; not retried: {call.reason}" if call.reason else ""
         error.add_note(f"ecs_discovery: {call.target}: {tried}{why}")

@@ -15,6 +15,7 @@ from threading import Event
 from typing import TypeVar
 
 from ecs_discovery import _fork, checking, sockets
+from ecs_discovery.alarms import Alarms
 from ecs_discovery.core.checks import Check
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
@@ -49,6 +50,7 @@ class Background:
         """The resolver for DNS; made when first needed."""
         self.attempts = Workers(sys.maxsize)
         """The threads of hedged attempts: as many as are under way, since none may wait for another."""
+        self.alarms = Alarms(engine.clock)
         self._workers = Workers()
         self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
         _fork.track(self)
@@ -99,10 +101,10 @@ class Background:
             if flights:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
-    def begin(self, service: Service, call: Call) -> Lease:
+    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Engine.begin`; where every endpoint is full, wait for room."""
         try:
-            return self.engine.begin(service, call)
+            return self.engine.begin(service, call, prefer)
         except Overloaded:
             return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 
@@ -233,6 +235,7 @@ class Background:
         self._workers.close()
         self._checkers.close()
         self.attempts.close(drop=False)  # somebody waits for those
+        self.alarms.close()
 
     def after_fork(self) -> None:
         """In the child of a fork there are no workers, and no sockets of its own."""

@@ -93,10 +93,10 @@ class AsyncBackground:
             if flights:
                 await _any_landed(flights, self.engine.patience(call))
 
-    async def begin(self, service: Service, call: Call) -> Lease:
+    async def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Background.begin`."""
         try:
-            return self.engine.begin(service, call)
+            return self.engine.begin(service, call, prefer)
         except Overloaded:
             return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 

@@ -37,6 +37,7 @@ class Result(NamedTuple):
 
 UNTOLD = Result(Outcome.NEUTRAL, "")
 _GOOD = Result(Outcome.SUCCESS, "ok")
+_UNREACHED = (Outcome.CONNECT, Outcome.UNANSWERED)
 
 
 class Answer:
@@ -121,7 +122,7 @@ def report(engine: Engine, service: Service, check: Check, result: Result) -> tu
     if not service.checked(check, result.outcome, result.why, now):
         return ()
     engine.tell(service)
-    return service.force(now, engine.settings.dns.min_refresh) if result.outcome is Outcome.CONNECT else ()
+    return service.force(now, engine.settings.dns.min_refresh) if result.outcome in _UNREACHED else ()
 
 
 def _left(until: float) -> float:
@@ -149,6 +150,6 @@ def _failed(check: Check, error: OSError | ValueError, connected: bool, late: fl
         return UNTOLD
     if isinstance(error, TimeoutError):
         missed = "no answer" if connected else "no connection"
-        return Result(Outcome.FAILURE if connected else Outcome.CONNECT, f"{missed} within {limit:g} s")
+        return Result(Outcome.FAILURE if connected else Outcome.UNANSWERED, f"{missed} within {limit:g} s")
     why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return Result(Outcome.FAILURE if connected else Outcome.CONNECT, why)

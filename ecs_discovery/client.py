@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import CoroutineType
 from typing import Any, Self, TypeVar, Unpack
 
-from ecs_discovery import racing, retrying
+from ecs_discovery import racing, retrying, sockets
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
 from ecs_discovery.background import Background
 from ecs_discovery.context import current_options
@@ -140,6 +141,7 @@ class Discovery:
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = service.outlier.is_failure
+        handled = sys.exc_info()[1]
 
         accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 
@@ -148,7 +150,7 @@ class Discovery:
                 result = fetch(Attempt(lease.endpoint, call, self.engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error) is Failure.NOT_SENT and self.background.accepts(service, lease.endpoint):
+                if failure_of(error, handled) is Failure.NOT_SENT and self.background.accepts(service, lease.endpoint):
                     accepting.append(error)
                 raise
             if isinstance(result, CoroutineType):
@@ -159,7 +161,8 @@ class Discovery:
         def judge(result: T | None, error: Exception | None) -> Judgement:
             if error is None:
                 return GOOD
-            return judge_exception(error, is_failure, accepts=any(error is each for each in accepting))
+            accepts = any(error is each for each in accepting)
+            return judge_exception(error, is_failure, accepts=accepts, handled=handled)
 
         try:
             if service.hedging is None:
@@ -195,8 +198,7 @@ class Discovery:
             sock = racing.connect(self.background, call, lease)
             try:
                 if context is not None:
-                    sock.settimeout(self.engine.connect_limit(service, call))
-                    sock = context.wrap_socket(sock, server_hostname=name)
+                    sock = sockets.secure(sock, context, name, self.engine.connect_limit(service, call))
                 sock.settimeout(None)
             except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
                 sock.close()
@@ -260,20 +262,24 @@ class Discovery:
         if call.own_policy is not None:
             engine = self.engine
             return retrying.by_policy(call.own_policy, call, once, engine.clock, engine.dice, self._sleep)
+        failed: list[Exception] = []  # taken out below, for kept in this frame the error would keep the frame
+        result: T | None = None
         try:
             result = once()
         except Exception as error:
             if call.wait is None:
                 raise
-            failed = [error]  # taken out, for kept in this frame it would keep the frame
-
-            def first() -> T:
-                raise failed.pop()
-
-            return retrying.go_on(first, once, lambda: call.wait, self._sleep)
+            failed.append(error)
+        # Outside of the block: else the first error would be the context of the later ones.
         if call.wait is None:
-            return result
-        return retrying.go_on(lambda: result, once, lambda: call.wait, self._sleep)
+            return result  # type: ignore[return-value]
+
+        def first() -> T:
+            if failed:
+                raise failed.pop()
+            return result  # type: ignore[return-value]
+
+        return retrying.go_on(first, once, lambda: call.wait, self._sleep)
 
     # Time limits
 

@@ -224,7 +224,7 @@ class Engine:
         until = now + (limit if limit is not None else service.timeout.deadline)
         if idempotent is None:
             idempotent = chosen.idempotent if chosen.idempotent is not None else repeatable
-        return Call(
+        call = Call(
             service.target,
             service.retry,
             service.budget,
@@ -233,16 +233,20 @@ class Engine:
             idempotent=idempotent,
             key=key if key is not None else chosen.key,
         )
+        call.hard = limit is not None
+        return call
 
-    def begin(self, service: Service, call: Call) -> Lease:
-        """Choose an endpoint for the next attempt: one not tried yet, if there is one.
+    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+        """Choose an endpoint for the next attempt: `prefer` if it takes requests, else, if possible, an untried one.
 
         Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
         """
         now = self.clock()
         if now >= call.deadline:
             raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
-        node = service.pick(now, call.tried, call.key)
+        node = service.pick_this(prefer) if prefer is not None else None
+        if node is None:
+            node = service.pick(now, call.tried, call.key)
         if node is None:
             node = service.pick(now)
         if node is None:
@@ -284,7 +288,7 @@ class Engine:
             )
         if told:
             self.tell(service)
-        if judgement.outcome is Outcome.CONNECT:
+        if judgement.outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
             return service.force(now, self.settings.dns.min_refresh)
         return ()
 
@@ -300,10 +304,18 @@ class Engine:
             node.accepted = now
         if sign in (Sign.ACCEPTS, Sign.UNTOLD):
             return ()
-        if sign is Sign.SILENT and node.answered < began:  # else its queue for connections is full
-            node.gone = now
-        self.reconnected(service, node, False)
+        silent = sign is Sign.SILENT
+        if silent and (node.waiting or node.answered >= began):
+            return ()  # its queue for connections may be full: silence there proves nothing of a host that lives
+        if service.observe(node, Outcome.UNANSWERED if silent else Outcome.CONNECT, now):
+            self.tell(service)
         return service.force(now, self.settings.dns.min_refresh)
+
+    def vanished(self, node: Node, since: float) -> None:
+        """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: its host
+        is gone, and other requests in flight to it need not wait, unless one of them was answered meanwhile."""
+        if node.answered < since:
+            node.gone = self.clock()
 
     # For people
 

@@ -6,6 +6,7 @@ tried and what to do about it, keeps its cause, and survives pickling (the cause
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "DeadlineExceeded",
     "DiscoveryError",
     "NoEndpoints",
+    "NotSent",
     "Overloaded",
     "RequestError",
     "ResolutionError",
@@ -59,6 +61,8 @@ class DiscoveryError(Exception):
     attempts: tuple[AttemptReport, ...]
     hint: str | None
     cause_text: str
+    message: str
+    """What happened, without target, attempts and hint."""
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class DiscoveryError(Exception):
     ) -> None:
         # One positional argument only: OSError, which some errors also are, reads two as errno and text.
         Exception.__init__(self, message)
+        self.message = message
         self.target = target
         self.attempts = tuple(attempts)
         self.hint = hint
@@ -84,7 +89,7 @@ class DiscoveryError(Exception):
         return tuple(attempt.endpoint for attempt in self.attempts)
 
     def __str__(self) -> str:
-        parts = [f"{self.target}: " if self.target else "", str(self.args[0]) if self.args else ""]
+        parts = [f"{self.target}: " if self.target else "", self.message]
         if self.attempts:
             parts.append(" [" + "; ".join(map(str, self.attempts)) + "]")
         if self.hint:
@@ -95,12 +100,21 @@ class DiscoveryError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
-        for unpicklable in ("request", "response"):  # requests puts these on its errors
-            state.pop(unpicklable, None)
+        for name in ("request", "response"):  # requests puts these on its errors; they may hold anything
+            if name in state and not _pickles(state[name]):
+                del state[name]
         if self.__cause__ is not None:
             state["cause_text"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
         mixed: tuple[type, ...] = getattr(type(self), "combined_of", ())
         return _rebuild, (mixed or (type(self),), self.args, state)
+
+
+def _pickles(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # whatever stands in its way: the error is to arrive without it
+        return False
+    return True
 
 
 def _rebuild(classes: tuple[type, ...], args: tuple[Any, ...], state: dict[str, Any]) -> DiscoveryError:
@@ -168,6 +182,17 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 class Overloaded(DiscoveryError):
     """Every endpoint had as many uses under way as `BalancingPolicy.max_pending` allows, for the whole connect time."""
+
+
+class NotSent(DiscoveryError):
+    """Raise this in a function given to `call`, or in a lease's block, when nothing of the request was sent.
+
+    The call then goes on with another endpoint, whether the request is idempotent or not. Most client libraries need
+    no help: their own errors are understood.
+    """
+
+    def __init__(self, message: str = "nothing of the request was sent", **fields: Any) -> None:
+        super().__init__(message, **fields)
 
 
 class RequestError(DiscoveryError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from traceback import clear_frames
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.retry import Failure
-from ecs_discovery.errors import DiscoveryError
+from ecs_discovery.errors import DiscoveryError, NotSent
 
 __all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_exception"]
 
@@ -26,16 +26,24 @@ class Judgement(NamedTuple):
 GOOD = Judgement(Outcome.SUCCESS, None, "ok")
 
 
-_CHAIN = 16  # causes looked at
+_CHAIN = 32  # causes looked at
 
 
-def causes(error: BaseException) -> list[BaseException]:
-    """The exception and what led to it, nearest first."""
+def causes(error: BaseException, handled: BaseException | None = None) -> list[BaseException]:
+    """The exception and all that led to it, nearest first: causes, contexts, and urllib3's reasons.
+
+    Suppressed contexts too: a library that raises `from None` hides from people what decides here. Nothing from
+    `handled` on: what the caller was handling when it called did not lead to this.
+    """
     found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found and len(found) < _CHAIN:
+    waiting = [error]
+    while waiting and len(found) < _CHAIN:
+        current = waiting.pop(0)
+        if current is handled or any(current is each for each in found):
+            continue
         found.append(current)
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+        deeper = (current.__cause__, current.__context__, getattr(current, "reason", None))
+        waiting.extend(each for each in deeper if isinstance(each, BaseException))
     return found
 
 
@@ -49,34 +57,120 @@ def forget(error: BaseException) -> None:
         clear_frames(cause.__traceback__)
 
 
-def failure_of(error: BaseException) -> Failure:
-    """The class of a failure, read off an exception of any library: what caused it decides.
+# What client libraries raise, by module and class, so that none of them is imported. A subclass that is not named
+# itself counts as its nearest base that is.
+_NEVER_SENT = frozenset(
+    {
+        "builtins.ConnectionRefusedError",
+        "aiohttp.ClientConnectorError",
+        "aiohttp.ConnectionTimeoutError",
+        "httpcore.ConnectError",
+        "httpcore.ConnectTimeout",
+        "httpcore.PoolTimeout",
+        "httpx.ConnectError",
+        "httpx.ConnectTimeout",
+        "httpx.PoolTimeout",
+        "psycopg.ConnectionTimeout",
+        "requests.ConnectTimeout",
+        "urllib3.ConnectTimeoutError",
+        "urllib3.NewConnectionError",
+    }
+)
+_CUT = frozenset(  # something may have been sent before, whatever else stands in the chain
+    {
+        "builtins.BrokenPipeError",
+        "builtins.ConnectionAbortedError",
+        "builtins.ConnectionResetError",
+        "builtins.EOFError",
+        "http.HTTPException",
+        "aiohttp.ClientPayloadError",
+        "aiohttp.ServerDisconnectedError",
+        "aiohttp.SocketTimeoutError",
+        "asyncpg.PostgresConnectionError",
+        "httpcore.NetworkError",
+        "httpcore.ProtocolError",
+        "httpcore.ReadTimeout",
+        "httpcore.WriteTimeout",
+        "httpx.NetworkError",
+        "httpx.ReadTimeout",
+        "httpx.RemoteProtocolError",
+        "httpx.WriteTimeout",
+        "requests.ChunkedEncodingError",
+        "requests.ReadTimeout",
+        "urllib3.ReadTimeoutError",
+    }
+)
+_BROKEN = frozenset({"builtins.OSError", "redis.ConnectionError", "redis.TimeoutError"})
+"""The connection failed, and the class does not say when."""
 
-    A refused connection was never used. Another OSError or an early end of the stream may be
-    repeated if the call is idempotent. Anything else is not ours to repeat.
+
+def failure_of(error: BaseException, handled: BaseException | None = None) -> Failure:
+    """The class of a failure, read off an exception of any library: all that led to it is looked at.
+
+    Of a refused connection nothing was sent. Another broken connection, an early end of the stream and a time-out may
+    be repeated if the call is idempotent. Anything else is not ours to repeat. What the caller was handling when the
+    call began (`handled`) led to nothing.
     """
-    for cause in causes(error):
-        if isinstance(cause, ConnectionRefusedError):
-            return Failure.NOT_SENT
-        if isinstance(cause, DiscoveryError):
-            return Failure.OTHER
-        if isinstance(cause, (OSError, EOFError)):
-            return Failure.CLOSED
+    chain = causes(error, handled)
+    if any(isinstance(cause, NotSent) for cause in chain):
+        return Failure.NOT_SENT
+    if any(isinstance(cause, DiscoveryError) for cause in chain):
+        return Failure.OTHER  # of another call of ours, which has had its retries
+    found = {_kind(cause) for cause in chain}
+    for kind in (_CUT, _NEVER_SENT, _BROKEN):
+        if kind in found:
+            return Failure.NOT_SENT if kind is _NEVER_SENT else Failure.CLOSED
     return Failure.OTHER
 
 
+def _kind(error: BaseException) -> frozenset[str] | None:
+    for each in type(error).__mro__:
+        name = f"{each.__module__.partition('.')[0]}.{each.__name__}"
+        if name == "grpc.RpcError":
+            return _kind_of_grpc(error)
+        if name == "psycopg.OperationalError":
+            return _kind_of_psycopg(error)
+        for kind in (_NEVER_SENT, _CUT, _BROKEN):
+            if name in kind:
+                return kind
+    return None
+
+
+def _kind_of_grpc(error: Any) -> frozenset[str] | None:
+    """gRPC has one class for all errors: its status tells, and its text where that is not enough."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    status = getattr(code() if callable(code) else None, "name", "")
+    if status == "UNAVAILABLE":
+        text = str(details() if callable(details) else "")
+        return _NEVER_SENT if "failed to connect" in text.lower() else _CUT
+    return _CUT if status == "DEADLINE_EXCEEDED" else None
+
+
+def _kind_of_psycopg(error: Any) -> frozenset[str] | None:
+    """psycopg's errors carry the connection if an attempt to connect failed, and a state if the server spoke."""
+    if getattr(error, "pgconn", None) is not None:
+        return _NEVER_SENT
+    state = getattr(error, "sqlstate", None)
+    return _CUT if not state or state.startswith(("08", "57P")) else None  # connection exceptions, shutdown
+
+
 def judge_exception(
-    error: Exception, is_failure: Callable[[BaseException], bool] | None, *, accepts: bool = False
+    error: Exception,
+    is_failure: Callable[[BaseException], bool] | None,
+    *,
+    accepts: bool = False,
+    handled: BaseException | None = None,
 ) -> Judgement:
     """What an exception of the caller's own code says.
 
     `accepts` is whether the endpoint was found to accept connections after it: then it was somebody else
-    who refused, or not at the first exchange, and something may have been processed.
+    who refused, or not at the first exchange, and something may have been processed, unless `NotSent` says otherwise.
     """
-    failure = failure_of(error)
+    failure = failure_of(error, handled)
     if failure is Failure.NOT_SENT:
         if not accepts:
             return Judgement(Outcome.CONNECT, failure, "connect")
-        failure = Failure.CLOSED
+        if not any(isinstance(cause, NotSent) for cause in causes(error, handled)):
+            failure = Failure.CLOSED
     counts = True if is_failure is None else bool(is_failure(error))
     return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)

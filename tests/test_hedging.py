@@ -180,7 +180,7 @@ def test_where_both_fail_the_error_names_both_and_no_third_is_made_beyond_the_at
             await w.call("orders", fetch, idempotent=True)
         (note,) = raised.value.__notes__
         assert all(str(attempt.endpoint) in note for attempt in fetch.attempts)
-        assert "all 2 attempts are used" in note
+        assert "all 2 attempts of RetryPolicy are used" in note
         await at_rest(w, service, fetch)
 
     world.run(scenario, **THREE, retry=RetryPolicy(attempts=2))

@@ -194,9 +194,9 @@ def test_a_name_is_passed_through_where_discovery_is_switched_off():
 def test_the_select_fallback_reads_as_poll_does(task: LabTask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr("select.poll", raising=False)
     with connected(task) as sock:
-        assert not sockets._readable(sock, 0.01)
+        assert not sockets._ready(sock, 0.01)
         sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
-        assert sockets._readable(sock, 5)
+        assert sockets._ready(sock, 5)
     assert threading.active_count() < 20
 
 

@@ -105,6 +105,19 @@ class Balancer:
             node.spared_until = inf
         return node
 
+    def pick_this(self, node: Node) -> Node | None:
+        """As `pick`, of one node. None if it must not be used."""
+        if node.removed or node.health is not Health.HEALTHY or node.full:
+            return None
+        self._count = node.picked = self._count + 1
+        node.pending += 1
+        node.load = node.score + CROWD[min(node.pending, MOST)]
+        node.uses += 1
+        if node.pending >= self._limit:
+            node.full = True
+            node.spared_until = inf
+        return node
+
     def release(self, node: Node) -> None:
         """A use of `node` has ended; what it told of the node is `observe`d apart."""
         pending = node.pending = node.pending - 1
@@ -136,6 +149,8 @@ class Balancer:
                 return None
             if outlier.on_success(node, now):
                 self._welcome_back(node, now)
+        elif outcome is Outcome.UNANSWERED:
+            return None if node.waiting else self.observe(node, Outcome.CONNECT, now, seconds)
         elif node.endpoint.proxied:
             node.failures += outcome is not Outcome.NEUTRAL
             return None  # it stands for all tasks: there is nothing to put in its place
@@ -164,6 +179,8 @@ class Balancer:
     def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
         """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
         node, before = check.node, check.node.health
+        if outcome is Outcome.UNANSWERED:
+            outcome = Outcome.NEUTRAL if node.waiting else Outcome.CONNECT
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
         changed: Health | None = None

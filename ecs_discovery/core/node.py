@@ -32,6 +32,9 @@ class Outcome(Enum):
     """It was reached and did badly: an error status, a broken connection, an exception of the caller's."""
     CONNECT = "connect"
     """It could not be connected to."""
+    UNANSWERED = "unanswered"
+    """Nobody answered a connect. Its host is gone, or it is busy and its queue for connections is full: where requests
+    that it has acknowledged are in flight, these find out which."""
     NEUTRAL = "neutral"
     """Says nothing about the node: cancelled, or lost a race."""
 
@@ -75,6 +78,7 @@ class Node(_Pickable):
         "suspected",
         "unfit",
         "until",
+        "waiting",
         "warm_at",
         "window",
         "window_ends",
@@ -153,6 +157,8 @@ class Node(_Pickable):
         """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
         self.suspected = -inf
         """Until then somebody is finding out whether it is there."""
+        self.waiting = 0
+        """Requests in flight on connections that are looked at: they find out should its host be gone."""
 
     def __repr__(self) -> str:
         return f"<Node {self.endpoint} {self.health.value} pending={self.pending}>"

@@ -18,7 +18,7 @@ from ecs_discovery.policies import RetryPolicy
 
 __all__ = ["NOT_REPEATED", "Call", "Failure"]
 
-NOT_REPEATED = "it failed in a way that is not repeated"
+NOT_REPEATED = "this kind of failure is not retried"
 
 _LEAST_CONNECT = 0.1  # seconds; an attempt that was begun may connect
 
@@ -50,6 +50,7 @@ class Call:
         "connect_until",
         "deadline",
         "failure",
+        "hard",
         "hedged",
         "idempotent",
         "key",
@@ -88,6 +89,8 @@ class Call:
         """False once a body was sent that cannot be sent again."""
         self.hedged = False
         """True while two attempts are under way: then the failure of one decides nothing."""
+        self.hard = False
+        """The caller gave the deadline: nothing may go on beyond it, waiting for an answer included."""
         self.number = 0
         """Attempts begun."""
         self.tried: list[Node] = []
@@ -165,10 +168,15 @@ class Call:
 
     def exhausted(self) -> str:
         """Why there is no attempt left; "" if there is one."""
-        limit = self._policy.attempts
+        limit = attempts = self._policy.attempts
         if limit > 1 and (self.failure is Failure.NOT_SENT or not self._free):
             limit += 1  # one replay of what was never sent does not count
-        return f"all {self.number} attempts are used" if self.number >= limit else ""
+        if self.number < limit:
+            return ""
+        used = "the only attempt" if attempts == 1 else f"all {attempts} attempts"
+        return f"{used} of RetryPolicy {'is' if attempts == 1 else 'are'} used" + (
+            ", and one more because nothing had been sent" if limit > attempts else ""
+        )
 
     def pause(self, dice: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
         """Seconds until the next attempt. `wait` takes the place of the policy's backoff."""

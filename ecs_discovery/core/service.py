@@ -167,6 +167,17 @@ class Service:
                 self._balancer.release(self._abandoned.popleft())
             return self._choose(now, exclude, key)
 
+    def pick_this(self, node: Node) -> Node | None:
+        """Begin a use of this node: what follows an answer of its may have to reach the same one. None if it is not
+        there any more, or is not healthy, or full."""
+        with self._lock:
+            return self._balancer.pick_this(node)
+
+    def watch(self, node: Node, count: int) -> None:
+        """So many more (or, below 0, fewer) requests in flight look whether the node's host is there."""
+        with self._lock:
+            node.waiting += count
+
     def release(self, node: Node) -> None:
         """End a use."""
         with self._lock:

@@ -1,50 +1,76 @@
-"""requests: `wrap_session` mounts adapters that choose the endpoint per request.
+"""requests: `wrap_session` puts the choice of an endpoint below the session's own adapters.
 
-The URL stays as it is written. Hosts that are not ours go through the adapter that was mounted
-before. One retry layer only: the inner adapters never retry.
+Each mounted `HTTPAdapter` is replaced by an object of its own class that shares its state. Only the
+place where it gets a connection pool is ours. So the adapter's methods see every request once, and
+what they answer or wait for touches no endpoint. The URL stays as it is written.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Unpack
 
 import requests
+import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.exceptions import LocationValueError
 from urllib3.util import parse_url
 
 from ecs_discovery import _fork
 from ecs_discovery.client import Discovery
-from ecs_discovery.core.node import Health, Node
-from ecs_discovery.core.service import Service
+from ecs_discovery.core.node import Node
 from ecs_discovery.defaults import shared_discovery
 from ecs_discovery.errors import ClosedError, ConfigurationError
+from ecs_discovery.events import Event
 from ecs_discovery.integrations.requests_errors import as_requests_error
-from ecs_discovery.integrations.requests_exchange import Exchange
-from ecs_discovery.integrations.urllib3 import HttpEndpointPool, HttpsEndpointPool
-from ecs_discovery.settings import Settings
+from ecs_discovery.integrations.requests_exchange import Route, ServicePool
+from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.settings import Policies, ServiceConfig, Settings
 
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
 
-_SCHEMES = {"http://": 80, "https://": 443}
-_ORIGINS = 1000  # hosts remembered per session
+_PORTS = {"http": 80, "https": 443}
+_ROUTES = 1000  # origins of ours that one adapter keeps connections for
+_FOREIGN = 1000  # origins that one adapter remembers as not ours
 
 
-def wrap_session(session: requests.Session, discovery: Discovery | None = None, **settings: Any) -> requests.Session:
+def wrap_session(
+    session: requests.Session,
+    discovery: Discovery | None = None,
+    *,
+    namespace: str | None = None,
+    services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
+    nameservers: Sequence[str] | None = None,
+    resolvers: Mapping[str, Resolver] | None = None,
+    on_event: Callable[[Event], object] | None = None,
+    **policies: Unpack[Policies],
+) -> requests.Session:
     """Make `session` find services by itself: in place, and returned for convenience.
 
-    Without `discovery`, sessions with equal `settings` (those of `Discovery`: `namespace`, `services`,
-    `nameservers`, policies) share one. Wrapping again replaces the discovery; with nothing given it changes nothing.
-    With `ECS_DISCOVERY_DISABLED=1` the session stays as it is. Hosts that are not ours are untouched.
+    The arguments are those of `Discovery`; `discovery` takes the place of all of them. Sessions with equal
+    settings share one default discovery. With `resolvers` or `on_event` the session has a discovery of its own.
+    Adapters that are mounted, now or later, keep their class and settings, and serve our hosts too. Hosts that
+    are not ours are untouched. Wrapping again replaces the discovery; with nothing given it changes nothing.
+    With `ECS_DISCOVERY_DISABLED=1` the session stays as it is.
 
     Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
     """
     if not isinstance(session, requests.Session):
         raise ConfigurationError("session", session, "a requests.Session")
-    already = any(isinstance(adapter, DiscoveryAdapter) for adapter in session.adapters.values())
-    if already and discovery is None and not settings:
+    if hasattr(urllib3, "AsyncPoolManager"):
+        raise ConfigurationError("urllib3", urllib3, "urllib3 2.x; uninstall urllib3-future and niquests")
+    settings: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
+    given = sorted(name for name, value in settings.items() if value is not None)
+    given += [name for name, value in (("resolvers", resolvers), ("on_event", on_event)) if value is not None]
+    already = isinstance(session.adapters, _Adapters)
+    if already and discovery is None and not given:
         return session
-    if discovery is not None and settings:
-        raise ConfigurationError("settings", sorted(settings), "either discovery= or settings, not both")
+    if discovery is not None and given:
+        raise ConfigurationError("settings", given, "either discovery= or settings, not both")
     if discovery is not None and not isinstance(discovery, Discovery):
         raise ConfigurationError("discovery", discovery, "a Discovery")
     made = discovery.settings if discovery is not None else Settings.make(**settings)
@@ -53,33 +79,86 @@ def wrap_session(session: requests.Session, discovery: Discovery | None = None, 
         return session
     if made.namespace is None and not made.services:
         raise ConfigurationError(
-            "namespace", None, "wrap_session(session, namespace='prod.local'), services={…} or ECS_DISCOVERY_NAMESPACE"
+            "namespace",
+            None,
+            "the DNS namespace of your services, such as 'prod.local' (ECS_DISCOVERY_NAMESPACE), or services={…}",
         )
+    if discovery is None and (resolvers is not None or on_event is not None):
+        discovery = Discovery(settings=made, resolvers=resolvers, on_event=on_event)
     if already:
         unwrap_session(session)
-    for prefix in _SCHEMES:
-        session.mount(prefix, DiscoveryAdapter(made, session.get_adapter(prefix), discovery))
+    plain = session.adapters
+    session.adapters = _Adapters(made, discovery)
+    for prefix, adapter in plain.items():
+        session.adapters[prefix] = adapter
     return session
 
 
 def unwrap_session(session: requests.Session) -> requests.Session:
     """Undo `wrap_session`. Does nothing to a session that is not wrapped."""
-    for prefix, adapter in list(session.adapters.items()):
-        if isinstance(adapter, DiscoveryAdapter):
-            session.mount(prefix, adapter.fallback)
-            adapter.close_pools()
+    wrapped = session.adapters
+    if isinstance(wrapped, _Adapters):
+        session.adapters = OrderedDict()
+        for prefix, adapter in wrapped.items():
+            if isinstance(adapter, DiscoveryAdapter):
+                adapter.close_pools()
+                adapter = adapter.original
+            session.adapters[prefix] = adapter
     return session
 
 
-class DiscoveryAdapter(BaseAdapter):
-    """Sends requests for our hosts to the endpoints of their service, all others through `fallback`."""
+class _Adapters(OrderedDict[str, BaseAdapter]):
+    """The adapters of a wrapped session: what is mounted is wrapped, now and later."""
 
-    def __init__(self, settings: Settings, fallback: BaseAdapter, discovery: Discovery | None = None) -> None:
+    def __init__(self, settings: Settings, discovery: Discovery | None = None) -> None:
         super().__init__()
-        self.settings = settings
-        self.fallback = fallback
+        self._settings = settings
         self._discovery = discovery
-        self._routes: dict[str, _Route | None] = {}
+
+    def __setitem__(self, prefix: str, adapter: BaseAdapter) -> None:
+        if isinstance(adapter, HTTPAdapter) and not isinstance(adapter, DiscoveryAdapter) and self._may_be_ours(prefix):
+            adapter = _wrapped(adapter, _Link(self._settings, adapter, self._discovery))
+        super().__setitem__(prefix, adapter)
+
+    def copy(self) -> OrderedDict[str, BaseAdapter]:  # type: ignore[override]
+        """The adapters as they are, in a plain mapping."""
+        return OrderedDict(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._settings, tuple(self.items()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Adapters:
+        twin = _Adapters(self._settings, self._discovery)
+        for prefix, adapter in self.items():
+            twin[prefix] = adapter.__deepcopy__(memo) if isinstance(adapter, DiscoveryAdapter) else adapter
+        return twin
+
+    def _may_be_ours(self, prefix: str) -> bool:
+        """Can a URL of ours begin with it? An adapter for another host is to stay the very same object."""
+        _, scheme_end, rest = prefix.partition("://")
+        authority, slash, _ = rest.partition("/")
+        host, colon, _ = authority.partition(":")
+        if not scheme_end or not host:
+            return True
+        return self._settings.owns(host) if slash or colon else self._settings.may_own(host)
+
+
+def _restored(settings: Settings, adapters: tuple[tuple[str, BaseAdapter], ...]) -> _Adapters:
+    made = _Adapters(settings)
+    for prefix, adapter in adapters:
+        made[prefix] = adapter
+    return made
+
+
+class _Link:
+    """What an adapter needs to serve our hosts: the discovery, and a route per origin (`http://orders:8080`)."""
+
+    def __init__(self, settings: Settings, original: HTTPAdapter, discovery: Discovery | None) -> None:
+        self.settings = settings
+        self.original = original
+        self._discovery = discovery
+        self._routes: dict[str, Route] = {}
+        self._foreign: set[str] = set()
         _fork.track(self)
 
     @property
@@ -88,6 +167,78 @@ class DiscoveryAdapter(BaseAdapter):
         if self._discovery is None:
             self._discovery = shared_discovery(self.settings)
         return self._discovery
+
+    def twin_for(self, adapter: HTTPAdapter) -> _Link:
+        """The same for a copy of the adapter."""
+        return _Link(self.settings, adapter, self._discovery)
+
+    def owns(self, url: str) -> bool:
+        """Is it one of ours?"""
+        origin = _origin(url)
+        if origin in self._routes:
+            return True
+        if origin in self._foreign:
+            return False
+        if self.settings.owns(parse_url(origin).host or ""):
+            return True
+        if len(self._foreign) >= _FOREIGN:
+            self._foreign = set()
+        self._foreign.add(origin)
+        return False
+
+    def route(self, url: str) -> Route:
+        """Where a URL of ours leads to. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
+        origin = _origin(url)
+        route = self._routes.get(origin)
+        if route is None:
+            parsed = parse_url(origin)
+            host, scheme = parsed.host or "", parsed.scheme or "http"
+            target = host if parsed.port is None else f"{host}:{parsed.port}"
+            service = self.discovery.engine.service(target, _PORTS.get(scheme))
+            if len(self._routes) >= _ROUTES:
+                oldest = self._routes.pop(next(iter(self._routes)), None)
+                if oldest is not None:
+                    oldest.close()
+            route = self._routes.setdefault(origin, Route(self.discovery, service, scheme, host, parsed.port))
+        return route
+
+    def close(self) -> None:
+        """Close the connections. Requests may follow."""
+        routes, self._routes = self._routes, {}
+        for route in routes.values():
+            route.close()
+
+    def after_fork(self) -> None:
+        """In the child of a fork: the connections are the parent's, and go without a word to the other side."""
+        self._routes = {}
+
+
+_sending = threading.local()  # whether the request that this thread sends is streamed
+
+
+class DiscoveryAdapter(HTTPAdapter):
+    """What stands between an application's adapter and requests' own: sends to our hosts by discovery.
+
+    `wrap_session` makes these; they are not constructed by hand.
+    """
+
+    _link: _Link
+    _pinned: Node | None
+
+    @property
+    def original(self) -> HTTPAdapter:
+        """The adapter that was mounted, with which this one shares its state."""
+        return self._link.original
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the discovery."""
+        return self._link.settings
+
+    @property
+    def discovery(self) -> Discovery:
+        """The discovery in use."""
+        return self._link.discovery
 
     def send(
         self,
@@ -98,138 +249,123 @@ class DiscoveryAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> requests.Response:
-        url = request.url or ""
-        cut = url.find("/", 8)
-        origin = url[:cut] if cut > 0 else url
+        if not self._link.owns(request.url or ""):
+            return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        _sending.stream = stream
         try:
-            route = self._routes[origin]
-        except KeyError:
-            route = self._remember(origin)
-        if route is None:
-            return self.fallback.send(
-                request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
-            )
-        return Exchange(self, self.discovery, route, request, stream, timeout, verify, cert).run()
+            return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        except requests.RequestException as error:
+            told = as_requests_error(error, request)
+        raise told  # outside of the block: else each error would be shown twice
 
-    def close(self) -> None:
-        """Close the connections. The adapter works on; the discovery stays open."""
-        self.close_pools()
-        self.fallback.close()
-
-    def after_fork(self) -> None:
-        """In the child of a fork: the connections are the parent's, and go without a word to the other side."""
-        self._routes = {}
-
-    def close_pools(self) -> None:
-        routes, self._routes = self._routes, {}
-        for route in routes.values():
-            if route is not None:
-                route.close()
-
-    def _remember(self, origin: str) -> _Route | None:
-        if len(self._routes) >= _ORIGINS:
-            self.close_pools()
-        parsed = parse_url(origin)
-        host = parsed.host or ""
-        route = None
-        if self.settings.owns(host):
-            target = host if parsed.port is None else f"{host}:{parsed.port}"
-            scheme = parsed.scheme or "http"
-            try:
-                service = self.discovery.engine.service(target, _SCHEMES[f"{scheme}://"])
-            except (ClosedError, ConfigurationError) as error:
-                raise as_requests_error(error, None, None) from error
-            route = _Route(self, service, scheme, host, parsed.port)
-        return self._routes.setdefault(origin, route)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "fallback": self.fallback}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        DiscoveryAdapter.__init__(self, state["settings"], state["fallback"])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> DiscoveryAdapter:
-        return DiscoveryAdapter(self.settings, self.fallback, self._discovery)
-
-
-class _Route:
-    """One origin (`http://orders:8080`) of ours: its service, and an adapter per endpoint."""
-
-    def __init__(self, owner: DiscoveryAdapter, service: Service, scheme: str, host: str, port: int | None) -> None:
-        self.service = service
-        self._owner = owner
-        self._scheme = scheme
-        self._host = host
-        self._port = port
-        self._generation = service.generation
-        self._closed = False
-        self._adapters: dict[tuple[Node, Any, Any], _EndpointAdapter] = {}
-
-    def adapter(self, node: Node, verify: Any, cert: Any, request: requests.PreparedRequest) -> _EndpointAdapter:
-        """The adapter for an endpoint and these TLS options, made if there is none."""
-        if self._generation != self.service.generation:
-            self._sweep()
-        key = (node, verify, cert if cert is None or isinstance(cert, str) else tuple(cert))
-        adapter = self._adapters.get(key)
-        if adapter is None:
-            adapter = _EndpointAdapter(self._pool(node, verify, cert, request))
-            if not self._closed:  # else a request that was under way when the session was closed: kept for it only
-                adapter = self._adapters.setdefault(key, adapter)
-        return adapter
-
-    def close(self) -> None:
-        self._closed = True
-        adapters, self._adapters = self._adapters, {}
-        for adapter in adapters.values():
-            adapter.close()
-
-    def _sweep(self) -> None:
-        """Close the idle connections of endpoints that left or went down; those in use close when they are free."""
-        self._generation = self.service.generation
-        for key in [key for key in list(self._adapters) if key[0].removed or key[0].health is Health.DOWN]:
-            gone = self._adapters.pop(key, None)
-            if gone is not None:
-                gone.close()
-
-    def _pool(self, node: Node, verify: Any, cert: Any, request: requests.PreparedRequest) -> HttpEndpointPool:
-        policy = self._owner.settings.connection
-        fallback = self._owner.fallback
-        options: dict[str, Any] = {"maxsize": policy.max_idle}
-        if isinstance(fallback, HTTPAdapter):
-            # What the application set on its own adapter (an SSL context, a pool size) holds for ours too.
-            options = {**fallback.poolmanager.connection_pool_kw, **options}
-            _, tls = fallback.build_connection_pool_key_attributes(request, verify, cert)
-            options = {**options, **tls}
-        clock = self._owner.discovery.engine.clock
-        arguments = (node.endpoint, policy, self._host, self._port)
-        if self._scheme == "https":
-            pool: Any = HttpsEndpointPool(*arguments, clock=clock, tls_name=self.service.tls_name, **options)
-            adapter: Any = HTTPAdapter()
-            adapter.cert_verify(pool, f"https://{self._host}/", verify, cert)
-        else:
-            pool = HttpEndpointPool(*arguments, clock=clock, **options)
-        return pool  # type: ignore[no-any-return]  # both kinds behave alike
-
-
-class _EndpointAdapter(HTTPAdapter):
-    """requests' own adapter over one endpoint's pool: what it works out per request is worked out once."""
-
-    def __init__(self, pool: HttpEndpointPool) -> None:
-        super().__init__(max_retries=0)
-        self._pool = pool
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """There is one pool, and no manager that could evict it."""
-
-    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        return self._pool
-
-    def cert_verify(self, *args: Any, **options: Any) -> None:
-        """Done when the pool was made."""
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        url = request.url or ""
+        if not self._link.owns(url):
+            return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        try:
+            route = self._link.route(url)
+        except (ClosedError, ConfigurationError) as error:
+            wrong = LocationValueError(str(error))
+            wrong.ecs_discovery = error  # type: ignore[attr-defined]
+            raise wrong from None
+        options = dict(getattr(getattr(self, "poolmanager", None), "connection_pool_kw", {}))
+        if route.scheme == "https":
+            options.update(self.build_connection_pool_key_attributes(request, verify, cert)[1])
+        return ServicePool(route, request, getattr(_sending, "stream", True), options, self._pinned)
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        path = request.path_url
-        return f"/{path.lstrip('/')}" if path.startswith("//") else path
+        if self._link.owns(request.url or ""):
+            proxies = None  # a proxy of the environment is for other hosts
+        return super().request_url(request, proxies)
 
-    def close(self) -> None:
-        self._pool.close()
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = super().build_response(req, resp)
+        told = getattr(resp, "ecs_discovery", None)
+        if told is not None:
+            response.ecs_discovery = told.trail  # type: ignore[attr-defined]  # for people: not part of a pickled one
+            response.connection = _wrapped(self._link.original, self._link, told.node)
+            if told.late and type(response) is requests.Response:
+                response.__class__ = Response
+                response.__dict__["_late"] = told.late
+        return response
+
+    def close_pools(self) -> None:
+        """Close the connections to our endpoints. The adapter works on; the discovery stays open."""
+        self._link.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DiscoveryAdapter:
+        original = self._link.original
+        return _wrapped(original, self._link.twin_for(original))
+
+
+class Response(requests.Response):
+    """A response whose body was read before it was handed on. That time is no part of `elapsed`."""
+
+    _late = 0.0
+
+    @property
+    def elapsed(self) -> timedelta:
+        found: timedelta = self.__dict__["elapsed"]
+        return found
+
+    @elapsed.setter
+    def elapsed(self, value: timedelta) -> None:
+        late, self._late = self._late, 0.0
+        self.__dict__["elapsed"] = max(timedelta(0), value - timedelta(seconds=late)) if late else value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _plain_response, (), self.__getstate__()
+
+
+def _plain_response() -> requests.Response:
+    return requests.Response()
+
+
+def _wrapped(original: HTTPAdapter, link: _Link, pinned: Node | None = None) -> DiscoveryAdapter:
+    """An adapter of the class of `original`, that shares its state and serves our hosts too.
+
+    With `pinned` it sends to that endpoint first, as long as that takes connections.
+    """
+    kind: Any = type(original)
+    kind = _kind_for(kind)
+    made: Any = kind.__new__(kind)
+    made.__dict__ = original.__dict__
+    made._link = link
+    made._pinned = pinned
+    return made  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=128)
+def _kind_for(kind: Any) -> type[DiscoveryAdapter]:
+    def close(self: Any) -> None:
+        self._link.close()
+        kind.close(self)
+
+    def reduce(self: Any, _: Any = None) -> tuple[Any, ...]:
+        return _rewrapped, (self._link.settings, self._link.original)
+
+    names = {
+        "__slots__": ("_link", "_pinned"),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+        "__reduce__": reduce,
+        "__reduce_ex__": reduce,
+        "close": close,
+    }
+    bases = (DiscoveryAdapter,) if kind is HTTPAdapter else (kind, DiscoveryAdapter)
+    try:
+        return type(kind.__name__, bases, names)
+    except TypeError as error:
+        raise ConfigurationError("adapter", kind, "an HTTPAdapter whose class can have subclasses") from error
+
+
+def _rewrapped(settings: Settings, original: HTTPAdapter) -> DiscoveryAdapter:
+    return _wrapped(original, _Link(settings, original, None))
+
+
+def _origin(url: str) -> str:
+    cut = url.find("/", 8)
+    return url[:cut] if cut > 0 else url

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import requests
 from requests.exceptions import InvalidURL
 
+from ecs_discovery.attempts import hint_of
 from ecs_discovery.core.retry import Call
 from ecs_discovery.errors import (
     ConfigurationError,
@@ -31,37 +30,50 @@ def cause_of(error: BaseException) -> str:
         error = deeper
 
 
-def as_requests_error(error: Exception, call: Call | None, request: requests.PreparedRequest | None) -> Exception:
-    """The error as one of ours that is also requests' own class."""
-    ours: type[DiscoveryError]
-    fields: dict[str, Any] = {"request": request, "response": None}
-    if isinstance(error, DiscoveryError):
-        theirs: type[requests.RequestException] = requests.ConnectionError
-        if isinstance(error, ConfigurationError):
-            theirs = InvalidURL
-        elif isinstance(error, DeadlineExceeded):
-            theirs = requests.Timeout
-        elif isinstance(error, (ResolutionTimeout, ConnectTimeout)):
-            theirs = requests.ConnectTimeout
-        kind = combined(type(error), theirs)
-        if kind is type(error):
-            return error
-        twin = kind.__new__(kind, *error.args)
-        twin.args = error.args
-        twin.__dict__.update(error.__dict__ | fields)
-        return twin
-    if not isinstance(error, requests.RequestException) or call is None or not call.reports:
+def as_requests_error(error: requests.RequestException, request: requests.PreparedRequest) -> Exception:
+    """What a wrapped session raises for `error`, which requests made of an error of ours; others stay as they are.
+
+    It is ours and of requests' class, and its first argument is urllib3's error, as with a plain session.
+    """
+    theirs = next((each for each in (*error.args, error.__context__) if hasattr(each, "ecs_discovery")), None)
+    if not isinstance(theirs, Exception):
         return error
+    told: DiscoveryError | Call = theirs.__dict__.pop("ecs_discovery")
+    if isinstance(told, DiscoveryError):
+        kind = combined(type(told), _kind(told))
+        made = kind.__new__(kind, *told.args)
+        made.__dict__.update(told.__dict__)
+        made.message = str(told.args[0]) if told.args else ""
+        made.__cause__ = told.__cause__ or told
+    else:
+        made = _of_call(error, told)
+        made.__cause__ = theirs
+    made.args = (theirs,)
+    made.__dict__.update(request=error.request or request, response=error.response)
+    return made
+
+
+def _of_call(error: requests.RequestException, call: Call) -> DiscoveryError:
     last = call.reports[-1]
+    ours: type[DiscoveryError]
     if isinstance(error, requests.ConnectTimeout):
         ours = ConnectTimeout
     else:
         ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls", "certificate") else RequestError
-    tried = f"after {call.number} attempt{'s' if call.number > 1 else ''}"
-    return combined(ours, type(error))(
-        f"failed {tried}: {last.error or last.outcome}",
+    made: DiscoveryError = combined(ours, type(error))(
+        f"failed after {call.number} attempt{'s' if call.number > 1 else ''}: {last.error or last.outcome}",
         target=call.target,
         attempts=call.reports,
-        hint=f"not tried again: {call.reason}" if call.reason else None,
-        **fields,
+        hint=hint_of(call),
     )
+    return made
+
+
+def _kind(told: DiscoveryError) -> type[requests.RequestException]:
+    if isinstance(told, ConfigurationError):
+        return InvalidURL
+    if isinstance(told, DeadlineExceeded):
+        return requests.Timeout
+    if isinstance(told, (ResolutionTimeout, ConnectTimeout)):
+        return requests.ConnectTimeout
+    return requests.ConnectionError

@@ -8,16 +8,20 @@ on the instance, so that tools which replace that class still see every request.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 import weakref
 from collections.abc import Callable
+from io import BytesIO
 from math import inf
+from queue import Empty
 from random import random
 from typing import Any, Protocol, Self
 
-import urllib3
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.response import HTTPResponse
 from urllib3.util import Timeout
 
 from ecs_discovery import sockets
@@ -26,15 +30,17 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations.urllib3_failures import PeerSilentError
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
-from ecs_discovery.sockets import Leash
+from ecs_discovery.sockets import Farewell, Leash, Tuning
 
 __all__ = [
     "EndpointPool",
     "HttpEndpointPool",
     "HttpsEndpointPool",
     "Overtaken",
+    "ReadBody",
     "Use",
     "UseTimeout",
+    "read_whole",
 ]
 
 _SSL_OPTIONS = frozenset(
@@ -57,6 +63,7 @@ _SSL_OPTIONS = frozenset(
 )
 
 _LEAST_HANDSHAKE = 0.05  # seconds
+_PIECE = 1 << 20  # bytes of a body read at once
 _LONGEST_HINT = 200  # characters of a Keep-Alive field that are looked at
 
 
@@ -67,17 +74,23 @@ class Overtaken(Exception):
 class Racer(Protocol):
     """Who connects for a request."""
 
-    def connect(self, lease: Lease) -> socket.socket:
+    def connect(self, lease: Lease, tuning: Tuning | None) -> socket.socket:
         """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
 
-    def suspect(self, lease: Lease) -> None:
-        """Find out, in the background, whether the lease's endpoint has vanished."""
+    def waits(self, lease: Lease, count: int) -> None:
+        """So many more, or fewer, requests look whether the host of the lease's endpoint is there."""
+
+    def vanished(self, lease: Lease, since: float) -> None:
+        """The host of the lease's endpoint has met what was sent with silence since then."""
+
+    def patience(self) -> float:
+        """Seconds within which a host that lives acknowledges something."""
 
 
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("connected", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
+    __slots__ = ("connected", "late", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
 
     def __init__(
         self,
@@ -97,6 +110,8 @@ class Use:
         """Limit of each write of the request, as the application gave it."""
         self.sent = False
         """True from the moment bytes of the request may be on the wire."""
+        self.late = 0.0
+        """Seconds that reading the body took."""
 
 
 class UseTimeout(Timeout):
@@ -152,8 +167,13 @@ class EndpointPool(HTTPConnectionPool):
         # Hooks hold neither the connection (a cycle that only the garbage collector would close) nor the pool
         # (which urllib3 closes when nothing refers to it).
         here, connect, limit, clock = weakref.ref(conn), self._connect, self._policy.ack_timeout, self._clock
-        conn._new_conn = lambda: connect(here())
-        conn.getresponse = lambda: _answer(here(), limit, clock)
+        # Straight into the instance: a recorder's connection (vcrpy) passes on what is set on it to the real one,
+        # which would call back here. The real one is what opens the socket.
+        real = vars(conn).get("real_connection", conn)
+        there = weakref.ref(real)
+        vars(real)["_new_conn"] = lambda: connect(here(), there())
+        pool = weakref.ref(self)
+        vars(conn)["getresponse"] = lambda: _answer(here(), pool(), limit, clock)
         return conn
 
     def _make_request(self, conn: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
@@ -200,6 +220,16 @@ class EndpointPool(HTTPConnectionPool):
                 use.lease.release()
         super()._put_conn(conn)
 
+    def farewell(self) -> Farewell | None:
+        """Close an idle connection, to see whether the host is there. None if there is none."""
+        try:
+            conn = self.pool.get(block=False) if self.pool is not None else None
+        except Empty:
+            return None
+        self._put_conn(None)
+        sock = getattr(conn, "sock", None)
+        return Farewell(sock, self._clock()) if isinstance(sock, socket.socket) else None
+
     def _worn(self, books: _Books, replayable: bool) -> bool:
         """Is an idle connection better not used for this request?"""
         policy = self._policy
@@ -228,7 +258,42 @@ class HttpsEndpointPool(EndpointPool, HTTPSConnectionPool):
     """TLS, verified for `tls_name` (also the SNI), whatever the address."""
 
     def __init__(self, *args: Any, tls_name: str, **options: Any) -> None:
-        super().__init__(*args, **{**options, "server_hostname": tls_name, "assert_hostname": tls_name})
+        context = options.get("ssl_context")
+        if isinstance(context, ssl.SSLContext):
+            options = {**options, "ssl_context": ForeignContext(context)}
+        # No `assert_hostname`: urllib3 would switch the check of the context off for it, and do its own.
+        super().__init__(*args, **{**options, "server_hostname": tls_name})
+
+
+class ForeignContext:
+    """An application's SSLContext, for urllib3, which changes the contexts that it is given.
+
+    Others use it too: it is never made to verify less, and to a context that has root certificates none are added. A
+    context without any gets those of `verify=`, as with plain requests: it could verify nothing otherwise.
+    """
+
+    __slots__ = ("_context", "_own")
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        object.__setattr__(self, "_context", context)
+        object.__setattr__(self, "_own", {})
+
+    def __getattr__(self, name: str) -> Any:
+        own: dict[str, Any] = self._own
+        return own[name] if name in own else getattr(self._context, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "verify_mode" and value < self._context.verify_mode:
+            raise ValueError("verify=False does not reach into an SSLContext of your own: set its verify_mode")
+        if name == "check_hostname" and not value:
+            self._own[name] = value  # urllib3 compares the name itself then; the context goes on doing so too
+        elif getattr(self._context, name) != value:
+            setattr(self._context, name, value)
+
+    def load_verify_locations(self, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
+        """Root certificates for a context that has none."""
+        if not self._context.cert_store_stats()["x509_ca"]:
+            self._context.load_verify_locations(cafile, capath, cadata)
 
 
 def _promise(hint: str | None) -> float:
@@ -244,14 +309,15 @@ def _promise(hint: str | None) -> float:
     return inf
 
 
-def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
-    def connect(conn: Any) -> Any:
+def _connector(endpoint: Endpoint) -> Callable[[Any, Any], Any]:
+    def connect(conn: Any, real: Any) -> Any:
         use: Use | None = conn.ecs_discovery.use
         began = time.monotonic()
         try:
+            tuning = _tuning(real)
             if use is None or use.racer is None:
-                return sockets.connect(endpoint, conn.timeout)
-            sock, use.connected = use.connected or use.racer.connect(use.lease), None
+                return sockets.connect(endpoint, conn.timeout, tuning)
+            sock, use.connected = use.connected or use.racer.connect(use.lease, tuning), None
         except TimeoutError as error:
             raise ConnectTimeoutError(conn, f"{_tried(use, endpoint)}: no connection in time") from error
         except OSError as error:
@@ -259,6 +325,12 @@ def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
         if use.lease.endpoint != endpoint:
             use.connected = sock
             raise Overtaken
+        if use.leash is not None:
+            try:
+                use.leash.hold(sock)
+            except ConnectionAbortedError:
+                sock.close()
+                raise
         if conn.timeout is not None:  # what is left of it is for the handshake
             sock.settimeout(max(_LEAST_HANDSHAKE, conn.timeout - (time.monotonic() - began)))
         return sock
@@ -266,32 +338,105 @@ def _connector(endpoint: Endpoint) -> Callable[[Any], Any]:
     return connect
 
 
+def _tuning(conn: Any) -> Tuning | None:
+    """What the application wants of its sockets, as far as it is not urllib3's default."""
+    options = getattr(conn, "socket_options", None)
+    source = getattr(conn, "source_address", None)
+    if source is None and options == HTTPConnection.default_socket_options:
+        return None
+    return Tuning(source, tuple(options or ()))
+
+
+class ReadBody:
+    """The body of an answer that was read already, as the source of a response that looks unread.
+
+    It ends as the connection's own file does, with the `error` that cut it short if there was one.
+    """
+
+    def __init__(self, data: bytes, error: Exception | None = None) -> None:
+        self._data = BytesIO(data)
+        self._left = len(data)
+        self._error = error
+
+    @property
+    def fp(self) -> BytesIO | None:
+        """None once all was read, like http.client's."""
+        return None if self.isclosed() else self._data
+
+    @property
+    def closed(self) -> bool:
+        """Has all been read?"""
+        return self.isclosed()
+
+    def isclosed(self) -> bool:
+        """Has all been read?"""
+        return not self._left and self._error is None
+
+    def read(self, amt: int | None = None) -> bytes:
+        """The next bytes, all that are left without a number. Raises the error where the body broke off."""
+        data = self._data.read(amt)
+        self._left -= len(data)
+        if self._error is not None and (amt is None or not data):
+            error, self._error = self._error, None
+            raise error
+        return data
+
+    read1 = read
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        self._data, self._left, self._error = BytesIO(), 0, None
+
+    def flush(self) -> None:
+        """There is nothing to write."""
+
+
+def read_whole(response: HTTPResponse, *, keep_error: bool = False) -> None:
+    """Read the body of a response, and leave the response as if nobody had. Its connection is free then.
+
+    Raises urllib3's error for a body cut short; with `keep_error` whoever reads the body meets that error.
+    """
+    error: Exception | None = None
+    pieces: list[bytes] = []
+    try:
+        while piece := response.read(_PIECE, decode_content=False):
+            pieces.append(piece)
+    except HTTPError as broken:
+        if not keep_error:
+            raise
+        error = broken
+    # urllib3 has no way to say this. What is set here is what reading has changed.
+    data = b"".join(pieces)
+    response._fp = ReadBody(data, error)  # type: ignore[assignment]
+    response._fp_bytes_read = 0
+    response.chunked = False
+    if response.length_remaining is not None:
+        response.length_remaining = len(data)
+
+
 def _tried(use: Use | None, endpoint: Endpoint) -> Endpoint:
     return endpoint if use is None else use.lease.endpoint
 
 
-def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
+def _answer(conn: Any, pool: EndpointPool | None, limit: float, clock: Callable[[], float]) -> Any:
     """The response, unless the peer's kernel is silent and the request may go elsewhere."""
     use = conn.ecs_discovery.use
     sock = conn.sock
-    if use is None or not use.replayable or sock is None:
+    if use is None or sock is None:
         return type(conn).getresponse(conn)
     timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
     began = clock()
-    doubt: Doubt | None = None
-
-    def gone() -> bool:
-        nonlocal doubt
-        if doubt is None:  # most answers come before the first look
-            doubt = Doubt(use.lease.node, began, limit)
-        if use.racer is not None and doubt.due(clock()):
-            use.racer.suspect(use.lease)
-        return doubt.gone
-
-    if not sockets.wait_for_answer(sock, limit, timeout, clock, gone):
-        vanished = doubt is not None and doubt.gone
-        why = "its task has vanished" if vanished else f"the request was not acknowledged within {limit:g} s"
-        raise PeerSilentError(why)
+    wait = _Wait(use, sock, pool, limit, clock)
+    try:
+        answered = sockets.wait_for_answer(sock, limit, timeout, clock, wait.gone)
+    finally:
+        wait.end()
+    if not answered:
+        if use.replayable:
+            why = "its task has vanished" if wait.vanished else f"nothing was acknowledged within {limit:g} s"
+            raise PeerSilentError(why)
+        if use.racer is not None:  # the request waits on, but others need not go there
+            use.racer.vanished(use.lease, clock() - limit)
     if timeout is None or (waited := clock() - began) < limit / 2:
         return type(conn).getresponse(conn)
     conn.timeout = max(0.001, timeout - waited)  # the wait was part of it
@@ -301,5 +446,54 @@ def _answer(conn: Any, limit: float, clock: Callable[[], float]) -> Any:
     return response
 
 
-if not hasattr(urllib3, "connectionpool"):  # niquests replaces the module of this name
-    raise ImportError("the installed 'urllib3' is not urllib3 2.x: uninstall urllib3-future or niquests")
+class _Wait:
+    """One wait for an answer: is the host still there? What it costs is paid from the first look on."""
+
+    __slots__ = ("_began", "_clock", "_doubt", "_farewell", "_idle", "_limit", "_pool", "_sock", "_use")
+
+    def __init__(
+        self, use: Use, sock: Any, pool: EndpointPool | None, limit: float, clock: Callable[[], float]
+    ) -> None:
+        self._use = use
+        self._sock = sock
+        self._pool = pool
+        self._limit = limit
+        self._clock = clock
+        self._began = clock()
+        self._doubt: Doubt | None = None
+        self._farewell: Farewell | None = None
+        self._idle: int | None = None
+
+    @property
+    def vanished(self) -> bool:
+        """Was the host found to be gone, by this request or another?"""
+        return self._doubt is not None and self._doubt.gone
+
+    def gone(self) -> bool:
+        """Look. Should a request that may be replayed wait no longer?"""
+        use, racer, doubt = self._use, self._use.racer, self._doubt
+        if racer is None:
+            return False
+        if doubt is None:  # most answers come before the first look
+            doubt = self._doubt = Doubt(use.lease.node, self._began, self._limit)
+            racer.waits(use.lease, 1)
+        now = self._clock()
+        if doubt.due(now):
+            # A connect would prove nothing: a busy task with a full queue leaves it without an answer too.
+            self._idle = sockets.probe_soon(self._sock)
+            self._farewell = self._pool.farewell() if self._pool is not None else None
+        farewell = self._farewell
+        if farewell is not None:
+            if farewell.acknowledged:
+                self._farewell = None
+            elif now >= farewell.began + racer.patience():
+                self._farewell = None
+                racer.vanished(use.lease, farewell.began)
+        return doubt.gone and bool(use.replayable)
+
+    def end(self) -> None:
+        """The wait is over."""
+        if self._doubt is not None and self._use.racer is not None:
+            self._use.racer.waits(self._use.lease, -1)
+        if self._idle is not None:
+            sockets.probe_soon(self._sock, self._idle)

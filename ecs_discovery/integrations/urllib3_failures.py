@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLEOFError, SSLZeroReturnError
 
 from urllib3.exceptions import (
     ClosedPoolError,
     ConnectTimeoutError,
-    MaxRetryError,
     NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
@@ -18,23 +17,25 @@ from urllib3.exceptions import (
 from urllib3.util.ssl_match_hostname import CertificateError  # of another name: urllib3 compares by itself
 
 from ecs_discovery.core.retry import Failure
+from ecs_discovery.judging import causes
 from ecs_discovery.sockets import is_ours
 
 __all__ = ["PeerSilentError", "classify"]
+
+_FILES = frozenset({errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR})
 
 
 class PeerSilentError(ConnectionAbortedError):
     """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
 
 
-def classify(error: BaseException, *, sent: bool) -> tuple[Failure, str]:
+def classify(error: BaseException, *, sent: bool, handled: BaseException | None = None) -> tuple[Failure, str]:
     """The class of a request's failure, and a word for it.
 
-    `error` is urllib3's or one that was raised from it; `sent` is whether bytes may have left.
+    `error` is urllib3's; `sent` is whether bytes may have left. The exception that the application was
+    handling when it made the request (`handled`) may stand in the chain of contexts. It says nothing of the request.
     """
-    chain = [error]
-    while len(chain) < 16 and (deeper := _deeper(chain[-1])) is not None and deeper not in chain:
-        chain.append(deeper)
+    chain = causes(error, handled)
     if not sent:
         if any(isinstance(item, ClosedPoolError) or (isinstance(item, OSError) and is_ours(item)) for item in chain):
             return Failure.NOT_SENT, "own"
@@ -42,8 +43,12 @@ def classify(error: BaseException, *, sent: bool) -> tuple[Failure, str]:
             return Failure.NOT_SENT, "connect timeout"
         if any(isinstance(item, (SSLCertVerificationError, CertificateError)) for item in chain):
             return Failure.NOT_SENT, "certificate"
+        if any(isinstance(item, (SSLEOFError, SSLZeroReturnError, ConnectionError)) for item in chain):
+            return Failure.NOT_SENT, "connect"  # the connection ended in the handshake, if it came so far
         if any(isinstance(item, SSLError) for item in chain):
             return Failure.NOT_SENT, "tls"
+        if any(isinstance(item, OSError) and item.errno in _FILES for item in chain):
+            return Failure.OTHER, "own"  # a certificate of the application's that cannot be read
         if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
             return Failure.NOT_SENT, "connect timeout"  # in the handshake
         if any(isinstance(item, (NewConnectionError, ProtocolError, OSError)) for item in chain):
@@ -64,9 +69,3 @@ def classify(error: BaseException, *, sent: bool) -> tuple[Failure, str]:
     if any(isinstance(item, HTTPException) for item in chain):
         return Failure.OTHER, "bad answer"
     return Failure.OTHER, type(error).__name__
-
-
-def _deeper(error: BaseException) -> BaseException | None:
-    if isinstance(error, MaxRetryError) and error.reason is not None:
-        return error.reason
-    return error.__cause__ or error.__context__

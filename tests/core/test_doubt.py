@@ -15,9 +15,9 @@ def looks(node, until: float, *, patience: float = 0.25, start: float = 100.0) -
     return [round(now - start, 2) for now in times if doubt.due(now + 1e-9)]
 
 
-def test_a_look_is_due_after_the_patience_and_then_after_twice_as_long_each_time():
+def test_a_closer_look_is_due_once_after_the_patience():
     (node,) = nodes(1)
-    assert looks(node, 110.0) == [0.25, 0.75, 1.75, 3.75, 7.75]
+    assert looks(node, 110.0) == [0.25]
 
 
 @pytest.mark.parametrize("sign", ["answered", "accepted"])

@@ -48,13 +48,13 @@ def test_a_body_that_cannot_be_sent_again_is_not():
 def test_other_failures_are_not_repeated():
     call = call_of()
     assert attempt(call, Failure.OTHER) is None
-    assert "not repeated" in call.reason
+    assert "not retried" in call.reason
 
 
 def test_three_attempts_and_one_free_replay_of_what_was_never_sent():
     call = call_of()
     assert [attempt(call, Failure.NOT_SENT) for _ in range(4)] == [0.0, 0.0, 0.0, None]
-    assert call.reason == "all 4 attempts are used"
+    assert call.reason == "all 3 attempts of RetryPolicy are used, and one more because nothing had been sent"
     call = call_of()
     assert [attempt(call, Failure.CLOSED) for _ in range(3)] == [0.0, 0.0, None]
     call = call_of()

@@ -185,7 +185,7 @@ class Fleet(RuleBasedStateMachine):
                 assert node.health in (Health.HEALTHY, Health.EJECTED)
             else:
                 assert node.health is (Health.EJECTED if before is Health.PROBING else before)
-        elif outcome is Outcome.CONNECT:
+        elif outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
             assert node.health is Health.DOWN
         else:
             assert node.health is before

@@ -57,7 +57,7 @@ def wrap(lab: Lab) -> Iterator[Callable[..., requests.Session]]:
 def service_of(session: requests.Session, url: str) -> Any:
     """The service behind a URL: it has seen many requests of a twentieth of a second, and may hedge."""
     adapter: Any = session.get_adapter(url)
-    service = adapter._remember(url[: url.find("/", 8)]).service
+    service = adapter._link.route(url).service
     for _ in range(100):
         service.hedging.delay(1000)
     for _ in range(200):

@@ -12,7 +12,7 @@ __all__ = ["ROUND_TRIP", "Closed", "Connection", "Port", "Silent", "Task", "logn
 
 ROUND_TRIP = 0.0005
 ACKNOWLEDGED_WITHIN = 0.25  # what `ConnectionPolicy.ack_timeout` gives a peer's kernel
-KEEP_ALIVE = 9.0  # until keep-alive probes end a connection to a vanished peer
+KEEP_ALIVE = 1.3  # until a keep-alive probe without an answer tells that the peer has vanished
 LOOK = 0.05  # between looks at what became of the peer
 
 ServiceTime = Callable[[Random], float]
@@ -118,7 +118,8 @@ class Task:
                 for _ in range(int(KEEP_ALIVE / LOOK)):  # it was acknowledged: only others, or the probes, tell
                     await asyncio.sleep(LOOK)
                     if gone():
-                        raise Silent(f"{self.host}: has vanished")
+                        break
+                raise Silent(f"{self.host}: has vanished")
             raise Closed(f"{self.host}: connection reset")
         return self.status
 

@@ -218,7 +218,8 @@ class Client:
         except OSError as error:
             idle.clear()
             if isinstance(error, Silent):
-                background.suspect(service, node)
+                engine = self.discovery.engine
+                engine.vanished(node, engine.clock() - engine.settings.connection.ack_timeout)
             raise
         if status in OVERLOADED:
             engine = self.discovery.engine

@@ -1,0 +1,107 @@
+"""Alarms: something to be done at a time unless it is called off before, such as cutting a request at its deadline.
+
+One thread serves all of them, and there is none while there are no alarms, nor during a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from threading import Condition, Lock, Thread
+from types import TracebackType
+from typing import Self
+
+from ecs_discovery import _fork
+from ecs_discovery.workers import Workers
+
+__all__ = ["Alarm", "Alarms"]
+
+
+class Alarm:
+    """One alarm. Leaving its block calls it off."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.action: Callable[[], object] | None = action
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.action = None  # it stays in the heap until its time, and keeps nothing
+
+
+class Alarms:
+    """`clock` gives monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._wake = Condition(Lock())
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._number = count()
+        self._running = False
+        self._workers = Workers(1)
+        _fork.track(self)
+        _fork.track_threads(self)
+
+    def at(self, when: float, action: Callable[[], object]) -> Alarm:
+        """Do `action`, which must be quick, at `when`. Where no thread can be had nothing is done."""
+        alarm = Alarm(action)
+        with self._wake:
+            heappush(self._heap, (when, next(self._number), alarm))
+            start, self._running = not self._running, True
+            if not start and self._heap[0][2] is alarm:
+                self._wake.notify()
+        if start and not self._workers.spawn(self._run, inline=False):
+            self._running = False
+        return alarm
+
+    def close(self) -> None:
+        """Those that are set still ring."""
+        self._workers.close(drop=False)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while self._heap and self._heap[0][2].action is None:
+                    heappop(self._heap)
+                if not self._heap or _fork.coming():
+                    self._running = False
+                    return
+                left = self._heap[0][0] - self._clock()
+                if left > 0:
+                    self._wake.wait(min(left, _LONGEST))
+                    continue
+                action = heappop(self._heap)[2].action
+            if action is not None:
+                action()
+
+    # Around a fork
+
+    def before_fork(self, patience: float) -> Sequence[Thread]:
+        """Let the thread end; what is set is kept."""
+        if self._wake.acquire(timeout=patience):
+            self._wake.notify_all()
+            self._wake.release()
+        return ()
+
+    def after_fork_in_parent(self, patience: float) -> None:
+        """Go on with what is set."""
+        if not self._wake.acquire(timeout=patience):
+            return
+        start = bool(self._heap) and not self._running
+        self._running = self._running or start
+        self._wake.release()
+        if start and not self._workers.spawn(self._run, inline=False):
+            self._running = False
+
+    def after_fork(self) -> None:
+        """In the child nobody waits for what was set in the parent."""
+        self._wake = Condition(Lock())
+        self._heap = []
+        self._running = False
+
+
+_LONGEST = 60.0  # seconds of one wait: a clock may be another than the system's
