@@ -23,7 +23,8 @@ _SERVICES = 1000  # services held; beyond it the one that was looked at longest 
 _EAGER = 1.0  # seconds: floor on the TTL of partial answers while they still name new endpoints
 _NAMES = 4000  # ways of writing them
 
-Key = tuple[tuple[str, ...], int | None, int | None]
+# Where it is found, its port, the name that certificates are verified for, how it is treated, and the scheme's port.
+Key = tuple[tuple[str, ...], int | None, str, ServiceConfig | None, int | None]
 
 
 class Directory:
@@ -74,7 +75,7 @@ class Directory:
             with self._lock:
                 for other, twin in self._services.items():
                     known = twin.resolution is not None and (twin.used or service.resolution is None)
-                    if other[:2] == key[:2] and known:
+                    if other[:-1] == key[:-1] and known:
                         return twin
         return service
 
@@ -158,12 +159,21 @@ class Directory:
             return service
 
     def _key(self, parsed: Target, default_port: int | None) -> Key:
-        sources, _ = self._parts(parsed, default_port)
+        sources, config = self._parts(parsed, default_port)
         return (
             tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
             parsed.port,
+            self._qualified(parsed),
+            config,
             None if parsed.port else default_port,
         )
+
+    def _qualified(self, parsed: Target) -> str:
+        """The fully qualified name that a target is known by; "" where it has no name."""
+        if parsed.scheme == "cloudmap":
+            namespace, _, service = parsed.name.rpartition("/")
+            return f"{service}.{namespace}"  # what DNS would call it
+        return self.settings.qualified(parsed.name) if parsed.scheme in ("auto", "dns", "srv") else ""
 
     def _parts(self, parsed: Target, default_port: int | None) -> tuple[tuple[Target, ...], ServiceConfig | None]:
         settings = self.settings
@@ -222,11 +232,7 @@ class Directory:
             hint = "no namespace is set, so the short name is asked for as it is: namespace= or ECS_DISCOVERY_NAMESPACE"
         if static:
             groups = ()
-        name = parsed.name if parsed.scheme in ("auto", "dns", "srv") else ""
-        if parsed.scheme == "cloudmap":
-            namespace, _, service = parsed.name.rpartition("/")
-            name = f"{service}.{namespace}"  # what DNS would call it
-        qualified = settings.qualified(name) if name else ""
+        qualified = self._qualified(parsed)
         return Service(
             text,
             groups,

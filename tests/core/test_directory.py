@@ -8,6 +8,7 @@ from ecs_discovery.core import directory as directory_module
 from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
+from ecs_discovery.policies import RetryPolicy
 from ecs_discovery.settings import ServiceConfig, Settings
 from tests.support import a, aaaa, answer, srv
 
@@ -62,6 +63,40 @@ def test_a_declared_service_is_found_under_its_short_and_its_full_name():
         service = directory.service(target, None, 0.0)
         assert service.questions == (srv("pay.prod.local"),)
         assert service.tls_name == "pay.example"
+
+
+def test_two_declared_services_with_one_target_are_verified_and_treated_each_in_its_own_way():
+    shared = "static://10.0.0.1:443"
+    directory = directory_of(
+        namespace="prod.local",
+        services={
+            "orders": shared,
+            "payments": ServiceConfig(shared, retry=RetryPolicy(attempts=1)),
+            "refunds": ServiceConfig(shared, tls_name="payments.example"),
+        },
+    )
+    orders, payments, refunds = (directory.service(name, 443, 0.0) for name in ("orders", "payments", "refunds"))
+    assert [each.tls_name for each in (orders, payments, refunds)] == [
+        "orders.prod.local",
+        "payments.prod.local",
+        "payments.example",
+    ]
+    assert [each.retry.attempts for each in (orders, payments, refunds)] == [3, 1, 3]
+    assert directory.service(shared, 443, 0.0).tls_name == ""
+    assert directory.service("orders.prod.local", 443, 0.0) is orders
+
+
+def test_a_name_and_a_declared_service_that_leads_to_it_are_verified_each_by_its_own_name():
+    directory = directory_of(namespace="prod.local", services={"billing": "orders:443"})
+    names = [directory.service(target, None, 0.0).tls_name for target in ("orders:443", "billing:443")]
+    assert names == ["orders.prod.local", "billing.prod.local"]
+
+
+def test_a_cloud_map_target_is_verified_by_the_name_that_dns_would_have():
+    settings = Settings.make(environ={}, services={"billing": "cloudmap://prod.local/orders"})
+    directory = Directory(settings, lambda: 0.5, ("cloudmap",))
+    assert directory.service("cloudmap://prod.local/orders", 443, 0.0).tls_name == "orders.prod.local"
+    assert directory.service("billing", 443, 0.0).tls_name == "billing"
 
 
 def test_a_wrong_declaration_is_told_at_construction():

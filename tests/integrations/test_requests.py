@@ -600,6 +600,25 @@ def test_tls_is_verified_for_the_services_name_and_never_crosses_names(lab: Lab,
     assert session.get(f"https://orders:{service.port}/", verify=bundle, timeout=10).status_code == 200
 
 
+def test_a_certificate_of_another_declared_service_at_the_same_address_is_not_accepted(lab: Lab, wrap, tmp_path):
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    bundle = str(tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(bundle)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.prod.local").configure_cert(context)
+    task = lab.service("orders", tasks=1, ssl_context=context).tasks[0]
+    target = f"static://{task.address}:{task.port}"
+    session = wrap(services={"orders": target, "payments": target})
+    for _ in range(2):
+        assert session.get("https://orders/", verify=bundle, timeout=10).status_code == 200
+        with pytest.raises(requests.exceptions.SSLError):
+            session.get("https://payments/", verify=bundle, timeout=10)
+
+
 # Life of a session
 
 
