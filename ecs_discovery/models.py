@@ -160,9 +160,19 @@ def _split_port(field: str, text: str) -> tuple[str, int | None]:
     host, colon, port = text.rpartition(":")
     if not colon:
         return text, None
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    number = port_number(port)
+    if number is None:
         raise ConfigurationError(field, text, "a port from 1 to 65535 after the colon")
-    return host, int(port)
+    return host, number
+
+
+def port_number(text: str) -> int | None:
+    """The port that a text names, None if it is no port: 1 to 5 digits for a number from 1 to 65535."""
+    # The length comes first: what is used must be what was checked, and 5,000 digits are slow to read.
+    if not (len(text) <= 5 and text.isascii() and text.isdigit()):
+        return None
+    number = int(text)
+    return number if 0 < number < 65536 else None
 
 
 def parse_target(text: str) -> Target:

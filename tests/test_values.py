@@ -57,7 +57,8 @@ def test_targets_are_taken_apart(text: str, target: Target):
     "text",
     [
         "", ".", "-a", "a-", "a..b", "a b", "ä", "a" * 64, ".".join(["a" * 60] * 5), "a:0", "a:65536", "a:-1", "a:8o",
-        "a:٣", "a:" + "9" * 5000, "srv://a:80", "static://", "static://a:80", "static://127.0.0.1", "http://a", "file://",
+        "a:٣", "a:" + "9" * 5000, "a:000001234567", "a:000080",
+        "srv://a:80", "static://", "static://a:80", "static://127.0.0.1", "http://a", "file://",
         "static://127.0.0.1:99999", "dns://", None, 5, b"a", "cloudmap://", "cloudmap://orders", "cloudmap://a/",
         "cloudmap:///a", "cloudmap://a/b?health=fine", "cloudmap://a/b?port=0", "cloudmap://a/b?port=x",
         "cloudmap://a/b?owner=1", "cloudmap://a/b?x=1&x=2", "cloudmap://a/b?=1", "cloudmap://a/b?optional.=1",

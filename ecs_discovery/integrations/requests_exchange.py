@@ -335,7 +335,7 @@ def _discard(response: requests.Response, stream: bool) -> None:
     Not with `stream`: its body has not come yet, and may never come.
     """
     length = response.headers.get("Content-Length", "") if not stream else ""
-    if length.isascii() and length.isdigit() and int(length[:9]) <= _DRAIN:
+    if len(length) <= 9 and length.isascii() and length.isdigit() and int(length) <= _DRAIN:
         try:
             _ = response.content
         except (requests.RequestException, RuntimeError):

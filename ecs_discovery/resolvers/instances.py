@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.models import Endpoint, Question, Resolution, parse_target
+from ecs_discovery.models import Endpoint, Question, Resolution, parse_target, port_number
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.records import is_usable
 
@@ -136,11 +136,7 @@ def _address(facts: Mapping[str, str], family: str) -> str | None:
 
 def _port(text: str | None) -> int | None:
     """0 if there is none, None if it is no port."""
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
-        return None
-    return int(text)
+    return 0 if text is None else port_number(text)
 
 
 def error_code(error: BaseException) -> str:

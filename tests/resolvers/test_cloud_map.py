@@ -147,7 +147,7 @@ def test_an_instance_becomes_an_endpoint_with_all_that_is_known_of_it(ask: Ask):
         ({"AWS_INSTANCE_CNAME": "orders.example"}, ("ipv4", "ipv6"), None),
         *(
             ({"AWS_INSTANCE_IPV4": "10.0.0.1", "AWS_INSTANCE_PORT": port}, ("ipv4",), None)
-            for port in ("0", "65536", "-1", "8080 ", "", "http", "٣", "9" * 5000)
+            for port in ("0", "65536", "-1", "8080 ", "", "http", "٣", "9" * 5000, "000001234567", "000080")
         ),
     ],
 )
