@@ -25,6 +25,7 @@ from ecs_discovery.errors import (
     ResolutionError,
     combined,
 )
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
 from ecs_discovery.sockets import Watch, is_ours
@@ -193,7 +194,7 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
         kind = combined(kind, type(error))
     return kind(
-        f"no connection after {len(call.reports)} attempts: {error}",
+        f"no connection after {len(call.reports)} attempts: {foreign(error)}",
         target=call.target,
         attempts=call.reports,
         hint=f"not tried again: {call.reason}" if call.reason else None,

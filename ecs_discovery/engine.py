@@ -28,8 +28,9 @@ from ecs_discovery.errors import (
     ResolutionError,
     ResolutionTimeout,
 )
-from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
+from ecs_discovery.events import Event, level
 from ecs_discovery.flights import Flight, Flights
+from ecs_discovery.foreign_text import foreign, line
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
@@ -172,7 +173,7 @@ class Engine:
         if not isinstance(outcome, (Resolution, Exception)) or (
             isinstance(outcome, Resolution) and not outcome.endpoints
         ):
-            outcome = self.unexpected(question, TypeError(f"it gave {outcome!r} and no endpoints"))
+            outcome = self.unexpected(question, TypeError(f"it gave {foreign(repr(outcome))} and no endpoints"))
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -186,7 +187,7 @@ class Engine:
 
     def unexpected(self, question: Question, error: Exception) -> ResolutionError:
         """A resolver raised what it should not: an error of ours that keeps it."""
-        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {error}", target=str(question))
+        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {foreign(error)}", target=str(question))
         named.__cause__ = error
         return named
 
@@ -313,12 +314,12 @@ class Engine:
     def tell(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
         for event in service.take_events():
-            logger.log(_level(event), "%s", event)
+            logger.log(level(event), "%s", line(event))
             if self._on_event is not None:
                 try:
                     self._on_event(event)
                 except Exception:  # a hook's fault must not become the request's
-                    logger.exception("on_event hook failed for %r", event)
+                    logger.exception("%s", line(f"on_event hook failed for {event!r}"))
 
     # Life cycle
 
@@ -338,13 +339,3 @@ class Engine:
         self.flights.reset()
         self.governor.reset_lock()
         self.directory.reset_locks()
-
-
-def _level(event: Event) -> int:
-    if isinstance(event, (LookupFailed, Notice)):
-        return logging.WARNING
-    if isinstance(event, PanicChanged):
-        return logging.WARNING if event.panic else logging.INFO
-    if isinstance(event, HealthChanged):
-        return logging.INFO if event.health == "healthy" else logging.WARNING
-    return logging.INFO

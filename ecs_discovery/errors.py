@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ecs_discovery.foreign_text import foreign, plain
+
 __all__ = [
     "AttemptReport",
     "ClosedError",
@@ -26,6 +28,8 @@ __all__ = [
     "TargetNotFound",
     "combined",
 ]
+
+_LONGEST = 1000  # characters of a message: resolvers of other packages write some of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class DiscoveryError(Exception):
         **fields: Any,
     ) -> None:
         # One positional argument only: OSError, which some errors also are, reads two as errno and text.
-        Exception.__init__(self, message)
+        Exception.__init__(self, foreign(message, _LONGEST))
         self.target = target
         self.attempts = tuple(attempts)
         self.hint = hint
@@ -91,14 +95,15 @@ class DiscoveryError(Exception):
             parts.append(f" ({self.hint})")
         if self.__cause__ is None and self.cause_text:
             parts.append(f" caused by {self.cause_text}")
-        return "".join(parts)
+        return plain("".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
         for unpicklable in ("request", "response"):  # requests puts these on its errors
             state.pop(unpicklable, None)
         if self.__cause__ is not None:
-            state["cause_text"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
+            text = str(self.__cause__) if isinstance(self.__cause__, DiscoveryError) else foreign(self.__cause__)
+            state["cause_text"] = f"{type(self.__cause__).__name__}: {text}"
         mixed: tuple[type, ...] = getattr(type(self), "combined_of", ())
         return _rebuild, (mixed or (type(self),), self.args, state)
 
@@ -122,7 +127,7 @@ class ConfigurationError(DiscoveryError, ValueError):
     allowed: str
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        super().__init__(f"{field} is {foreign(repr(value))}; allowed: {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed

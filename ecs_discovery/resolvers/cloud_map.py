@@ -21,6 +21,7 @@ from ecs_discovery import _fork
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.revisions import Asked, Revisions
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
+from ecs_discovery.foreign_text import foreign, line
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.instances import DENIED, THROTTLED, UNSUPPORTED, error_code, failure, read, request
@@ -141,7 +142,7 @@ class CloudMapResolver:
                 self._revisions.doubt(question)
                 raise failure(question, error, operation) from error
             if code in DENIED or code in UNSUPPORTED:
-                self._without_revisions(question, f"{error} (grant the task role servicediscovery:{operation})")
+                self._without_revisions(question, error)
             return None
         return revision if isinstance(revision, int) else None
 
@@ -165,9 +166,10 @@ class CloudMapResolver:
         self._revisions.keep(question, asked, revisions, resolution)
         return resolution
 
-    def _without_revisions(self, question: Question, why: str) -> None:
+    def _without_revisions(self, question: Question, why: object) -> None:
         if self._revisions.deny(question, self._clock()):
-            _log.warning("%s: DiscoverInstancesRevision fails, every poll is a DiscoverInstances: %s", question, why)
+            grant = "every poll is a DiscoverInstances; grant the task role servicediscovery:DiscoverInstancesRevision"
+            _log.warning("%s", line(f"{foreign(question, 80)}: {grant}: {foreign(why)}"))
 
     def _govern(self, question: Question) -> None:
         if not self._governor.take(self._clock()):

@@ -20,6 +20,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.exchange import Exchange, Message, NoEdns, Truncated
@@ -101,7 +102,7 @@ class _Query:
             )
             self.wire = self._message.to_wire()
         except (dns.exception.DNSException, UnicodeError) as exc:
-            raise BadAnswer(f"cannot be asked: {exc}") from exc
+            raise BadAnswer(f"cannot be asked: {foreign(exc)}") from exc
 
     def plain(self) -> Message:
         return _Query(self._question, self._number, edns=False)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.hosts import HostsFile
@@ -111,7 +112,9 @@ def _channels_to(server: Server, timeout: float) -> _Channels | None:
         channels.to(server)
     except Exception as exc:  # noqa: BLE001  # no module, no channel, or whatever an exotic loop raises
         _loops_without_aiodns.add(kind)
-        _log.info("aiodns does not work on %s (%r): asking DNS with dnspython instead", kind.__name__, exc)
+        _log.info(
+            "aiodns does not work on %s (%s): asking DNS with dnspython instead", kind.__name__, foreign(repr(exc))
+        )
         return None
     return channels
 
@@ -159,7 +162,7 @@ class _Channels:
                 await self._loop.create_future()
             raise BadAnswer(_words(code, exc, error)) from exc
         except UnicodeError as exc:
-            raise BadAnswer(f"cannot be asked: {exc}") from exc
+            raise BadAnswer(f"cannot be asked: {foreign(exc)}") from exc
         return Reply(str(server), exists=True, answers=_records(result.answer), additional=_records(result.additional))
 
     async def close(self) -> None:
@@ -183,7 +186,7 @@ def _words(code: int | None, problem: Exception, error: Any) -> str:
         error.ARES_EBADRESP: "garbage",
     }
     rcode = rcodes.get(code)
-    return f"answered {rcode}" if rcode else f"failed: {problem.args[-1] if problem.args else problem!r}"
+    return f"answered {rcode}" if rcode else f"failed: {foreign(problem.args[-1] if problem.args else repr(problem))}"
 
 
 def _records(section: list[pycares.DNSRecord]) -> tuple[Record, ...]:

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution, parse_target, port_number
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.records import is_usable
@@ -149,11 +150,11 @@ def error_code(error: BaseException) -> str:
 
 def failure(question: Question, error: BaseException, operation: str) -> ResolutionError:
     """An error of a client as one of ours, with what to do about it."""
-    code = error_code(error)
+    code, said = error_code(error), foreign(error)
     kinds = {cls.__name__ for cls in type(error).__mro__}
     hint: str | None = None
     kind: type[ResolutionError] = ResolutionError
-    message = f"Cloud Map could not be asked: {type(error).__name__}: {error}"
+    message = f"Cloud Map could not be asked: {type(error).__name__}: {said}"
     if code in _MISSING:
         kind = TargetNotFound
         message = f"Cloud Map has no such {'namespace' if code == 'NamespaceNotFound' else 'service'}"
@@ -162,15 +163,15 @@ def failure(question: Question, error: BaseException, operation: str) -> Resolut
         message = f"Cloud Map throttles this account: {code}"
         hint = "poll less often (CloudMapPolicy(poll=…)) or have the quota raised"
     elif code in DENIED:
-        message = f"not allowed to call {operation}: {error}"
+        message = f"not allowed to call {operation}: {said}"
         hint = f"grant the task role servicediscovery:{operation}"
     elif code in _CREDENTIALS:
         hint = "check the credentials of the task role"
     elif code:
-        message = f"Cloud Map answered {code}: {error}"
+        message = f"Cloud Map answered {foreign(code, 64)}: {said}"
     elif kinds & _TIMEOUTS:
         kind = ResolutionTimeout
-        message = f"Cloud Map did not answer in time: {error}"
+        message = f"Cloud Map did not answer in time: {said}"
         hint = _NO_ANSWER_HINTS["EndpointConnectionError"]
     else:
         hint = next((_NO_ANSWER_HINTS[name] for name in kinds if name in _NO_ANSWER_HINTS), None)

@@ -16,6 +16,7 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
     TargetNotFound,
 )
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.nameservers import Outcome
 from ecs_discovery.resolvers.records import (
@@ -107,7 +108,7 @@ def _owner(question: Question, reply: Reply) -> tuple[str, float]:
 
 
 def _no_data(question: Question, reply: Reply, name: str) -> NoEndpoints:
-    alias = "" if name == question.name else f" (its CNAME leads to {name})"
+    alias = "" if name == question.name else f" (its CNAME leads to {foreign(name)})"
     return NoEndpoints(
         f"it has no {question.scheme.upper()} records{alias}, says {reply.server}",
         target=str(question),

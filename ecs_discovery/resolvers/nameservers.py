@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, is_address, parse_host_port
 from ecs_discovery.resolvers.records import Reply
 
@@ -106,7 +107,7 @@ class Tries:
         """Do not ask `server` again about this question."""
         if server in self._left:
             self._left.remove(server)
-        self._asked[server] = str(problem) or type(problem).__name__
+        self._asked[server] = foreign(problem) or type(problem).__name__
         self._cause = problem
 
     def error(self, seconds: float) -> ResolutionError:
