@@ -202,7 +202,7 @@ class Background:
             found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
             return found
         if self.dns is None:
-            from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
+            from ecs_discovery.resolvers.dns import DnsResolver  # not before it is needed
 
             self.dns = DnsResolver(self.engine.settings.dns)
         return self.dns

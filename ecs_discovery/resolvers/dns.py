@@ -1,8 +1,8 @@
-"""DNS look-ups for threads, and the only module that knows dnspython.
+"""DNS look-ups for threads.
 
-dnspython writes the messages. They are read by `wire`, because its reading takes seconds for some answers. The sockets
-are ours (`exchange`), because its own measure time with the wall clock and stop listening for an answer that comes
-later than the first wait.
+Messages and sockets are ours (`wire`, `exchange`): dnspython takes seconds to read some answers, measures time with the
+wall clock and stops listening for an answer that comes later than the first wait. Only what Windows is set to use is
+asked of it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,6 @@ import secrets
 import time
 from collections.abc import Callable
 
-import dns.exception
-import dns.message
-import dns.opcode
-import dns.rcode
-
-from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers import wire as wire_module
@@ -31,9 +25,22 @@ from ecs_discovery.resolvers.search import steps_for
 
 __all__ = ["DnsResolver", "ask_with_asyncio", "registry_servers"]
 
-_PAYLOAD = 1232  # fits every path without fragments (DNS flag day 2020)
-_WITHOUT_QUESTION = (dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
-_NO_EDNS_RCODES = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
+_QUERY = 0  # opcode
+_NOERROR, _FORMERR, _SERVFAIL, _NXDOMAIN, _NOTIMP, _REFUSED, _BADVERS = 0, 1, 2, 3, 4, 5, 16
+_RCODES = {
+    _FORMERR: "FORMERR",
+    _SERVFAIL: "SERVFAIL",
+    _NOTIMP: "NOTIMP",
+    _REFUSED: "REFUSED",
+    6: "YXDOMAIN",
+    7: "YXRRSET",
+    8: "NXRRSET",
+    9: "NOTAUTH",
+    10: "NOTZONE",
+    _BADVERS: "BADVERS",
+}
+_WITHOUT_QUESTION = (_FORMERR, _SERVFAIL, _NOTIMP, _REFUSED)
+_NO_EDNS = (_FORMERR, _NOTIMP, _BADVERS)
 
 
 class DnsResolver:
@@ -82,17 +89,10 @@ class _Query:
         self._number = number
         self._edns = edns
         try:
-            message = dns.message.make_query(
-                question.name + ".",
-                question.scheme,
-                use_edns=0 if edns else False,
-                payload=_PAYLOAD,
-                id=number,
-            )
-            self.wire = message.to_wire()
-            self._asked = wire_module.read(self.wire).questions
-        except (dns.exception.DNSException, UnicodeError) as exc:
-            raise BadAnswer(f"cannot be asked: {foreign(exc)}") from exc
+            self.wire = wire_module.query(question.name, question.scheme, number, edns=edns)
+        except wire_module.Malformed as exc:
+            raise BadAnswer(f"cannot be asked: {exc}") from exc
+        self._asked = wire_module.read(self.wire).questions
 
     def plain(self) -> Message:
         return _Query(self._question, self._number, edns=False)
@@ -109,13 +109,13 @@ class _Query:
         if answer.truncated:
             raise Truncated
         rcode = answer.rcode
-        if rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        if rcode in (_NOERROR, _NXDOMAIN):
             return _reply(self._question, answer, server)
-        told = f"answered {dns.rcode.to_text(rcode)}"  # type: ignore[arg-type]  # a number will do
-        raise NoEdns(told) if self._edns and rcode in _NO_EDNS_RCODES else BadAnswer(told)
+        told = f"answered {_RCODES.get(rcode, f'rcode {rcode}')}"
+        raise NoEdns(told) if self._edns and rcode in _NO_EDNS else BadAnswer(told)
 
     def _is_answer(self, answer: wire_module.Message) -> bool:
-        if not answer.response or answer.opcode != dns.opcode.QUERY:
+        if not answer.response or answer.opcode != _QUERY:
             return False
         if not answer.questions:
             return answer.rcode in _WITHOUT_QUESTION
@@ -130,7 +130,7 @@ def _reply(question: Question, answer: wire_module.Message, server: Server) -> R
     negative_ttl = answer.negative_ttl(name)
     return Reply(
         str(server),
-        exists=answer.rcode != dns.rcode.NXDOMAIN,
+        exists=answer.rcode != _NXDOMAIN,
         answers=answer.answers,
         additional=answer.additional,
         negative_ttl=None if negative_ttl is None else min(ttl, negative_ttl),

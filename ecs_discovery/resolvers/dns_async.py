@@ -42,7 +42,7 @@ _loops_without_aiodns: set[type] = set()
 """Kinds of event loops on which aiodns turned out not to work. Only ever grows, by a few."""
 _MAX_CHANNELS = 64
 """Channels of one event loop at a time. Each costs a thread, an inotify instance (128 a user by default) and
-four descriptors; look-ups beyond this many are asked with dnspython, which takes one descriptor."""
+four descriptors; look-ups beyond this many are asked over the loop's own transports, which takes one descriptor."""
 _open_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 
 
@@ -50,7 +50,7 @@ class AsyncDnsResolver:
     """Asks DNS for `a`, `aaaa` and `srv` questions, as `DnsResolver` does.
 
     Asks through aiodns, or where that cannot work (not installed, an event loop it does not know)
-    with dnspython over asyncio's own transports; then one line in the log says so. With aiodns, "there is none"
+    over asyncio's own transports; then one line in the log says so. With aiodns, "there is none"
     comes without a TTL, because c-ares drops the SOA record.
     """
 
@@ -73,7 +73,7 @@ class AsyncDnsResolver:
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
         channels = _channels_to(servers[0], timeout)
-        ask: _Ask = channels.ask if channels else _dnspython()
+        ask: _Ask = channels.ask if channels else _transports()
         try:
             asking = next(steps)
             while True:
@@ -95,7 +95,7 @@ class AsyncDnsResolver:
                 await channels.close()
 
 
-def _dnspython() -> _Ask:
+def _transports() -> _Ask:
     from ecs_discovery.resolvers.dns import ask_with_asyncio
 
     return ask_with_asyncio
@@ -113,7 +113,9 @@ def _channels_to(server: Server, timeout: float) -> _Channels | None:
     except Exception as exc:  # noqa: BLE001  # no module, no channel, or whatever an exotic loop raises
         _loops_without_aiodns.add(kind)
         _log.info(
-            "aiodns does not work on %s (%s): asking DNS with dnspython instead", kind.__name__, foreign(repr(exc))
+            "aiodns does not work on %s (%s): asking DNS over its own transports instead",
+            kind.__name__,
+            foreign(repr(exc)),
         )
         return None
     return channels

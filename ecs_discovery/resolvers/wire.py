@@ -5,16 +5,20 @@ A library for all of DNS takes seconds for 64 KiB of long names that point to ea
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from socket import AF_INET6, inet_ntoa, inet_ntop
 
 from ecs_discovery.resolvers.records import AddressRecord, AliasRecord, Record, SrvRecord, in_zone, wire_ttl
 
-__all__ = ["Malformed", "Message", "read"]
+__all__ = ["Malformed", "Message", "query", "read"]
 
 _A, _CNAME, _SOA, _AAAA, _SRV, _OPT = 1, 5, 6, 28, 33, 41
 _IN = 1
+_KINDS = {"a": _A, "aaaa": _AAAA, "srv": _SRV}
+_RECURSION = 0x0100
+_PAYLOAD = 1232  # fits every path without fragments (DNS flag day 2020)
 _MAX_NAME = 255  # octets (RFC 1035, section 2.3.4)
 _MAX_STEPS = 20_000  # labels and pointers of all names of a message: 64 KiB hold 1,300 SRV targets of six labels
 _MAX_CHARACTERS = 1_000_000  # of them with what follows each
@@ -31,8 +35,11 @@ _ESCAPED = {
 }
 
 
+_CHARACTER = re.compile(r"\\([0-9]{3})|\\(.)|(.)", re.DOTALL)
+
+
 class Malformed(ValueError):
-    """These bytes are no DNS message."""
+    """These bytes are no DNS message, or this text no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,28 @@ class Message:
     def negative_ttl(self, name: str) -> float | None:
         """How long "there is none" holds for `name`, None if no zone of its own says so."""
         return next((ttl for zone, ttl in self.negative if in_zone(name, zone)), None)
+
+
+def query(name: str, scheme: str, number: int, *, edns: bool) -> bytes:
+    """A question about an absolute name, written as `read` writes names. Raises `Malformed` for what is no name."""
+    body = _HEADER.pack(number, _RECURSION, 1, 0, 0, int(edns)) + _packed(name) + _PAIR.pack(_KINDS[scheme], _IN)
+    return body + (b"\0" + _FIXED.pack(_OPT, _PAYLOAD, 0, 0) if edns else b"")
+
+
+def _packed(name: str) -> bytes:
+    labels = [bytearray()] if name else []
+    try:
+        ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")
+        for number, escaped, plain in _CHARACTER.findall(ascii_name):
+            if plain == ".":
+                labels.append(bytearray())
+            else:
+                labels[-1].append(int(number) if number else ord(escaped or plain))
+    except ValueError as error:
+        raise Malformed("no name that DNS could have") from error
+    if not all(0 < len(label) < 64 for label in labels) or sum(map(len, labels)) + len(labels) >= _MAX_NAME:
+        raise Malformed("a label has 1 to 63 octets, a name 253 at most")
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
 def read(wire: bytes) -> Message:

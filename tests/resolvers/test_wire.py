@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ecs_discovery.resolvers.records import AddressRecord, AliasRecord, SrvRecord
-from ecs_discovery.resolvers.wire import Malformed, read
+from ecs_discovery.resolvers.wire import Malformed, query, read
 from tests.fuzz.messages import NAME, message, record
 
 A = record(1, b"\x0a\0\0\1")
@@ -107,3 +107,20 @@ def test_a_name_that_is_met_again_inside_another_one_is_passed_over_whole():
     again = record(5, b"\1y" + struct.pack(">H", 0xC000 | inside), name=struct.pack(">H", 0xC000 | inside + 2))
     found = read(message(first + again, 2))
     assert found.answers == (AliasRecord("abc", "y.x.abc", 60.0),)
+
+
+@pytest.mark.parametrize("name", ["orders.prod.local", "", "a\\.b\\255.c\\\\", "x" * 63, ".".join(["a" * 50] * 4)])
+@pytest.mark.parametrize("edns", [True, False])
+def test_a_question_is_read_as_it_was_written(name: str, edns: bool):
+    found = read(query(name, "srv", 513, edns=edns))
+    assert (found.number, found.response, found.questions) == (513, False, ((name, 33, 1),))
+
+
+def test_a_name_beyond_ascii_is_asked_for_as_idna_has_it():
+    assert read(query("grün.local", "a", 1, edns=False)).questions == (("xn--grn-hoa.local", 1, 1),)
+
+
+@pytest.mark.parametrize("name", ["a..b", ".a", "a.", "x" * 64, ".".join(["a" * 50] * 6), "a\\256", "ä" * 80])
+def test_what_is_no_name_is_not_asked_for(name: str):
+    with pytest.raises(Malformed):
+        query(name, "a", 1, edns=True)
