@@ -204,7 +204,7 @@ class Background:
         if self.dns is None:
             from ecs_discovery.resolvers.dns import DnsResolver  # not before it is needed
 
-            self.dns = DnsResolver(self.engine.settings.dns)
+            self.dns = DnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
         return self.dns
 
     def _locate(self) -> None:

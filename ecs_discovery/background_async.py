@@ -215,7 +215,7 @@ class AsyncBackground:
         if self.dns is None:
             from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
 
-            self.dns = AsyncDnsResolver(self.engine.settings.dns)
+            self.dns = AsyncDnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
         return self.dns
 
     def _make_cloud_map(self) -> AsyncResolver:

@@ -141,13 +141,17 @@ class Engine:
     def refusal(self, question: Question) -> ResolutionError | None:
         """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
         self.queries += 1
-        if question.scheme not in DNS_SCHEMES or self.governor.take(self.clock()):
+        if question.scheme not in DNS_SCHEMES or self.may_query():
             return None
         return ResolutionError(
             f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
             target=str(question),
             hint="DnsPolicy(max_queries=…); the VPC resolver drops packets above 1,024 per second and interface",
         )
+
+    def may_query(self) -> bool:
+        """Take the right to one question to DNS; False if that was asked as often as allowed."""
+        return self.governor.take(self.clock())
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""

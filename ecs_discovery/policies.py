@@ -94,8 +94,9 @@ class DnsPolicy(Policy):
     )
     """The hosts file that is looked at before DNS for address records; '' for none."""
     max_queries: float = number(200.0, 1, 1000, "look-ups per second")
-    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. The VPC resolver drops
-    packets above 1,024 per second and network interface. Default 200."""
+    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. Questions that follow from
+    an answer, about SRV targets, count too and wait. The VPC resolver drops packets above 1,024 per second and network
+    interface. Default 200."""
     search: bool = switch(False)
     """Complete names by the search list of `/etc/resolv.conf`, as glibc does. Default off: names are absolute."""
     min_refresh: float = number(5.0, 0, 3600)

@@ -19,7 +19,7 @@ from ecs_discovery.resolvers import wire as wire_module
 from ecs_discovery.resolvers.exchange import Exchange, Message, NoEdns, Truncated
 from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.lookup import normal
-from ecs_discovery.resolvers.nameservers import BadAnswer, Server, configured_servers
+from ecs_discovery.resolvers.nameservers import Allowance, BadAnswer, Server, configured_servers
 from ecs_discovery.resolvers.records import AliasLoop, Reply, follow_chain
 from ecs_discovery.resolvers.search import steps_for
 
@@ -51,8 +51,16 @@ class DnsResolver:
     look-ups but the parsed hosts file, so that any number of threads and forked children may share one.
     """
 
-    def __init__(self, policy: DnsPolicy, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        policy: DnsPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        may_ask: Callable[[], bool] | None = None,
+    ) -> None:
+        """`may_ask` says whether a question that follows from an answer may be asked now; False: a moment later."""
         self._policy = policy
+        self._may_ask = may_ask
         self._clock = clock
         self._hosts = HostsFile(policy.hosts_file) if policy.hosts_file else None
 
@@ -69,7 +77,8 @@ class DnsResolver:
         servers = configured_servers(question, self._policy.nameservers)
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
-        with Exchange(servers, _Query, query_timeout=wait, clock=self._clock) as exchange:
+        allowance = Allowance(self._may_ask)
+        with Exchange(servers, _Query, query_timeout=wait, clock=self._clock, allowance=allowance) as exchange:
             asking = next(steps)
             while True:
                 limit = min(deadline, self._clock() + wait) if asking.brief else deadline

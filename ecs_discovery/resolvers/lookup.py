@@ -33,6 +33,9 @@ from ecs_discovery.resolvers.records import (
 
 __all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "look_up", "normal", "read"]
 
+_MAX_FOLLOW_UPS = 240
+"""Questions after the addresses of SRV targets: with the first one and some retransmissions a look-up's allowance."""
+
 NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
 NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
 
@@ -184,12 +187,26 @@ class _Hosts:
         try, not the whole look-up, if the first family has given every target an address.
         """
         bare = [name for name, found in self.addresses.items() if not found]
+        left = _MAX_FOLLOW_UPS
         for family in self._families if bare else ():
             brief = all(self.addresses.values())
-            questions = tuple(Question(family, name) for name in bare)
+            questions = tuple(Question(family, name) for name in bare[:left])
+            left -= len(questions)
+            self._leave_out(bare[len(questions) :])
+            if not questions:
+                break
             outcomes = yield Asking(questions, brief)
             for question in questions:
                 self._take(question, outcomes[question])
+
+    def _leave_out(self, names: Sequence[str]) -> None:
+        lost = [name for name in names if not self.addresses[name]]
+        if lost:
+            self._failed.update(lost)
+            told = (
+                f"{len(lost)} targets were not asked about: one look-up asks {_MAX_FOLLOW_UPS} questions about targets"
+            )
+            self.failures.append(ResolutionError(told))
 
     def _take(self, question: Question, outcome: Outcome) -> None:
         try:

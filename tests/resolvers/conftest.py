@@ -16,7 +16,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wo
     name: str = request.param
     if name == "asyncio-transports":
         monkeypatch.setattr(dns_async, "_loops_without_aiodns", _Everything())
-    return World(name, knows_soa=name != "asyncio")
+    return World(name)
 
 
 class _Everything(set[type]):

@@ -117,7 +117,7 @@ def test_a_question_is_read_as_it_was_written(name: str, edns: bool):
 
 
 def test_a_name_beyond_ascii_is_asked_for_as_idna_has_it():
-    assert read(query("grün.local", "a", 1, edns=False)).questions == (("xn--grn-hoa.local", 1, 1),)
+    assert read(query("grün.local", "a", 1, edns=False)).questions == (("xn--grn-ioa.local", 1, 1),)
 
 
 @pytest.mark.parametrize("name", ["a..b", ".a", "a.", "x" * 64, ".".join(["a" * 50] * 6), "a\\256", "ä" * 80])
