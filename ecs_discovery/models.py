@@ -87,6 +87,9 @@ class Resolution:
     """The hosts that the newest answer named, where endpoints of earlier answers are joined with it."""
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
+    refused: tuple[str, ...] = ()
+    """Hosts that the source named and that are left out, because no task has such an address: link-local ones and
+    those of the metadata endpoints of AWS."""
 
     @property
     def hosts(self) -> frozenset[str]:

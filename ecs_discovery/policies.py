@@ -14,6 +14,7 @@ from typing import Any
 from ecs_discovery.models import HEALTH_FILTERS
 from ecs_discovery.rules import (
     FUNCTION,
+    NETWORKS,
     TENACITY,
     Policy,
     Rule,
@@ -101,6 +102,10 @@ class DnsPolicy(Policy):
     """Complete names by the search list of `/etc/resolv.conf`, as glibc does. Default off: names are absolute."""
     min_refresh: float = number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
+    allowed_networks: tuple[str, ...] = ruled((), NETWORKS)
+    """Networks whose addresses are accepted from DNS although they are link-local (169.254.0.0/16, fe80::/10) or of the
+    metadata endpoints of AWS (fd00:ec2::/32): `169.254.8.0/24`. The hosts file and `static://` are not asked. Default
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +139,9 @@ class CloudMapPolicy(Policy):
     """The Region of the API. Empty: what boto3 is configured for, else `AWS_REGION`."""
     endpoint_url: str = text("a URL, or ''")
     """Another place to call the API at. Empty: what boto3 is configured for (`AWS_ENDPOINT_URL`), else AWS."""
+    allowed_networks: tuple[str, ...] = ruled((), NETWORKS)
+    """Networks whose addresses are accepted from Cloud Map although they are link-local, as in `DnsPolicy`. Default
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,7 @@ class Service:
                 self._news.add(Notice(self.target, finding.notice))
             if finding.answer is not None:
                 self._news.look_up(finding.error, len(self._membership.nodes))
+                self._news.refused(finding.answer.refused)
                 self._accept(finding.answer, now)
                 for answer in news:
                     self._witness(answer, now)

@@ -10,7 +10,7 @@ from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout
 from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution, parse_target, port_number
 from ecs_discovery.policies import CloudMapPolicy
-from ecs_discovery.resolvers.records import is_usable
+from ecs_discovery.resolvers.records import is_usable, refusal, screened
 
 __all__ = ["DENIED", "MAX_RESULTS", "THROTTLED", "UNSUPPORTED", "error_code", "failure", "read", "request"]
 
@@ -85,7 +85,10 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
     if not isinstance(instances, (list, tuple)):
         # boto3 reads an empty answer into whatever else comes with status 200: a proxy's page is not "there is none".
         raise ResolutionError("Cloud Map's answer makes no sense: it has no instances", target=str(question))
-    found = endpoints(instances, policy.families)
+    found, refused = screened(endpoints(instances, policy.families), policy.allowed_networks)
+    if not found and refused:
+        message, hint = refusal("Cloud Map", refused, "CloudMapPolicy")
+        raise ResolutionError(message, target=str(question), hint=hint)
     if not found:
         if instances:
             told = f"none of its {len(instances)} instances has an address and port that can be connected to"
@@ -96,7 +99,7 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
             target=str(question),
             hint="no task is registered, or none has the attributes and health asked for",
         )
-    return Resolution(found, policy.poll, "cloudmap", partial=len(instances) >= MAX_RESULTS)
+    return Resolution(found, policy.poll, "cloudmap", partial=len(instances) >= MAX_RESULTS, refused=refused)
 
 
 def endpoints(instances: Iterable[Any], families: Sequence[str]) -> tuple[Endpoint, ...]:

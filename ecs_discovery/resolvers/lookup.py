@@ -17,7 +17,8 @@ from ecs_discovery.errors import (
     TargetNotFound,
 )
 from ecs_discovery.foreign_text import foreign
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.nameservers import Outcome
 from ecs_discovery.resolvers.records import (
     MAX_ENDPOINTS,
@@ -29,6 +30,8 @@ from ecs_discovery.resolvers.records import (
     endpoints_from_srv,
     follow_chain,
     plain_name,
+    refusal,
+    screened,
 )
 
 __all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "look_up", "normal", "read"]
@@ -58,12 +61,12 @@ def normal(question: Question) -> Question:
     return Question(question.scheme, plain_name(question.name))
 
 
-def look_up(question: Question, families: Sequence[str]) -> Steps:
+def look_up(question: Question, policy: DnsPolicy) -> Steps:
     """Yields what to ask, takes what became of it, returns the answer or raises a `ResolutionError`."""
-    return (yield from read(question, (yield Asking((question,)))[question], families))
+    return (yield from read(question, (yield Asking((question,)))[question], policy))
 
 
-def read(question: Question, outcome: Outcome, families: Sequence[str]) -> Steps:
+def read(question: Question, outcome: Outcome, policy: DnsPolicy) -> Steps:
     """The rest of a look-up, once it is known what became of its question."""
     reply = _reply(outcome)
     if not reply.exists:
@@ -74,12 +77,29 @@ def read(question: Question, outcome: Outcome, families: Sequence[str]) -> Steps
             ttl=reply.negative_ttl,
         )
     if question.scheme == "srv":
-        return (yield from _services(question, reply, families))
+        return (yield from _services(question, reply, policy))
     addresses, _, ttl = _addresses(question, reply)
     endpoints = endpoints_from_addresses(addresses)
     if not endpoints:
         raise _unusable(question, reply, ttl)
-    return Resolution(endpoints[:MAX_ENDPOINTS], ttl, "dns", partial=len(endpoints) > MAX_ENDPOINTS)
+    return _resolution(question, reply, endpoints, ttl, policy)
+
+
+def _resolution(
+    question: Question,
+    reply: Reply,
+    endpoints: Sequence[Endpoint],
+    ttl: float,
+    policy: DnsPolicy,
+    *,
+    partial: bool = False,
+) -> Resolution:
+    cut = len(endpoints) > MAX_ENDPOINTS
+    kept, refused = screened(endpoints[:MAX_ENDPOINTS], policy.allowed_networks)
+    if not kept:
+        message, hint = refusal(reply.server, refused, "DnsPolicy")
+        raise ResolutionError(message, target=str(question), hint=hint)
+    return Resolution(kept, ttl, "dns", partial=cut or partial, refused=refused)
 
 
 def _reply(outcome: Outcome) -> Reply:
@@ -129,7 +149,7 @@ def _unusable(question: Question, reply: Reply, ttl: float) -> NoEndpoints:
     )
 
 
-def _services(question: Question, reply: Reply, families: Sequence[str]) -> Steps:
+def _services(question: Question, reply: Reply, policy: DnsPolicy) -> Steps:
     owner, ttl = _owner(question, reply)
     records = [record for record in reply.answers if isinstance(record, SrvRecord) and record.name == owner]
     if not records:
@@ -146,14 +166,14 @@ def _services(question: Question, reply: Reply, families: Sequence[str]) -> Step
     usable = [record for record in offered if record.port]
     if not usable:
         raise _unusable(question, reply, ttl)
-    hosts = _Hosts(dict.fromkeys(record.target for record in usable[:MAX_ENDPOINTS]), families)
+    hosts = _Hosts(dict.fromkeys(record.target for record in usable[:MAX_ENDPOINTS]), policy.families)
     hosts.accept(reply.additional)
     yield from hosts.ask()
     endpoints = endpoints_from_srv((question.name, owner), usable[:MAX_ENDPOINTS], hosts.addresses)
     if not endpoints:
         raise hosts.error(question, reply, ttl)
-    cut = max(len(usable), len(endpoints)) > MAX_ENDPOINTS
-    return Resolution(endpoints[:MAX_ENDPOINTS], min(ttl, hosts.ttl), "dns", partial=cut or hosts.lacking)
+    partial = len(usable) > MAX_ENDPOINTS or hosts.lacking
+    return _resolution(question, reply, endpoints, min(ttl, hosts.ttl), policy, partial=partial)
 
 
 class _Hosts:

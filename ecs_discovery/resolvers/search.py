@@ -113,11 +113,11 @@ def steps_for(question: Question, policy: DnsPolicy) -> Steps:
     """The plan of one look-up, of an absolute name or by the system's search list as it is now."""
     plain = normal(question)
     if not policy.search:
-        return look_up(plain, policy.families)
-    return search(plain, candidates(question.name, system_configuration()), policy.families)
+        return look_up(plain, policy)
+    return search(plain, candidates(question.name, system_configuration()), policy)
 
 
-def search(question: Question, names: Sequence[str], families: Sequence[str]) -> Steps:
+def search(question: Question, names: Sequence[str], policy: DnsPolicy) -> Steps:
     """As `look_up`, under the first of `names` that has records.
 
     A name that does not exist, or has no records of the kind, or could not be looked up is passed over; silence
@@ -127,14 +127,14 @@ def search(question: Question, names: Sequence[str], families: Sequence[str]) ->
     """
     if len(names) == 1:
         candidate = Question(question.scheme, names[0])
-        return (yield from read(candidate, (yield Asking((candidate,)))[candidate], families))
+        return (yield from read(candidate, (yield Asking((candidate,)))[candidate], policy))
     failed = _Failed(question)
     for name in names:
         candidate = Question(question.scheme, name)
         failed.names.append(name)
         outcome = (yield Asking((candidate,)))[candidate]
-        if _has_records(outcome) or (yield from _is_there(candidate, outcome, families)):
-            return (yield from read(candidate, outcome, families))
+        if _has_records(outcome) or (yield from _is_there(candidate, outcome, policy.families)):
+            return (yield from read(candidate, outcome, policy))
         if failed.add(outcome):
             break
     raise failed.error()
