@@ -12,7 +12,16 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from ecs_discovery.errors import ConfigurationError
 
-__all__ = ["HEALTH_FILTERS", "Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
+__all__ = [
+    "HEALTH_FILTERS",
+    "MAX_ENDPOINTS",
+    "Endpoint",
+    "Question",
+    "Resolution",
+    "Target",
+    "parse_host_port",
+    "parse_target",
+]
 
 HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
@@ -20,6 +29,8 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
+MAX_ENDPOINTS = 2_000
+"""No answer gives more endpoints than this, nor do answers joined (a Cloud Map namespace holds 2,000 instances)."""
 REGISTRIES = ("cloudmap",)
 """Schemes of sources that are the registry DNS is filled from: complete, and ahead of it."""
 PROXIED = ("proxy", "service-connect")

@@ -43,6 +43,9 @@ _ATTRIBUTES = {
     "task_set": "ECS_TASK_SET_EXTERNAL_ID",
     "region": "REGION",
 }
+_WANTED = ("AWS_INSTANCE_IPV4", "AWS_INSTANCE_IPV6", "AVAILABILITY_ZONE", *_ATTRIBUTES.values())
+_MAX_ID = 64  # characters (RegisterInstance)
+_MAX_VALUE = 255  # characters of a name in ECS
 # What botocore raises before there is an answer, by class name: the client may be of another library.
 _NO_ANSWER_HINTS = {
     "NoCredentialsError": "give the task a role, or set AWS credentials",
@@ -85,7 +88,7 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
     if not isinstance(instances, (list, tuple)):
         # boto3 reads an empty answer into whatever else comes with status 200: a proxy's page is not "there is none".
         raise ResolutionError("Cloud Map's answer makes no sense: it has no instances", target=str(question))
-    found, refused = screened(endpoints(instances, policy.families), policy.allowed_networks)
+    found, refused = screened(endpoints(instances[:MAX_RESULTS], policy.families), policy.allowed_networks)
     if not found and refused:
         message, hint = refusal("Cloud Map", refused, "CloudMapPolicy")
         raise ResolutionError(message, target=str(question), hint=hint)
@@ -116,14 +119,18 @@ def _endpoint(instance: Mapping[str, Any], families: Sequence[str]) -> Endpoint 
     instance_id, given = instance.get("InstanceId"), instance.get("Attributes")
     if not isinstance(instance_id, str) or not isinstance(given, Mapping):
         return None
-    facts = {str(name): value for name, value in given.items() if isinstance(value, str)}
+    if len(instance_id) > _MAX_ID:
+        return None
+    # What ECS would not have registered is not kept, so that an answer of any size costs little.
+    facts = {name: value for name in _WANTED if isinstance(value := given.get(name), str) and len(value) <= _MAX_VALUE}
     host = next((host for family in families if (host := _address(facts, family)) is not None), None)
-    port = _port(facts.get("AWS_INSTANCE_PORT"))
+    told = given.get("AWS_INSTANCE_PORT")
+    port = port_number(told) if isinstance(told, str) else 0
     if host is None or port is None:
         return None
     attributes = [(ours, facts[name]) for ours, name in _ATTRIBUTES.items() if name in facts]
     health = instance.get("HealthStatus")
-    if isinstance(health, str):
+    if isinstance(health, str) and len(health) <= _MAX_VALUE:
         attributes.append(("health", health))
     zone = facts.get("AVAILABILITY_ZONE") or None
     return Endpoint(host, port, zone=zone, instance_id=instance_id, attributes=tuple(attributes))
@@ -136,11 +143,6 @@ def _address(facts: Mapping[str, str], family: str) -> str | None:
         return None
     address = ip_address(text)
     return str(address) if address.version == version else None
-
-
-def _port(text: str | None) -> int | None:
-    """0 if there is none, None if it is no port."""
-    return 0 if text is None else port_number(text)
 
 
 def error_code(error: BaseException) -> str:

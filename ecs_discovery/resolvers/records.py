@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint
 
 __all__ = [
     "MAX_ENDPOINTS",
@@ -31,8 +31,6 @@ __all__ = [
     "wire_ttl",
 ]
 
-MAX_ENDPOINTS = 2_000
-"""No answer gives more endpoints than this (a Cloud Map namespace holds 2,000 instances)."""
 _MAX_ALIASES = 16
 _BROADCAST = "255.255.255.255"
 

@@ -160,6 +160,23 @@ def test_addresses_and_ports(attributes: dict[str, Any], families: tuple[str, ..
             resolver.resolve(ORDERS, 10)
 
 
+def test_of_a_hundred_thousand_instances_as_many_as_an_answer_can_hold_are_taken():
+    many = [instance(f"t{n}", AWS_INSTANCE_IPV4=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(100_000)]
+    found = resolver_of(FakeClient(*many)).resolve(ORDERS, 10)
+    assert len(found.endpoints) == 1000
+    assert found.partial
+
+
+def test_values_that_ecs_would_not_have_registered_are_not_kept():
+    good = {"AWS_INSTANCE_IPV4": "10.0.0.1", "ECS_SERVICE_NAME": "x" * 1_000_000, "ECS_CLUSTER_NAME": "blue"}
+    client = FakeClient(instance("t1", **good), instance("t" * 65, **good), instance("t2", "H" * 1_000_000, **good))
+    found = resolver_of(client).resolve(ORDERS, 10).endpoints
+    assert [(each.instance_id, dict(each.attributes)) for each in found] == [
+        ("t1", {"cluster": "blue", "health": "HEALTHY"}),
+        ("t2", {"cluster": "blue"}),
+    ]
+
+
 @pytest.mark.parametrize("wrong", [None, "x", {}, {"InstanceId": 5}, {"InstanceId": "a", "Attributes": "b"}])
 def test_what_makes_no_sense_is_left_out(wrong: Any):
     client = FakeClient(wrong, instance("t2", AWS_INSTANCE_IPV4="10.0.0.2"))
