@@ -75,7 +75,7 @@ class Engine:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
         path = settings.dns.hosts_file
-        alias = HostsFile(path).has_alias if path else lambda name: False
+        alias = HostsFile.shared(path).has_alias if path else lambda name: False
         self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}), alias)
         self.flights = Flights()
         self.queries = 0

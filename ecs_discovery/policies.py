@@ -19,6 +19,7 @@ from ecs_discovery.rules import (
     Policy,
     Rule,
     choices,
+    file_path,
     from_environment,
     nameservers,
     number,
@@ -32,7 +33,6 @@ from ecs_discovery.rules import (
     subset,
     switch,
     text,
-    unreadable,
     whole,
 )
 
@@ -90,9 +90,7 @@ class DnsPolicy(Policy):
     """Wait for one server's answer before the question is sent again. Default 0.75."""
     families: tuple[str, ...] = choices(("a", "aaaa"), ("a", "aaaa"))
     """Address records to ask for. A name that has only one kind is soon asked only for that. Default both."""
-    hosts_file: str = ruled(
-        "/etc/hosts", Rule(lambda v: v if isinstance(v, str) else unreadable(""), str, "a path, or '' for none")
-    )
+    hosts_file: str = ruled("/etc/hosts", Rule(file_path, str, "a path, or '' for none"))
     """The hosts file that is looked at before DNS for address records; '' for none."""
     max_queries: float = number(200.0, 1, 1000, "look-ups per second")
     """Look-ups of DNS per second of a discovery; those above fail and what is known stays. Questions that follow from

@@ -149,6 +149,12 @@ def path(value: Any) -> str:
     return value
 
 
+def file_path(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value
+
+
 def predicate(value: Any) -> Any:
     if value is not None and not callable(value):
         raise ValueError

@@ -62,7 +62,7 @@ class DnsResolver:
         self._policy = policy
         self._may_ask = may_ask
         self._clock = clock
-        self._hosts = HostsFile(policy.hosts_file) if policy.hosts_file else None
+        self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
         return f"<DnsResolver {', '.join(self._policy.nameservers) or 'system nameservers'}>"

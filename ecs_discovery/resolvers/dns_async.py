@@ -64,7 +64,7 @@ class AsyncDnsResolver:
         self._policy = policy
         self._may_ask = may_ask
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
-        self._hosts = HostsFile(policy.hosts_file) if policy.hosts_file else None
+        self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
         return f"<AsyncDnsResolver {', '.join(self._policy.nameservers) or 'system nameservers'}>"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
 from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, is_address, parse_host_port
+from ecs_discovery.resolvers.files import read_text
 from ecs_discovery.resolvers.records import Reply
 
 __all__ = ["WINDOW", "Allowance", "BadAnswer", "Outcome", "Server", "Tries", "configured_servers", "first_replies"]
@@ -19,6 +20,7 @@ Outcome = Reply | ResolutionError
 """What became of one question."""
 
 _RESOLV_CONF = "/etc/resolv.conf"
+_MAX_BYTES = 65_536  # of resolv.conf; what follows is ignored
 _DNS_PORT = 53
 _MAX_SYSTEM_SERVERS = 3  # glibc's MAXNS
 WINDOW = 16
@@ -91,11 +93,10 @@ def configured_servers(question: Question, nameservers: Sequence[str]) -> tuple[
 def system_servers(path: str) -> tuple[Server, ...]:
     """The servers a resolv.conf names, the first three as for glibc. Raises `OSError` if it cannot be read."""
     found: list[Server] = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file.read(65_536).splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "nameserver" and is_address(words[1]):
-                found.append(Server(words[1]))
+    for line in read_text(path, _MAX_BYTES).splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and is_address(words[1]) and words[1].isprintable():
+            found.append(Server(words[1]))
     return tuple(found[:_MAX_SYSTEM_SERVERS])
 
 
