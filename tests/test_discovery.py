@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from random import Random
@@ -9,11 +10,13 @@ from random import Random
 import pytest
 
 from ecs_discovery import (
+    AsyncDiscovery,
     CachePolicy,
     ClosedError,
     ConfigurationError,
     ConnectError,
     DeadlineExceeded,
+    Discovery,
     DiscoveryError,
     DnsPolicy,
     NoEndpoints,
@@ -23,7 +26,7 @@ from ecs_discovery import (
     options,
 )
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution
 from tests.support import FakeClock, FakeResolver, a, aaaa, answer, eventually, srv
 from tests.worlds import Worlds, refused_port, world
 
@@ -804,6 +807,41 @@ def test_asyncio_and_threads_can_share_what_is_known():
         discovery.resolve("orders:80")
         with pytest.raises(ConfigurationError, match="share"):
             AsyncDiscovery(share=discovery, namespace="prod.local")
+
+
+@pytest.mark.parametrize("scheme", ["inventory", "cloudmap"])
+def test_what_is_shared_is_looked_up_by_the_resolvers_of_the_shared_discovery(scheme: str):
+    class Inventory:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+            self.forgotten: list[str] = []
+
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            self.asked.append(question.name)
+            return answer("10.0.0.1", port=80)
+
+        def forget(self, question: Question) -> None:
+            self.forgotten.append(question.name)
+
+    inventory, own = Inventory(), Inventory()
+    target = f"{scheme}://prod/orders"
+    question = Question(scheme, "prod/orders")
+
+    async def main(discovery: Discovery) -> None:
+        async with AsyncDiscovery(share=discovery) as shared:
+            assert (await shared.resolve(target)).endpoints[0].host == "10.0.0.1"
+            shared.background.ask(question, force=True)
+            while len(inventory.asked) < 2:
+                await asyncio.sleep(0.01)
+        async with AsyncDiscovery(share=discovery, resolvers={scheme: own}) as shared:
+            shared.background.ask(question, force=True)
+            while not own.asked:
+                await asyncio.sleep(0.01)
+
+    with Discovery(resolvers={scheme: inventory}) as discovery:
+        asyncio.run(asyncio.wait_for(main(discovery), 10))
+    assert (inventory.asked, inventory.forgotten) == (["prod/orders"] * 2, ["prod/orders"])
+    assert (own.asked, own.forgotten) == (["prod/orders"], ["prod/orders"])
 
 
 def test_one_async_discovery_serves_several_loops_one_after_another():
