@@ -9,6 +9,7 @@ import pickle
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from tenacity import Retrying
 from urllib3.connection import HTTPConnection
 
 from ecs_discovery import (
@@ -645,6 +647,19 @@ def test_equal_settings_share_a_discovery_and_others_do_not():
     assert discovery_of(wrap_session(requests.Session(), namespace="else.local")) is not one
     one.close()
     assert discovery_of(wrap_session(requests.Session(), namespace="shared.local")) is not one
+
+
+def test_default_discoveries_that_no_session_uses_any_more_are_let_go():
+    kept = wrap_session(requests.Session(), namespace="kept.local")
+    mine = discovery_of(kept)
+    made = [
+        weakref.ref(discovery_of(wrap_session(requests.Session(), namespace="shared.local", retry=Retrying())))
+        for _ in range(100)
+    ]
+    gc.collect()
+    assert sum(each() is not None for each in made) <= 32
+    assert made[-1]() is not None  # for a session per call
+    assert discovery_of(wrap_session(requests.Session(), namespace="kept.local")) is mine
 
 
 def test_a_wrapped_session_works_after_close_and_never_closes_the_discovery(lab: Lab, wrap):
