@@ -27,6 +27,7 @@ from ecs_discovery.errors import (
     DeadlineExceeded,
     ResolutionError,
     ResolutionTimeout,
+    without_frames,
 )
 from ecs_discovery.events import Event, level
 from ecs_discovery.flights import Flight, Flights
@@ -178,6 +179,8 @@ class Engine:
             isinstance(outcome, Resolution) and not outcome.endpoints
         ):
             outcome = self.unexpected(question, TypeError(f"it gave {foreign(repr(outcome))} and no endpoints"))
+        if isinstance(outcome, Exception):
+            without_frames(outcome)
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
 
 from ecs_discovery.foreign_text import foreign, plain
@@ -29,6 +30,7 @@ __all__ = [
     "combined",
 ]
 
+_CHAIN = 16  # causes looked at
 _LONGEST = 1000  # characters of a message: resolvers of other packages write some of them
 
 
@@ -184,6 +186,20 @@ class DeadlineExceeded(DiscoveryError, TimeoutError):
 
 
 _combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per pair, so that `except` and pickle agree
+
+
+def without_frames(error: BaseException) -> None:
+    """Have an error that is kept for later callers keep nothing alive: the frames that it came through hold all that
+    the look-up held. An exception that is a programmer's own keeps the lines that it came through."""
+    found: list[BaseException] = []
+    deeper: BaseException | None = error
+    while deeper is not None and deeper not in found and len(found) < _CHAIN:
+        found.append(deeper)
+        if isinstance(deeper, (DiscoveryError, OSError)):
+            deeper.__traceback__ = None
+        else:
+            clear_frames(deeper.__traceback__)
+        deeper = deeper.__cause__ or deeper.__context__
 
 
 def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[DiscoveryError]:

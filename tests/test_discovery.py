@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
+import traceback
+import weakref
 from random import Random
 
 import pytest
@@ -956,3 +959,32 @@ def test_a_short_name_without_a_namespace_hints_at_it(world: Worlds):
             await w.resolve("orders:80")
 
     world.run(scenario, dns=dns)
+
+
+@pytest.mark.parametrize("kind", [ResolutionError, TargetNotFound, ValueError])
+def test_an_error_that_is_kept_keeps_nothing_of_its_look_up_alive(kind: type[Exception], world: Worlds):
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    class Failing:
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            try:
+                raise OSError("the deeper reason")
+            except OSError as error:
+                raise kind("it failed") from error
+
+    async def scenario(w):
+        with pytest.raises(ResolutionError):
+            await w.resolve("failing://orders")
+        gc.collect()
+        assert held[0]() is None
+        with pytest.raises(ResolutionError, match="it failed") as caught:
+            await w.resolve("failing://orders")
+        assert len(held) == 1
+        assert "the deeper reason" in "".join(traceback.format_exception(caught.value))
+
+    world.run(scenario, resolvers={"failing": Failing()})

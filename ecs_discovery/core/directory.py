@@ -19,7 +19,7 @@ from ecs_discovery.settings import ServiceConfig, Settings
 
 __all__ = ["Directory"]
 
-_SERVICES = 1000  # services held; beyond it the one that was looked at longest ago goes
+_SERVICES = 1000  # services held; beyond it the one that was used longest ago goes
 _EAGER = 1.0  # seconds: floor on the TTL of partial answers while they still name new endpoints
 _NAMES = 4000  # ways of writing them
 
@@ -48,6 +48,7 @@ class Directory:
         self._alias = alias
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
+        self._made: dict[Key, float] = {}  # when
         self._dependents: dict[Question, tuple[Service, ...]] = {}
         self._zone: str | None = None
         self._unions: dict[Question, Union] = {}
@@ -149,8 +150,9 @@ class Directory:
             if service is None:
                 service = self._make(target, parsed, sources, config, default_port, now)
                 if len(self._services) >= _SERVICES:
-                    self._drop_locked(min(self._services, key=lambda key: self._services[key].fresh_until))
+                    self._drop_locked(min(self._services, key=self._used_at_locked))
                 self._services[key] = service
+                self._made[key] = now
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
             if len(self._named) >= _NAMES:
@@ -257,8 +259,19 @@ class Directory:
         policy = (config and config.health_check) or self.settings.health_check
         return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._dice)
 
+    def _used_at_locked(self, key: Key) -> tuple[bool, float]:
+        """Is it in use now, and about when was it last? What is in use is refreshed; addresses never are."""
+        service, made = self._services[key], self._made[key]
+        nodes = service.nodes
+        if service.fresh_until < inf:
+            used = max(made, service.fresh_until)
+        else:
+            used = max((made, *(node.answered for node in nodes)))
+        return any(node.pending for node in nodes), used
+
     def _drop_locked(self, key: Key) -> None:
         service = self._services.pop(key)
+        del self._made[key]
         self._named = {name: other for name, other in self._named.items() if other is not service}
         for question in service.questions:
             left = tuple(other for other in self._dependents.get(question, ()) if other is not service)

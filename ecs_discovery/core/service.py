@@ -209,9 +209,10 @@ class Service:
         with self._lock:
             known = now < node.pushed_back_until
             self._balancer.push_back(node, now + seconds)
-            if not known:
-                self._news.add(PushedBack(self.target, node.endpoint, seconds))
-            return not known
+            if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
+                return False
+            self._news.add(PushedBack(self.target, node.endpoint, seconds))
+            return True
 
     def connected(self, seconds: float) -> None:
         """Learn from a connect that took this long."""

@@ -7,6 +7,7 @@ import pytest
 from ecs_discovery.core import directory as directory_module
 from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
+from ecs_discovery.core.node import Outcome
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
 from ecs_discovery.policies import RetryPolicy
 from ecs_discovery.settings import ServiceConfig, Settings
@@ -177,6 +178,7 @@ def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.Mon
     monkeypatch.setattr(directory_module, "_NAMES", 5)
     directory = directory_of(namespace="prod.local")
     kept = directory.service("static://127.0.0.1:1", None, 0.0)
+    kept.nodes[0].answered = 50.0
     for number in range(20):
         service = directory.service(f"s{number}:80", None, float(number))
         service.fresh_until = float(number)
@@ -187,6 +189,21 @@ def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.Mon
         assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
         assert len(directory._named) <= 5
     assert directory.dependents(a("s0.prod.local")) == ()
+
+
+def test_static_targets_beyond_the_limit_take_the_place_of_each_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_SERVICES", 4)
+    directory = directory_of(namespace="prod.local")
+    busy, fresh, answered = (
+        directory.service(target, None, 0.0) for target in ("static://10.0.0.1:1", "orders:80", "static://10.0.0.2:1")
+    )
+    assert busy.pick(0.0) is not None
+    fresh.fresh_until = 200.0
+    answered.finish(answered.pick(0.0), Outcome.SUCCESS, 150.0)
+    for number in range(100):
+        newest = directory.service(f"static://10.1.0.{number}:1", None, float(number))
+    assert set(directory.services()) == {busy, fresh, answered, newest}
+    assert len(directory._made) == 4
 
 
 def test_dropping_one_service_leaves_others_that_share_its_questions(monkeypatch: pytest.MonkeyPatch):

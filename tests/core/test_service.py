@@ -549,3 +549,11 @@ def test_refused_hosts_are_told_once_and_again_when_none_are_left():
         "orders:80: none are refused now",
         "orders:80: addresses that no task has are refused: 169.254.1.1",
     ]
+
+
+def test_an_overload_that_asks_for_no_pause_is_not_told():
+    service = known()
+    node = service.nodes[0]
+    assert not any(service.push_back(node, 1000.0 + number, 0.0) for number in range(5))
+    assert service.take_events() == ()
+    assert service.push_back(node, 1010.0, 1.0)
