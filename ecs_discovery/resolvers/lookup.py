@@ -79,7 +79,8 @@ def read(question: Question, outcome: Outcome, policy: DnsPolicy) -> Steps:
     if question.scheme == "srv":
         return (yield from _services(question, reply, policy))
     addresses, _, ttl = _addresses(question, reply)
-    endpoints = endpoints_from_addresses(addresses)
+    # No more than are kept, and one that says so, for each takes its time.
+    endpoints = endpoints_from_addresses(addresses[: MAX_ENDPOINTS + 1])
     if not endpoints:
         raise _unusable(question, reply, ttl)
     return _resolution(question, reply, endpoints, ttl, policy)
