@@ -949,6 +949,24 @@ def test_an_answer_that_cannot_be_understood_counts_against_its_task_and_is_told
         session.close()
 
 
+HEADS = {
+    "status": b"HTTP/1.1 " + b"\x1b[2J" * 15_000 + b"\r\n\r\n",
+    "line": b"\x1b]0;owned\x07" * 5000 + b"\r\n\r\n",
+    "fields": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9000,
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_of_64_kilobytes_makes_a_short_and_printable_error(kind: str):
+    with raw(HEADS[kind]) as (address, _), Discovery(services={"orders": f"static://{address}"}) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        with pytest.raises(DiscoveryError, match="orders") as caught:
+            session.get("http://orders/", timeout=5)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1500
+        session.close()
+
+
 def test_what_the_application_cannot_read_of_its_own_body_is_not_the_tasks_fault(lab: Lab, wrap):
     service = lab.service("orders", tasks=1)
     session = wrap()
