@@ -54,8 +54,8 @@ class AsyncDiscovery:
     """Finds services and chooses among their endpoints, for asyncio. Usable from any number of event loops.
 
     Arguments are those of `Discovery`, with an asynchronous `sleep`; `resolvers` may be of either kind.
-    `share=discovery` joins the state of a `Discovery` (settings, cached answers, health, budgets, flights) instead;
-    then nothing but `resolvers` and `sleep` may be given besides.
+    `share=discovery` joins the state of a `Discovery` (settings, resolvers, cached answers, health, budgets, flights)
+    instead; then nothing but `resolvers`, which go before those of the `Discovery`, and `sleep` may be given besides.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """

@@ -25,6 +25,7 @@ from ecs_discovery.errors import (
     ResolutionError,
     combined,
 )
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.judging import GOOD, Judgement
 from ecs_discovery.models import Endpoint
 from ecs_discovery.sockets import Watch, is_ours
@@ -202,7 +203,7 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
         kind = combined(kind, type(error))
     return kind(
-        f"no connection after {len(call.reports)} connect{'s' if len(call.reports) != 1 else ''}: {error}",
+        f"no connection after {len(call.reports)} connect{'s' if len(call.reports) != 1 else ''}: {foreign(error)}",
         target=call.target,
         attempts=call.reports,
         hint=hint_of(call),

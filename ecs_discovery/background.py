@@ -204,9 +204,9 @@ class Background:
             found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
             return found
         if self.dns is None:
-            from ecs_discovery.resolvers.dns import DnsResolver  # dnspython is heavy: not before it is needed
+            from ecs_discovery.resolvers.dns import DnsResolver  # not before it is needed
 
-            self.dns = DnsResolver(self.engine.settings.dns)
+            self.dns = DnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
         return self.dns
 
     def _locate(self) -> None:

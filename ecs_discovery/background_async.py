@@ -211,11 +211,13 @@ class AsyncBackground:
         if scheme == "cloudmap":
             return self._make_cloud_map()
         if scheme not in DNS_SCHEMES:
-            return self._resolvers.setdefault(scheme, for_asyncio(load(scheme), self._workers.spawn))
+            # What the Discovery whose state is shared was given, or has loaded, serves here too.
+            found = self.engine.resolvers.get(scheme) or load(scheme)
+            return self._resolvers.setdefault(scheme, for_asyncio(found, self._workers.spawn))
         if self.dns is None:
             from ecs_discovery.resolvers.dns_async import AsyncDnsResolver  # heavy: not before it is needed
 
-            self.dns = AsyncDnsResolver(self.engine.settings.dns)
+            self.dns = AsyncDnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
         return self.dns
 
     def _make_cloud_map(self) -> AsyncResolver:
@@ -223,7 +225,9 @@ class AsyncBackground:
         from ecs_discovery.resolvers.cloud_map_async import AsyncCloudMapResolver
 
         joined = self.engine.resolvers.get("cloudmap")  # what the Discovery whose state is shared was given
-        found = joined if isinstance(joined, CloudMapResolver) else self.engine.cloud_map()
+        if joined is not None and not isinstance(joined, CloudMapResolver):
+            return self._resolvers.setdefault("cloudmap", for_asyncio(joined, self._workers.spawn))
+        found = joined if joined is not None else self.engine.cloud_map()
         return self._resolvers.setdefault("cloudmap", AsyncCloudMapResolver(share=found))
 
     def _locate(self) -> None:

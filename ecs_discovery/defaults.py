@@ -5,7 +5,9 @@ Programs make a session per call; the cache must survive that. This registry is 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from threading import Lock
+from weakref import WeakValueDictionary
 
 from ecs_discovery import _fork
 from ecs_discovery.client import Discovery
@@ -14,9 +16,16 @@ from ecs_discovery.settings import Settings
 __all__ = ["shared_discovery"]
 
 
+_KEPT = 32  # default discoveries kept although no session has them any more
+
+
 class _Registry:
+    """Sessions keep the discovery that they use. So many are kept besides, for sessions to come: settings may hold an
+    object of the application's (a `tenacity.Retrying`) that is another one each time."""
+
     def __init__(self) -> None:
-        self._discoveries: dict[Settings, Discovery] = {}
+        self._discoveries: WeakValueDictionary[Settings, Discovery] = WeakValueDictionary()
+        self._kept: OrderedDict[Settings, Discovery] = OrderedDict()
         self._lock = Lock()
 
     def get(self, settings: Settings) -> Discovery:
@@ -24,6 +33,10 @@ class _Registry:
             found = self._discoveries.get(settings)
             if found is None or found.engine.closed:
                 found = self._discoveries[settings] = Discovery(settings=settings)
+            self._kept[settings] = found
+            self._kept.move_to_end(settings)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
             return found
 
     def after_fork(self) -> None:

@@ -27,9 +27,11 @@ from ecs_discovery.errors import (
     DeadlineExceeded,
     ResolutionError,
     ResolutionTimeout,
+    without_frames,
 )
-from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
+from ecs_discovery.events import Event, level
 from ecs_discovery.flights import Flight, Flights
+from ecs_discovery.foreign_text import foreign, line
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
@@ -74,7 +76,7 @@ class Engine:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
         path = settings.dns.hosts_file
-        alias = HostsFile(path).has_alias if path else lambda name: False
+        alias = HostsFile.shared(path).has_alias if path else lambda name: False
         self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}), alias)
         self.flights = Flights()
         self.queries = 0
@@ -140,13 +142,17 @@ class Engine:
     def refusal(self, question: Question) -> ResolutionError | None:
         """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
         self.queries += 1
-        if question.scheme not in DNS_SCHEMES or self.governor.take(self.clock()):
+        if question.scheme not in DNS_SCHEMES or self.may_query():
             return None
         return ResolutionError(
             f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
             target=str(question),
             hint="DnsPolicy(max_queries=…); the VPC resolver drops packets above 1,024 per second and interface",
         )
+
+    def may_query(self) -> bool:
+        """Take the right to one question to DNS; False if that was asked as often as allowed."""
+        return self.governor.take(self.clock())
 
     def settled(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
@@ -172,7 +178,9 @@ class Engine:
         if not isinstance(outcome, (Resolution, Exception)) or (
             isinstance(outcome, Resolution) and not outcome.endpoints
         ):
-            outcome = self.unexpected(question, TypeError(f"it gave {outcome!r} and no endpoints"))
+            outcome = self.unexpected(question, TypeError(f"it gave {foreign(repr(outcome))} and no endpoints"))
+        if isinstance(outcome, Exception):
+            without_frames(outcome)
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -186,7 +194,7 @@ class Engine:
 
     def unexpected(self, question: Question, error: Exception) -> ResolutionError:
         """A resolver raised what it should not: an error of ours that keeps it."""
-        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {error}", target=str(question))
+        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {foreign(error)}", target=str(question))
         named.__cause__ = error
         return named
 
@@ -325,12 +333,12 @@ class Engine:
     def tell(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
         for event in service.take_events():
-            logger.log(_level(event), "%s", event)
+            logger.log(level(event), "%s", line(event))
             if self._on_event is not None:
                 try:
                     self._on_event(event)
                 except Exception:  # a hook's fault must not become the request's
-                    logger.exception("on_event hook failed for %r", event)
+                    logger.exception("%s", line(f"on_event hook failed for {event!r}"))
 
     # Life cycle
 
@@ -350,13 +358,3 @@ class Engine:
         self.flights.reset()
         self.governor.reset_lock()
         self.directory.reset_locks()
-
-
-def _level(event: Event) -> int:
-    if isinstance(event, (LookupFailed, Notice)):
-        return logging.WARNING
-    if isinstance(event, PanicChanged):
-        return logging.WARNING if event.panic else logging.INFO
-    if isinstance(event, HealthChanged):
-        return logging.INFO if event.health == "healthy" else logging.WARNING
-    return logging.INFO

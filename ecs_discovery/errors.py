@@ -9,7 +9,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
+
+from ecs_discovery.foreign_text import foreign, plain
 
 __all__ = [
     "AttemptReport",
@@ -28,6 +31,9 @@ __all__ = [
     "TargetNotFound",
     "combined",
 ]
+
+_CHAIN = 16  # causes looked at
+_LONGEST = 1000  # characters of a message: resolvers of other packages write some of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,8 @@ class DiscoveryError(Exception):
         **fields: Any,
     ) -> None:
         # One positional argument only: OSError, which some errors also are, reads two as errno and text.
-        Exception.__init__(self, message)
-        self.message = message
+        self.message = foreign(message, _LONGEST)
+        Exception.__init__(self, self.message)
         self.target = target
         self.attempts = tuple(attempts)
         self.hint = hint
@@ -96,7 +102,7 @@ class DiscoveryError(Exception):
             parts.append(f" ({self.hint})")
         if self.__cause__ is None and self.cause_text:
             parts.append(f" caused by {self.cause_text}")
-        return "".join(parts)
+        return plain("".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
@@ -104,7 +110,8 @@ class DiscoveryError(Exception):
             if name in state and not _pickles(state[name]):
                 del state[name]
         if self.__cause__ is not None:
-            state["cause_text"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
+            text = str(self.__cause__) if isinstance(self.__cause__, DiscoveryError) else foreign(self.__cause__)
+            state["cause_text"] = f"{type(self.__cause__).__name__}: {text}"
         mixed: tuple[type, ...] = getattr(type(self), "combined_of", ())
         return _rebuild, (mixed or (type(self),), self.args, state)
 
@@ -136,7 +143,7 @@ class ConfigurationError(DiscoveryError, ValueError):
     allowed: str
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        super().__init__(f"{field} is {foreign(repr(value))}; allowed: {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed
@@ -204,6 +211,20 @@ class DeadlineExceeded(DiscoveryError, TimeoutError):
 
 
 _combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per pair, so that `except` and pickle agree
+
+
+def without_frames(error: BaseException) -> None:
+    """Have an error that is kept for later callers keep nothing alive: the frames that it came through hold all that
+    the look-up held. An exception that is a programmer's own keeps the lines that it came through."""
+    found: list[BaseException] = []
+    deeper: BaseException | None = error
+    while deeper is not None and deeper not in found and len(found) < _CHAIN:
+        found.append(deeper)
+        if isinstance(deeper, (DiscoveryError, OSError)):
+            deeper.__traceback__ = None
+        else:
+            clear_frames(deeper.__traceback__)
+        deeper = deeper.__cause__ or deeper.__context__
 
 
 def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[DiscoveryError]:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from io import BufferedReader, RawIOBase
 from threading import Lock
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
+from urllib.parse import urlsplit
 
 from ecs_discovery import _fork
 
 __all__ = ["TaskMetadata", "task_metadata"]
 
 _VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
-_MAX_BYTES = 1024 * 1024
+_MAX_BYTES = 256 * 1024  # of the answer; ten containers make a tenth of it
+_LONGEST = 255  # characters of a fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,11 @@ _once = _Once()
 
 
 def task_metadata(*, timeout: float = 0.5, environ: Mapping[str, str] | None = None) -> TaskMetadata | None:
-    """What ECS says of this task, or None outside of ECS or when it does not answer within `timeout` seconds.
+    """What ECS says of this task, or None outside of ECS, when it does not answer within `timeout` seconds, or for an
+    answer that makes no sense.
 
-    The first call asks; later ones get the same answer.
+    The first call asks; later ones get the same answer. `timeout` is a hard limit where the endpoint is named by its
+    address, as ECS does. Redirects are not followed, and proxies not used.
     """
     uri = (os.environ if environ is None else environ).get(_VARIABLE, "")
     return _once.get(uri, timeout) if uri.startswith("http://") else None
@@ -79,12 +86,52 @@ def own_zone() -> str | None:
 
 
 def _ask(uri: str, timeout: float) -> TaskMetadata | None:
-    opener = build_opener(ProxyHandler({}))  # a link-local address: never through a proxy
+    # By hand: urllib follows redirects, and waits anew for each byte.
+    until = time.monotonic() + timeout
     try:
-        with opener.open(f"{uri.rstrip('/')}/task", timeout=timeout) as response:
-            return parse(json.loads(response.read(_MAX_BYTES)))
-    except (OSError, ValueError):
+        place = urlsplit(f"{uri.rstrip('/')}/task")
+        host, port = place.hostname or "", place.port or 80
+        request = f"GET {place.path} HTTP/1.0\r\nHost: {place.netloc}\r\nAccept: */*\r\n\r\n".encode("ascii")
+        with socket.create_connection((host, port), _left(until)) as sock:
+            sock.settimeout(_left(until))
+            sock.sendall(request)
+            answer = HTTPResponse(_Limited(sock, until))  # type: ignore[arg-type]  # all that it uses of a socket
+            answer.begin()
+            if answer.status != 200:
+                return None
+            return parse(json.loads(answer.read(_MAX_BYTES)))
+    except (OSError, ValueError, HTTPException, RecursionError):  # RecursionError: JSON nested thousands deep
         return None
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _Limited(RawIOBase):
+    """A socket's bytes until a time: a limit of each read alone would let a byte now and then go on for ever."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self._sock = sock
+        self._until = until
+        self._more = _MAX_BYTES
+
+    def makefile(self, mode: str) -> BufferedReader:
+        return BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_left(self._until))
+        count = self._sock.recv_into(buffer)
+        self._more -= count
+        if self._more < 0:
+            raise ValueError("too much")
+        return count
 
 
 def parse(task: Any) -> TaskMetadata | None:
@@ -111,10 +158,10 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    fits = isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+    return value if fits else None
 
 
 def _tail(value: Any) -> str | None:
     """The last part of an ARN, or the name itself."""
-    text = _text(value)
-    return text.rsplit("/", 1)[-1] if text else None
+    return _text(value.rsplit("/", 1)[-1]) if isinstance(value, str) else None

@@ -12,7 +12,16 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from ecs_discovery.errors import ConfigurationError
 
-__all__ = ["HEALTH_FILTERS", "Endpoint", "Question", "Resolution", "Target", "parse_host_port", "parse_target"]
+__all__ = [
+    "HEALTH_FILTERS",
+    "MAX_ENDPOINTS",
+    "Endpoint",
+    "Question",
+    "Resolution",
+    "Target",
+    "parse_host_port",
+    "parse_target",
+]
 
 HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
@@ -20,6 +29,8 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
+MAX_ENDPOINTS = 2_000
+"""No answer gives more endpoints than this, nor do answers joined (a Cloud Map namespace holds 2,000 instances)."""
 REGISTRIES = ("cloudmap",)
 """Schemes of sources that are the registry DNS is filled from: complete, and ahead of it."""
 PROXIED = ("proxy", "service-connect")
@@ -87,6 +98,9 @@ class Resolution:
     """The hosts that the newest answer named, where endpoints of earlier answers are joined with it."""
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
+    refused: tuple[str, ...] = ()
+    """Hosts that the source named and that are left out, because no task has such an address: link-local ones and
+    those of the metadata endpoints of AWS."""
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -160,9 +174,19 @@ def _split_port(field: str, text: str) -> tuple[str, int | None]:
     host, colon, port = text.rpartition(":")
     if not colon:
         return text, None
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    number = port_number(port)
+    if number is None:
         raise ConfigurationError(field, text, "a port from 1 to 65535 after the colon")
-    return host, int(port)
+    return host, number
+
+
+def port_number(text: str) -> int | None:
+    """The port that a text names, None if it is no port: 1 to 5 digits for a number from 1 to 65535."""
+    # The length comes first: what is used must be what was checked, and 5,000 digits are slow to read.
+    if not (len(text) <= 5 and text.isascii() and text.isdigit()):
+        return None
+    number = int(text)
+    return number if 0 < number < 65536 else None
 
 
 def parse_target(text: str) -> Target:

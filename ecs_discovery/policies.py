@@ -14,10 +14,12 @@ from typing import Any
 from ecs_discovery.models import HEALTH_FILTERS
 from ecs_discovery.rules import (
     FUNCTION,
+    NETWORKS,
     TENACITY,
     Policy,
     Rule,
     choices,
+    file_path,
     from_environment,
     nameservers,
     number,
@@ -31,7 +33,6 @@ from ecs_discovery.rules import (
     subset,
     switch,
     text,
-    unreadable,
     whole,
 )
 
@@ -89,17 +90,20 @@ class DnsPolicy(Policy):
     """Wait for one server's answer before the question is sent again. Default 0.75."""
     families: tuple[str, ...] = choices(("a", "aaaa"), ("a", "aaaa"))
     """Address records to ask for. A name that has only one kind is soon asked only for that. Default both."""
-    hosts_file: str = ruled(
-        "/etc/hosts", Rule(lambda v: v if isinstance(v, str) else unreadable(""), str, "a path, or '' for none")
-    )
+    hosts_file: str = ruled("/etc/hosts", Rule(file_path, str, "a path, or '' for none"))
     """The hosts file that is looked at before DNS for address records; '' for none."""
     max_queries: float = number(200.0, 1, 1000, "look-ups per second")
-    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. The VPC resolver drops
-    packets above 1,024 per second and network interface. Default 200."""
+    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. Questions that follow from
+    an answer, about SRV targets, count too and wait. The VPC resolver drops packets above 1,024 per second and network
+    interface. Default 200."""
     search: bool = switch(False)
     """Complete names by the search list of `/etc/resolv.conf`, as glibc does. Default off: names are absolute."""
     min_refresh: float = number(5.0, 0, 3600)
     """Least time between two refreshes that connect failures force. Default 5."""
+    allowed_networks: tuple[str, ...] = ruled((), NETWORKS)
+    """Networks whose addresses are accepted from DNS although they are link-local (169.254.0.0/16, fe80::/10) or of the
+    metadata endpoints of AWS (fd00:ec2::/32): `169.254.8.0/24`. The hosts file and `static://` are not asked. Default
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,9 @@ class CloudMapPolicy(Policy):
     """The Region of the API. Empty: what boto3 is configured for, else `AWS_REGION`."""
     endpoint_url: str = text("a URL, or ''")
     """Another place to call the API at. Empty: what boto3 is configured for (`AWS_ENDPOINT_URL`), else AWS."""
+    allowed_networks: tuple[str, ...] = ruled((), NETWORKS)
+    """Networks whose addresses are accepted from Cloud Map although they are link-local, as in `DnsPolicy`. Default
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

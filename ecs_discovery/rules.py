@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from math import inf
 from typing import Any, TypeVar
 
@@ -106,6 +107,12 @@ def nameservers(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def networks(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (tuple, list)) or not all(isinstance(item, str) for item in value):
+        raise ValueError
+    return tuple(str(ip_network(item)) for item in value)
+
+
 def statuses(value: Any) -> tuple[int, ...]:
     items = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else None
     if items is None or not all(isinstance(item, int) and 400 <= item <= 599 for item in items):
@@ -142,6 +149,12 @@ def path(value: Any) -> str:
     return value
 
 
+def file_path(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value
+
+
 def predicate(value: Any) -> Any:
     if value is not None and not callable(value):
         raise ValueError
@@ -173,6 +186,7 @@ def is_tenacity(value: Any) -> bool:
 
 
 FUNCTION = Rule(predicate, unreadable, "a function of the exception, or None")
+NETWORKS = Rule(networks, split, "networks such as '169.254.8.0/24' or 'fe80::/64'")
 TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying object, or None")
 
 

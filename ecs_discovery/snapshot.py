@@ -8,6 +8,7 @@ from typing import Any
 from ecs_discovery.core.checks import Checked
 from ecs_discovery.core.journal import Pick
 from ecs_discovery.core.service import Service
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Resolution
 
 __all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]
@@ -170,7 +171,7 @@ def take(service: Service, now: float) -> ServiceSnapshot:
     resolution = service.resolution
     nodes = tuple(
         NodeSnapshot(
-            endpoint=str(node.endpoint),
+            endpoint=foreign(node.endpoint),
             health=node.health.value,
             reason=node.reason,
             returns_in=max(0.0, node.until - now) if node.reason else 0.0,

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import Enum
-from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
+from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -132,7 +132,8 @@ def sign_of(error: OSError | None) -> Sign:
 def connect(endpoint: Endpoint, timeout: float, tuning: Tuning | None = None) -> socket.socket:
     """A connected TCP socket, tuned, with its timeout set to `timeout`. Raises OSError."""
     source = tuning.source if tuning is not None else None
-    sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout, source_address=source)
+    with _refusing:
+        sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout, source_address=source)
     try:
         tune(sock, tuning)
     except OSError:
@@ -176,7 +177,8 @@ def begin_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.so
         tune(sock, tuning)
         if tuning is not None and tuning.source is not None:
             sock.bind(tuning.source)
-        code = sock.connect_ex((endpoint.host, endpoint.port))
+        with _refusing:
+            code = sock.connect_ex((endpoint.host, endpoint.port))
         if code not in (0, EINPROGRESS, EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
     except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
@@ -198,17 +200,36 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
     address: Any = (endpoint.host, endpoint.port)
     family: int = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     if not is_address(endpoint.host):  # discovery is switched off: the system resolves, as it would without us
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        with _refusing:
+            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         tune(sock)
-        await loop.sock_connect(sock, address)
+        with _refusing:
+            await loop.sock_connect(sock, address)
     except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
         sock.close()
         raise
     return sock
+
+
+class _Refusing:
+    """What no socket can connect to (a port above 65535, a host with a NUL) is a connect that failed.
+
+    Python raises other errors than OSError for it, which nobody would retry or hold against the endpoint.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OverflowError, ValueError, TypeError)):
+            raise OSError(EINVAL, f"not to be connected to: {error}") from error
+
+
+_refusing = _Refusing()
 
 
 def tune(sock: socket.socket, tuning: Tuning | None = None) -> None:

@@ -65,6 +65,18 @@ class Workers:
                 self._jobs.clear()
             self._wake.notify_all()
 
+    def replace(self, thread: Thread) -> None:
+        """A worker will not end its job in time: it is none of them any more, and another may take its place."""
+        with self._wake:
+            if thread not in self._threads:
+                return
+            self._threads.discard(thread)
+            if not self._jobs or self._closed or _fork.coming():
+                return
+            job = self._jobs.pop()
+            hired = self._hire_locked(job)
+        self._start(hired, job, inline=True)
+
     # Around a fork
 
     def before_fork(self, patience: float) -> Sequence[Thread]:

@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Layers from the ground up: a module imports its own layer and those before it.
 LAYERS = [
+    {"foreign_text"},
     {"errors"},
     {"models"},
     {"rules"},

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
 import threading
+import traceback
+import weakref
 from random import Random
 
 import pytest
 
 from ecs_discovery import (
+    AsyncDiscovery,
     CachePolicy,
     ClosedError,
     ConfigurationError,
     ConnectError,
     DeadlineExceeded,
+    Discovery,
     DiscoveryError,
     DnsPolicy,
     NoEndpoints,
@@ -23,7 +29,7 @@ from ecs_discovery import (
     options,
 )
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution
 from tests.support import FakeClock, FakeResolver, a, aaaa, answer, eventually, srv
 from tests.worlds import Worlds, refused_port, world
 
@@ -806,6 +812,41 @@ def test_asyncio_and_threads_can_share_what_is_known():
             AsyncDiscovery(share=discovery, namespace="prod.local")
 
 
+@pytest.mark.parametrize("scheme", ["inventory", "cloudmap"])
+def test_what_is_shared_is_looked_up_by_the_resolvers_of_the_shared_discovery(scheme: str):
+    class Inventory:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+            self.forgotten: list[str] = []
+
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            self.asked.append(question.name)
+            return answer("10.0.0.1", port=80)
+
+        def forget(self, question: Question) -> None:
+            self.forgotten.append(question.name)
+
+    inventory, own = Inventory(), Inventory()
+    target = f"{scheme}://prod/orders"
+    question = Question(scheme, "prod/orders")
+
+    async def main(discovery: Discovery) -> None:
+        async with AsyncDiscovery(share=discovery) as shared:
+            assert (await shared.resolve(target)).endpoints[0].host == "10.0.0.1"
+            shared.background.ask(question, force=True)
+            while len(inventory.asked) < 2:
+                await asyncio.sleep(0.01)
+        async with AsyncDiscovery(share=discovery, resolvers={scheme: own}) as shared:
+            shared.background.ask(question, force=True)
+            while not own.asked:
+                await asyncio.sleep(0.01)
+
+    with Discovery(resolvers={scheme: inventory}) as discovery:
+        asyncio.run(asyncio.wait_for(main(discovery), 10))
+    assert (inventory.asked, inventory.forgotten) == (["prod/orders"] * 2, ["prod/orders"])
+    assert (own.asked, own.forgotten) == (["prod/orders"], ["prod/orders"])
+
+
 def test_one_async_discovery_serves_several_loops_one_after_another():
     import asyncio
 
@@ -918,3 +959,32 @@ def test_a_short_name_without_a_namespace_hints_at_it(world: Worlds):
             await w.resolve("orders:80")
 
     world.run(scenario, dns=dns)
+
+
+@pytest.mark.parametrize("kind", [ResolutionError, TargetNotFound, ValueError])
+def test_an_error_that_is_kept_keeps_nothing_of_its_look_up_alive(kind: type[Exception], world: Worlds):
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    class Failing:
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            try:
+                raise OSError("the deeper reason")
+            except OSError as error:
+                raise kind("it failed") from error
+
+    async def scenario(w):
+        with pytest.raises(ResolutionError):
+            await w.resolve("failing://orders")
+        gc.collect()
+        assert held[0]() is None
+        with pytest.raises(ResolutionError, match="it failed") as caught:
+            await w.resolve("failing://orders")
+        assert len(held) == 1
+        assert "the deeper reason" in "".join(traceback.format_exception(caught.value))
+
+    world.run(scenario, resolvers={"failing": Failing()})

@@ -24,6 +24,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.core.node import Health, Outcome
 from ecs_discovery.lab import Lab
+from ecs_discovery.models import Endpoint, Question, Resolution
 from tests.support import FakeClock
 from tests.worlds import Worlds, world
 
@@ -71,6 +72,28 @@ def test_a_silent_endpoint_costs_its_head_start_and_the_next_calls_nothing(lab: 
         assert [node.pending for node in w.engine.service(target).nodes] == [0, 0, 0]
 
     world.run(scenario, outlier=CALM)
+
+
+class Registry:
+    """A resolver that hands on what it was told, unchecked."""
+
+    def __init__(self, *found: Endpoint) -> None:
+        self.found = found
+
+    def resolve(self, question: Question, timeout: float) -> Resolution:
+        return Resolution(self.found, 60.0, "registry")
+
+
+def test_an_instance_whose_port_is_none_costs_no_call_and_is_set_aside(lab: Lab, world: Worlds):
+    good = [Endpoint(task.address, task.port) for task in lab.service("orders", tasks=3).tasks]
+    registry = Registry(Endpoint("127.0.0.1", 1234567), *good)
+
+    async def scenario(w):
+        for _ in range(20):
+            await w.connect("registry://orders")
+        assert by_health(w.discovery, "registry://orders")[Health.DOWN] == 1
+
+    world.run(scenario, outlier=CALM, resolvers={"registry": registry})
 
 
 def test_an_endpoint_that_was_only_late_stays_in_use(lab: Lab, world: Worlds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -41,6 +42,21 @@ def test_a_connection_is_tuned(task: LabTask):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.gettimeout() == 5
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint("127.0.0.1", 1234567), Endpoint("127.0.0.1", -1), Endpoint("a\0b", 80)])
+@pytest.mark.parametrize("way", ["connect", "begin_connect", "connect_async"])
+def test_an_endpoint_that_no_socket_can_connect_to_is_a_failed_connect(endpoint: Endpoint, way: str):
+    def connect() -> socket.socket:
+        if way == "connect":
+            return sockets.connect(endpoint, 1)
+        if way == "begin_connect":
+            return sockets.begin_connect(endpoint)
+        return asyncio.run(sockets.connect_async(endpoint))
+
+    with pytest.raises(OSError, match=r".") as caught:
+        connect()
+    assert sockets.sign_of(caught.value) is sockets.Sign.REFUSES
 
 
 @linux

@@ -7,6 +7,8 @@ import sys
 import click
 from rich.console import Console
 
+from ecs_discovery.foreign_text import plain
+
 __all__ = ["fail", "output"]
 
 _PLAIN_WIDTH = 120
@@ -26,5 +28,5 @@ def output() -> Console:
 
 def fail(message: str, status: int) -> int:
     """Say what went wrong in one line on standard error; returns `status`."""
-    click.echo(f"ecs-discovery: {' '.join(message.split())}", err=True)
+    click.echo(f"ecs-discovery: {plain(' '.join(message.split()))}", err=True)
     return status

@@ -14,6 +14,7 @@ from rich.table import Table
 from ecs_discovery.cli.console import fail, output
 from ecs_discovery.client import Discovery
 from ecs_discovery.errors import ConfigurationError, DiscoveryError
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Endpoint, Resolution, parse_target
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]
@@ -79,18 +80,27 @@ def headline(resolution: Resolution) -> str:
         )
         if flag
     ]
-    return ", ".join((f"{count} endpoint{'' if count == 1 else 's'} from {resolution.source}", lifetime, *remarks))
+    return ", ".join(
+        (f"{count} endpoint{'' if count == 1 else 's'} from {foreign(resolution.source)}", lifetime, *remarks)
+    )
 
 
 def as_table(endpoints: Sequence[Endpoint]) -> Table:
     """The endpoints with what is known of them; what is default for all has no column."""
     columns = [
-        ("zone", [endpoint.zone or "-" for endpoint in endpoints], any(e.zone for e in endpoints)),
-        ("instance id", [endpoint.instance_id or "-" for endpoint in endpoints], any(e.instance_id for e in endpoints)),
+        ("zone", [foreign(endpoint.zone or "-") for endpoint in endpoints], any(e.zone for e in endpoints)),
+        (
+            "instance id",
+            [foreign(endpoint.instance_id or "-") for endpoint in endpoints],
+            any(e.instance_id for e in endpoints),
+        ),
         ("priority", [str(endpoint.priority) for endpoint in endpoints], any(e.priority != 0 for e in endpoints)),
         ("weight", [str(endpoint.weight) for endpoint in endpoints], any(e.weight != 1 for e in endpoints)),
     ]
-    shown = [("endpoint", [str(endpoint) for endpoint in endpoints]), *((n, c) for n, c, wanted in columns if wanted)]
+    shown = [
+        ("endpoint", [foreign(endpoint) for endpoint in endpoints]),
+        *((n, c) for n, c, wanted in columns if wanted),
+    ]
     table = Table(*(name for name, _ in shown), box=box.SIMPLE_HEAD)
     for row in zip(*(cells for _, cells in shown), strict=True):
         table.add_row(*row)

@@ -19,11 +19,12 @@ from ecs_discovery.settings import ServiceConfig, Settings
 
 __all__ = ["Directory"]
 
-_SERVICES = 1000  # services held; beyond it the one that was looked at longest ago goes
+_SERVICES = 1000  # services held; beyond it the one that was used longest ago goes
 _EAGER = 1.0  # seconds: floor on the TTL of partial answers while they still name new endpoints
 _NAMES = 4000  # ways of writing them
 
-Key = tuple[tuple[str, ...], int | None, int | None]
+# Where it is found, its port, the name that certificates are verified for, how it is treated, and the scheme's port.
+Key = tuple[tuple[str, ...], int | None, str, ServiceConfig | None, int | None]
 
 
 class Directory:
@@ -47,6 +48,7 @@ class Directory:
         self._alias = alias
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
+        self._made: dict[Key, float] = {}  # when
         self._dependents: dict[Question, tuple[Service, ...]] = {}
         self._zone: str | None = None
         self._unions: dict[Question, Union] = {}
@@ -74,7 +76,7 @@ class Directory:
             with self._lock:
                 for other, twin in self._services.items():
                     known = twin.resolution is not None and (twin.used or service.resolution is None)
-                    if other[:2] == key[:2] and known:
+                    if other[:-1] == key[:-1] and known:
                         return twin
         return service
 
@@ -148,8 +150,9 @@ class Directory:
             if service is None:
                 service = self._make(target, parsed, sources, config, default_port, now)
                 if len(self._services) >= _SERVICES:
-                    self._drop_locked(min(self._services, key=lambda key: self._services[key].fresh_until))
+                    self._drop_locked(min(self._services, key=self._used_at_locked))
                 self._services[key] = service
+                self._made[key] = now
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
             if len(self._named) >= _NAMES:
@@ -158,12 +161,21 @@ class Directory:
             return service
 
     def _key(self, parsed: Target, default_port: int | None) -> Key:
-        sources, _ = self._parts(parsed, default_port)
+        sources, config = self._parts(parsed, default_port)
         return (
             tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
             parsed.port,
+            self._qualified(parsed),
+            config,
             None if parsed.port else default_port,
         )
+
+    def _qualified(self, parsed: Target) -> str:
+        """The fully qualified name that a target is known by; "" where it has no name."""
+        if parsed.scheme == "cloudmap":
+            namespace, _, service = parsed.name.rpartition("/")
+            return f"{service}.{namespace}"  # what DNS would call it
+        return self.settings.qualified(parsed.name) if parsed.scheme in ("auto", "dns", "srv") else ""
 
     def _parts(self, parsed: Target, default_port: int | None) -> tuple[tuple[Target, ...], ServiceConfig | None]:
         settings = self.settings
@@ -222,11 +234,7 @@ class Directory:
             hint = "no namespace is set, so the short name is asked for as it is: namespace= or ECS_DISCOVERY_NAMESPACE"
         if static:
             groups = ()
-        name = parsed.name if parsed.scheme in ("auto", "dns", "srv") else ""
-        if parsed.scheme == "cloudmap":
-            namespace, _, service = parsed.name.rpartition("/")
-            name = f"{service}.{namespace}"  # what DNS would call it
-        qualified = settings.qualified(name) if name else ""
+        qualified = self._qualified(parsed)
         return Service(
             text,
             groups,
@@ -251,8 +259,19 @@ class Directory:
         policy = (config and config.health_check) or self.settings.health_check
         return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._dice)
 
+    def _used_at_locked(self, key: Key) -> tuple[bool, float]:
+        """Is it in use now, and about when was it last? What is in use is refreshed; addresses never are."""
+        service, made = self._services[key], self._made[key]
+        nodes = service.nodes
+        if service.fresh_until < inf:
+            used = max(made, service.fresh_until)
+        else:
+            used = max((made, *(node.answered for node in nodes)))
+        return any(node.pending for node in nodes), used
+
     def _drop_locked(self, key: Key) -> None:
         service = self._services.pop(key)
+        del self._made[key]
         self._named = {name: other for name, other in self._named.items() if other is not service}
         for question in service.questions:
             left = tuple(other for other in self._dependents.get(question, ()) if other is not service)

@@ -169,6 +169,7 @@ class Knowledge:
             max((value.estimate for value in values if value.estimate is not None), default=None),
             stale=any(look.freshness is not Freshness.FRESH for look in answered),
             named=frozenset(host for value in values for host in value.hosts) if partial else None,
+            refused=tuple(dict.fromkeys(host for value in values for host in value.refused)),
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Finding(until, ask, wait, answer=answer, error=error, notice=notice)

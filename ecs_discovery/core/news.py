@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from ecs_discovery.core.node import Health, Node
-from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, PanicChanged
+from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 
 __all__ = ["News"]
 
@@ -18,6 +19,7 @@ class News:
     def __init__(self, target: str) -> None:
         self.failing = False
         """The last look-up failed."""
+        self._refusing = False
         self._target = target
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
@@ -30,6 +32,15 @@ class News:
             return
         self.failing = error is not None
         self.add(LookupRecovered(self._target) if error is None else LookupFailed(self._target, str(error), kept))
+
+    def refused(self, hosts: Sequence[str]) -> None:
+        """Which hosts of the last answer were refused."""
+        if bool(hosts) is not self._refusing:
+            self._refusing = bool(hosts)
+            told = (
+                f"addresses that no task has are refused: {', '.join(hosts[:3])}" if hosts else "none are refused now"
+            )
+            self.add(Notice(self._target, told))
 
     def health(self, node: Node, health: Health, now: float) -> None:
         """The health of a node changed to this."""

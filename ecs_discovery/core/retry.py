@@ -14,6 +14,7 @@ from typing import Any
 from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.core.node import Node
 from ecs_discovery.errors import AttemptReport
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.policies import RetryPolicy
 
 __all__ = ["NOT_REPEATED", "Call", "Failure"]
@@ -117,7 +118,7 @@ class Call:
 
     def report(self, node: Node, outcome: str, seconds: float, error: object = "") -> None:
         """Keep what became of the attempt, for people."""
-        self.reports.append(AttemptReport(str(node.endpoint), outcome, seconds, str(error)))
+        self.reports.append(AttemptReport(foreign(node.endpoint), outcome, seconds, foreign(error)))
 
     def connect_share(self, now: float, choices: int) -> float:
         """Seconds the connect of the attempt just begun may take, so that those after it still have their share.

@@ -129,6 +129,7 @@ class Service:
                 self._news.add(Notice(self.target, finding.notice))
             if finding.answer is not None:
                 self._news.look_up(finding.error, len(self._membership.nodes))
+                self._news.refused(finding.answer.refused)
                 self._accept(finding.answer, now)
                 for answer in news:
                     self._witness(answer, now)
@@ -219,9 +220,10 @@ class Service:
         with self._lock:
             known = now < node.pushed_back_until
             self._balancer.push_back(node, now + seconds)
-            if not known:
-                self._news.add(PushedBack(self.target, node.endpoint, seconds))
-            return not known
+            if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
+                return False
+            self._news.add(PushedBack(self.target, node.endpoint, seconds))
+            return True
 
     def connected(self, seconds: float) -> None:
         """Learn from a connect that took this long."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil, log
 
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
 
 __all__ = ["Union"]
 
@@ -108,6 +108,10 @@ class Union:
             self._misses[key] += 1
             if self._misses[key] >= limit:
                 del self._members[key], self._misses[key]
+        # A server that names others each time must not fill the memory: the longest unseen go.
+        extra = len(self._members) - MAX_ENDPOINTS
+        for key in sorted(self._members, key=self._misses.__getitem__, reverse=True)[:extra] if extra > 0 else ():
+            del self._members[key], self._misses[key]
 
     def _hold(self, size: int) -> int:
         """Answers without an endpoint after which it is taken for gone: sized to the estimated number."""

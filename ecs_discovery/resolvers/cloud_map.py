@@ -21,8 +21,10 @@ from ecs_discovery import _fork
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.revisions import Asked, Revisions
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
+from ecs_discovery.foreign_text import foreign, line
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import CloudMapPolicy
+from ecs_discovery.resolvers.cloud_map_calls import Calls
 from ecs_discovery.resolvers.instances import DENIED, THROTTLED, UNSUPPORTED, error_code, failure, read, request
 from ecs_discovery.workers import Workers
 
@@ -41,7 +43,9 @@ class CloudMapResolver:
     `client` is a boto3 client for `servicediscovery` of your own; switch its retries off and its timeouts down. With
     None one is made from a session of this resolver's own when it is first needed. Each endpoint has its instance id,
     its zone, and as attributes `cluster`, `service`, `family`, `task_set`, `region` and `health` as far as they
-    are registered. Calls run in a few threads of its own, so that a time limit holds whatever the client does.
+    are registered. Calls run in a few threads of its own, so that a time limit holds whatever the client does. A call
+    whose answer comes a byte at a time is ended after twice the connect and read timeouts, where the client was made
+    here; with one of your own its thread is replaced, up to eight times.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class CloudMapResolver:
         # The poll after this one would come too late, so that one asks for all.
         self._revisions: Revisions[Question, Resolution] = Revisions(policy.full_interval - policy.poll)
         self._workers = Workers(_THREADS)
+        # A look-up makes two calls at most, each of which connects and waits for an answer.
+        longest = max(policy.timeout, 2 * (policy.connect_timeout + policy.read_timeout))
+        self._calls = Calls(self._workers, clock, longest=longest, spare=_THREADS)
         self._closed = False
         self._lock = Lock()
         _fork.track(self)
@@ -85,6 +92,7 @@ class CloudMapResolver:
         if self._closed:
             future.set_exception(ResolutionError("its resolver is closed", target=str(question)))
             return future
+        self._calls.end_overdue()
         self._workers.spawn(partial(self._work, question, future))
         return future
 
@@ -102,6 +110,7 @@ class CloudMapResolver:
         self._lock = Lock()
         self._made = None
         self._revisions.reset_lock()
+        self._calls.after_fork()
         self._governor.reset_lock()
 
     # In workers
@@ -110,7 +119,9 @@ class CloudMapResolver:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(self._look_up(question))
+            with self._calls.call():
+                found = self._look_up(question)
+            future.set_result(found)
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
             future.set_exception(error)
 
@@ -141,7 +152,7 @@ class CloudMapResolver:
                 self._revisions.doubt(question)
                 raise failure(question, error, operation) from error
             if code in DENIED or code in UNSUPPORTED:
-                self._without_revisions(question, f"{error} (grant the task role servicediscovery:{operation})")
+                self._without_revisions(question, error)
             return None
         return revision if isinstance(revision, int) else None
 
@@ -165,9 +176,10 @@ class CloudMapResolver:
         self._revisions.keep(question, asked, revisions, resolution)
         return resolution
 
-    def _without_revisions(self, question: Question, why: str) -> None:
+    def _without_revisions(self, question: Question, why: object) -> None:
         if self._revisions.deny(question, self._clock()):
-            _log.warning("%s: DiscoverInstancesRevision fails, every poll is a DiscoverInstances: %s", question, why)
+            grant = "every poll is a DiscoverInstances; grant the task role servicediscovery:DiscoverInstancesRevision"
+            _log.warning("%s", line(f"{foreign(question, 80)}: {grant}: {foreign(why)}"))
 
     def _govern(self, question: Question) -> None:
         if not self._governor.take(self._clock()):
@@ -184,6 +196,7 @@ class CloudMapResolver:
             if self._made is None:
                 try:
                     self._made = _client(self.policy)
+                    self._calls.watch(self._made)
                 except ImportError as error:
                     raise ResolutionError(
                         "Cloud Map needs boto3, which is not installed",

@@ -1,7 +1,8 @@
-"""DNS look-ups for threads, and the only module that knows dnspython.
+"""DNS look-ups for threads.
 
-dnspython reads and writes the messages; the sockets are ours (`exchange`), because its own measure time
-with the wall clock and stop listening for an answer that comes later than the first wait.
+Messages and sockets are ours (`wire`, `exchange`): dnspython takes seconds to read some answers, measures time with the
+wall clock and stops listening for an answer that comes later than the first wait. Only what Windows is set to use is
+asked of it.
 """
 
 from __future__ import annotations
@@ -12,38 +13,34 @@ import secrets
 import time
 from collections.abc import Callable
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.rdataclass
-import dns.rdatatype
-import dns.rrset
-
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.resolvers import wire as wire_module
 from ecs_discovery.resolvers.exchange import Exchange, Message, NoEdns, Truncated
 from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.lookup import normal
-from ecs_discovery.resolvers.nameservers import BadAnswer, Server, configured_servers
-from ecs_discovery.resolvers.records import (
-    AddressRecord,
-    AliasLoop,
-    AliasRecord,
-    Record,
-    Reply,
-    SrvRecord,
-    follow_chain,
-    in_zone,
-    plain_name,
-    wire_ttl,
-)
+from ecs_discovery.resolvers.nameservers import Allowance, BadAnswer, Server, configured_servers
+from ecs_discovery.resolvers.records import AliasLoop, Reply, follow_chain
 from ecs_discovery.resolvers.search import steps_for
 
 __all__ = ["DnsResolver", "ask_with_asyncio", "registry_servers"]
 
-_PAYLOAD = 1232  # fits every path without fragments (DNS flag day 2020)
-_NO_EDNS_RCODES = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
+_QUERY = 0  # opcode
+_NOERROR, _FORMERR, _SERVFAIL, _NXDOMAIN, _NOTIMP, _REFUSED, _BADVERS = 0, 1, 2, 3, 4, 5, 16
+_RCODES = {
+    _FORMERR: "FORMERR",
+    _SERVFAIL: "SERVFAIL",
+    _NOTIMP: "NOTIMP",
+    _REFUSED: "REFUSED",
+    6: "YXDOMAIN",
+    7: "YXRRSET",
+    8: "NXRRSET",
+    9: "NOTAUTH",
+    10: "NOTZONE",
+    _BADVERS: "BADVERS",
+}
+_WITHOUT_QUESTION = (_FORMERR, _SERVFAIL, _NOTIMP, _REFUSED)
+_NO_EDNS = (_FORMERR, _NOTIMP, _BADVERS)
 
 
 class DnsResolver:
@@ -54,10 +51,18 @@ class DnsResolver:
     look-ups but the parsed hosts file, so that any number of threads and forked children may share one.
     """
 
-    def __init__(self, policy: DnsPolicy, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        policy: DnsPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        may_ask: Callable[[], bool] | None = None,
+    ) -> None:
+        """`may_ask` says whether a question that follows from an answer may be asked now; False: a moment later."""
         self._policy = policy
+        self._may_ask = may_ask
         self._clock = clock
-        self._hosts = HostsFile(policy.hosts_file) if policy.hosts_file else None
+        self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
         return f"<DnsResolver {', '.join(self._policy.nameservers) or 'system nameservers'}>"
@@ -72,7 +77,8 @@ class DnsResolver:
         servers = configured_servers(question, self._policy.nameservers)
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
-        with Exchange(servers, _Query, query_timeout=wait, clock=self._clock) as exchange:
+        allowance = Allowance(self._may_ask)
+        with Exchange(servers, _Query, query_timeout=wait, clock=self._clock, allowance=allowance) as exchange:
             asking = next(steps)
             while True:
                 limit = min(deadline, self._clock() + wait) if asking.brief else deadline
@@ -92,16 +98,10 @@ class _Query:
         self._number = number
         self._edns = edns
         try:
-            self._message = dns.message.make_query(
-                question.name + ".",
-                question.scheme,
-                use_edns=0 if edns else False,
-                payload=_PAYLOAD,
-                id=number,
-            )
-            self.wire = self._message.to_wire()
-        except (dns.exception.DNSException, UnicodeError) as exc:
+            self.wire = wire_module.query(question.name, question.scheme, number, edns=edns)
+        except wire_module.Malformed as exc:
             raise BadAnswer(f"cannot be asked: {exc}") from exc
+        self._asked = wire_module.read(self.wire).questions
 
     def plain(self) -> Message:
         return _Query(self._question, self._number, edns=False)
@@ -110,65 +110,40 @@ class _Query:
         if wire[:2] != self.wire[:2]:
             return None
         try:
-            answer = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=True)
-        except dns.message.Truncated as exc:
-            if not self._message.is_response(exc.message()):  # type: ignore[no-untyped-call]
-                return None
-            raise Truncated from exc
-        except Exception as exc:  # dnspython lets IndexError and the like out for some malformed messages
-            raise BadAnswer(f"answered garbage ({type(exc).__name__})") from exc
-        if not self._message.is_response(answer):
+            answer = wire_module.read(wire)
+        except wire_module.Malformed as exc:
+            raise BadAnswer(f"answered garbage ({exc})") from exc
+        if not self._is_answer(answer):
             return None
-        rcode = answer.rcode()
-        if rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        if answer.truncated:
+            raise Truncated
+        rcode = answer.rcode
+        if rcode in (_NOERROR, _NXDOMAIN):
             return _reply(self._question, answer, server)
-        if self._edns and rcode in _NO_EDNS_RCODES:
-            raise NoEdns(f"answered {dns.rcode.to_text(rcode)}")
-        raise BadAnswer(f"answered {dns.rcode.to_text(rcode)}")
+        told = f"answered {_RCODES.get(rcode, f'rcode {rcode}')}"
+        raise NoEdns(told) if self._edns and rcode in _NO_EDNS else BadAnswer(told)
+
+    def _is_answer(self, answer: wire_module.Message) -> bool:
+        if not answer.response or answer.opcode != _QUERY:
+            return False
+        if not answer.questions:
+            return answer.rcode in _WITHOUT_QUESTION
+        return answer.questions == self._asked
 
 
-def _reply(question: Question, message: dns.message.Message, server: Server) -> Reply:
-    answers = _records(message.answer)
+def _reply(question: Question, answer: wire_module.Message, server: Server) -> Reply:
     try:
-        name, ttl = follow_chain(question.name, answers)
+        name, ttl = follow_chain(question.name, answer.answers)
     except AliasLoop:
         name, ttl = question.name, math.inf
-    negative_ttl = _negative_ttl(name, message.authority)
+    negative_ttl = answer.negative_ttl(name)
     return Reply(
         str(server),
-        exists=message.rcode() != dns.rcode.NXDOMAIN,
-        answers=answers,
-        additional=_records(message.additional),
+        exists=answer.rcode != _NXDOMAIN,
+        answers=answer.answers,
+        additional=answer.additional,
         negative_ttl=None if negative_ttl is None else min(ttl, negative_ttl),
     )
-
-
-def _records(section: list[dns.rrset.RRset]) -> tuple[Record, ...]:
-    found: list[Record] = []
-    for rrset in section:
-        if rrset.rdclass != dns.rdataclass.IN:
-            continue
-        name, ttl = plain_name(rrset.name.to_text()), wire_ttl(rrset.ttl)
-        for data in rrset:
-            match rrset.rdtype:
-                case dns.rdatatype.A:
-                    found.append(AddressRecord(name, "a", data.address, ttl))
-                case dns.rdatatype.AAAA:
-                    found.append(AddressRecord(name, "aaaa", data.address, ttl))
-                case dns.rdatatype.CNAME:
-                    found.append(AliasRecord(name, plain_name(data.target.to_text()), ttl))
-                case dns.rdatatype.SRV:
-                    target = plain_name(data.target.to_text())
-                    found.append(SrvRecord(name, data.priority, data.weight, data.port, target, ttl))
-    return tuple(found)
-
-
-def _negative_ttl(name: str, authority: list[dns.rrset.RRset]) -> float | None:
-    """How long "there is none" holds: the lesser of the SOA's TTL and its minimum (RFC 2308, section 5)."""
-    for rrset in authority:
-        if rrset.rdtype == dns.rdatatype.SOA and in_zone(name, plain_name(rrset.name.to_text())):
-            return min(wire_ttl(rrset.ttl), wire_ttl(rrset[0].minimum))
-    return None
 
 
 async def ask_with_asyncio(question: Question, server: Server) -> Reply:

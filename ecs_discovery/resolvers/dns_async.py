@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ecs_discovery.errors import ResolutionTimeout
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.resolvers.dns import ask_with_asyncio
 from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.lookup import normal
-from ecs_discovery.resolvers.nameservers import BadAnswer, Server, configured_servers, first_replies
+from ecs_discovery.resolvers.nameservers import Allowance, BadAnswer, Server, configured_servers, first_replies
 from ecs_discovery.resolvers.records import (
     AddressRecord,
     AliasRecord,
@@ -41,21 +45,26 @@ _loops_without_aiodns: set[type] = set()
 """Kinds of event loops on which aiodns turned out not to work. Only ever grows, by a few."""
 _MAX_CHANNELS = 64
 """Channels of one event loop at a time. Each costs a thread, an inotify instance (128 a user by default) and
-four descriptors; look-ups beyond this many are asked with dnspython, which takes one descriptor."""
+four descriptors; look-ups beyond this many are asked over the loop's own transports, which takes one descriptor."""
 _open_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_MAX_LOOK_UPS = 64
+"""Look-ups of one event loop in flight. Where servers are silent, each holds its descriptors for seconds."""
 
 
 class AsyncDnsResolver:
     """Asks DNS for `a`, `aaaa` and `srv` questions, as `DnsResolver` does.
 
     Asks through aiodns, or where that cannot work (not installed, an event loop it does not know)
-    with dnspython over asyncio's own transports; then one line in the log says so. With aiodns, "there is none"
-    comes without a TTL, because c-ares drops the SOA record.
+    over asyncio's own transports; then one line in the log says so. What c-ares takes for "there is
+    none" is asked for again there: it takes some failures for that, and drops how long it holds.
     """
 
-    def __init__(self, policy: DnsPolicy) -> None:
+    def __init__(self, policy: DnsPolicy, *, may_ask: Callable[[], bool] | None = None) -> None:
+        """See `DnsResolver` for `may_ask`."""
         self._policy = policy
-        self._hosts = HostsFile(policy.hosts_file) if policy.hosts_file else None
+        self._may_ask = may_ask
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+        self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
         return f"<AsyncDnsResolver {', '.join(self._policy.nameservers) or 'system nameservers'}>"
@@ -69,10 +78,33 @@ class AsyncDnsResolver:
         if local is not None:
             return local
         servers = configured_servers(question, self._policy.nameservers)
+        try:
+            async with asyncio.timeout_at(deadline) as waiting:
+                async with self._turn(loop):
+                    waiting.reschedule(None)  # from here on the exchange keeps the time
+                    return await self._ask(asked, servers, deadline)
+        except TimeoutError as exc:
+            if not waiting.expired():
+                raise
+            raise ResolutionTimeout(
+                f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other look-ups of this event loop are in flight",
+                target=str(question),
+                hint="is the DNS server reachable?",
+            ) from exc
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> AbstractAsyncContextManager[None]:
+        turns = self._turns.get(loop)
+        if turns is None:
+            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
+        return turns.take()
+
+    async def _ask(self, asked: Question, servers: Sequence[Server], deadline: float) -> Resolution:
+        loop = asyncio.get_running_loop()
+        allowance = Allowance(self._may_ask)
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
-        channels = _channels_to(servers[0], timeout)
-        ask: _Ask = channels.ask if channels else _dnspython()
+        channels = _channels_to(servers[0], deadline - loop.time())
+        ask = _confirming(channels.ask, allowance) if channels else ask_with_asyncio
         try:
             asking = next(steps)
             while True:
@@ -83,6 +115,7 @@ class AsyncDnsResolver:
                     ask,
                     query_timeout=wait,
                     seconds=min(left, wait) if asking.brief else left,
+                    allowance=allowance,
                 )
                 try:
                     asking = steps.send(outcomes)
@@ -94,10 +127,53 @@ class AsyncDnsResolver:
                 await channels.close()
 
 
-def _dnspython() -> _Ask:
-    from ecs_discovery.resolvers.dns import ask_with_asyncio
+class _Turns:
+    """So many at a time; of those who wait, the newest is next: somebody still waits for it, as for threads."""
 
-    return ask_with_asyncio
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """A turn, for a `with` block."""
+        if self._free:
+            self._free -= 1
+        else:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(mine)
+            try:
+                await mine
+            except BaseException:
+                if mine.done() and not mine.cancelled():
+                    self._give()  # it was given a turn that it does not take
+                elif mine in self._waiting:
+                    self._waiting.remove(mine)
+                raise
+        try:
+            yield
+        finally:
+            self._give()
+
+    def _give(self) -> None:
+        while self._waiting:
+            mine = self._waiting.pop()
+            if not mine.done():
+                mine.set_result(None)
+                return
+        self._free += 1
+
+
+def _confirming(ask: Callable[[Question, Server], Awaitable[Reply | None]], allowance: Allowance) -> _Ask:
+    async def confirmed(question: Question, server: Server) -> Reply:
+        reply = await ask(question, server)
+        if reply is not None:
+            return reply
+        if not allowance.query():
+            raise BadAnswer("answered that there is none, which could not be confirmed")
+        return await ask_with_asyncio(question, server)
+
+    return confirmed
 
 
 def _channels_to(server: Server, timeout: float) -> _Channels | None:
@@ -111,7 +187,11 @@ def _channels_to(server: Server, timeout: float) -> _Channels | None:
         channels.to(server)
     except Exception as exc:  # noqa: BLE001  # no module, no channel, or whatever an exotic loop raises
         _loops_without_aiodns.add(kind)
-        _log.info("aiodns does not work on %s (%r): asking DNS with dnspython instead", kind.__name__, exc)
+        _log.info(
+            "aiodns does not work on %s (%s): asking DNS over its own transports instead",
+            kind.__name__,
+            foreign(repr(exc)),
+        )
         return None
     return channels
 
@@ -141,25 +221,28 @@ class _Channels:
             _open_channels[self._loop] = _open_channels.get(self._loop, 0) + 1
         return channel
 
-    async def ask(self, question: Question, server: Server) -> Reply:
-        """Ask once. Raises `BadAnswer`."""
+    async def ask(self, question: Question, server: Server) -> Reply | None:
+        """Ask once. None if c-ares takes the answer for "there is none", which it does for some failures too.
+
+        Raises `BadAnswer`.
+        """
         error = self._aiodns.error
         try:
             # The dot keeps c-ares from taking the name for a relative one.
             result = await self.to(server).query_dns(question.name + ".", question.scheme.upper())
         except error.DNSError as exc:
             code = exc.args[0] if exc.args else None
-            if code == error.ARES_ENOTFOUND:
-                return Reply(str(server), exists=False)
-            if code == error.ARES_ENODATA:
-                return Reply(str(server), exists=True)
+            if code in (error.ARES_ENOTFOUND, error.ARES_ENODATA):
+                return None
             if code == error.ARES_ETIMEOUT:
                 # c-ares expects a server that was fast to stay so, and gives up early. The next try is for the
                 # caller to time.
                 await self._loop.create_future()
             raise BadAnswer(_words(code, exc, error)) from exc
         except UnicodeError as exc:
-            raise BadAnswer(f"cannot be asked: {exc}") from exc
+            raise BadAnswer(f"cannot be asked: {foreign(exc)}") from exc
+        if not result.answer:
+            return None
         return Reply(str(server), exists=True, answers=_records(result.answer), additional=_records(result.additional))
 
     async def close(self) -> None:
@@ -183,7 +266,7 @@ def _words(code: int | None, problem: Exception, error: Any) -> str:
         error.ARES_EBADRESP: "garbage",
     }
     rcode = rcodes.get(code)
-    return f"answered {rcode}" if rcode else f"failed: {problem.args[-1] if problem.args else problem!r}"
+    return f"answered {rcode}" if rcode else f"failed: {foreign(problem.args[-1] if problem.args else repr(problem))}"
 
 
 def _records(section: list[pycares.DNSRecord]) -> tuple[Record, ...]:

@@ -11,11 +11,12 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import TracebackType
 from typing import Protocol
 
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers.nameservers import WINDOW, BadAnswer, Outcome, Server, Tries
+from ecs_discovery.resolvers.nameservers import PAUSE, WINDOW, Allowance, BadAnswer, Outcome, Server, Tries
 from ecs_discovery.resolvers.records import Reply
 
 __all__ = ["Exchange", "Message", "NoEdns", "Truncated"]
@@ -70,11 +71,13 @@ class Exchange:
         *,
         query_timeout: float,
         clock: Callable[[], float],
+        allowance: Allowance,
     ) -> None:
         self._servers = servers
         self._compose = compose
         self._query_timeout = query_timeout
         self._clock = clock
+        self._allowance = allowance
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[Server, socket.socket] = {}
         self._flights: dict[int, _Flight] = {}
@@ -99,14 +102,16 @@ class Exchange:
             now = self._clock()
             if now >= deadline:
                 break
-            while waiting and len(self._flights) < WINDOW:
+            while waiting and len(self._flights) < WINDOW and self._allowance.question():
                 self._start(waiting.popleft())
+            held = len(self._flights) < WINDOW and bool(waiting)
             for number, flight in list(self._flights.items()):
                 if flight.due <= now:
                     self._send(number, flight)
-            if self._flights:
-                due = min(flight.due for flight in self._flights.values())
-                for key, _ in self._selector.select(max(0.0, min(due, deadline) - self._clock())):
+            if self._flights or held:
+                due = min((flight.due for flight in self._flights.values()), default=deadline)
+                until = min(due, deadline, now + PAUSE if held else deadline)
+                for key, _ in self._selector.select(max(0.0, until - self._clock())):
                     self._receive(key.data, deadline)
         for flight in self._flights.values():
             self._outcomes[flight.question] = flight.tries.error(deadline - began)
@@ -129,7 +134,7 @@ class Exchange:
             self._flights[number] = _Flight(question, message, self._servers)
 
     def _send(self, number: int, flight: _Flight) -> None:
-        while (server := flight.tries.next_server()) is not None:
+        while (server := self._next_server(flight)) is not None:
             try:
                 self._socket(server).send(flight.message.wire)
             except OSError as exc:
@@ -137,7 +142,15 @@ class Exchange:
             else:
                 flight.due = self._clock() + self._query_timeout
                 return
+        if flight.due == inf and flight.tries.open:
+            return  # an answer to what was sent may come yet
         self._finish(number, flight.tries.error(0.0))
+
+    def _next_server(self, flight: _Flight) -> Server | None:
+        if self._allowance.query():
+            return flight.tries.next_server()
+        flight.due = inf  # no further try
+        return None
 
     def _socket(self, server: Server) -> socket.socket:
         sock = self._sockets.get(server)
@@ -177,7 +190,8 @@ class Exchange:
         except NoEdns:
             flight.message = flight.message.plain()
             try:
-                self._socket(server).send(flight.message.wire)
+                if self._allowance.query():
+                    self._socket(server).send(flight.message.wire)
             except OSError as exc:
                 return self._drop(number, flight, server, exc)
             flight.due = self._clock() + self._query_timeout

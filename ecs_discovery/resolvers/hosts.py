@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from ecs_discovery.errors import NoEndpoints
 from ecs_discovery.models import PROXIED, Question, Resolution
+from ecs_discovery.resolvers.files import Stamp, opened
 from ecs_discovery.resolvers.records import MAX_ENDPOINTS, AddressRecord, endpoints_from_addresses, plain_name
 
 __all__ = ["HOSTS_TTL", "HostsFile"]
@@ -16,28 +20,38 @@ __all__ = ["HOSTS_TTL", "HostsFile"]
 HOSTS_TTL = 5.0
 """How long an answer from the file holds, in seconds: the file names no TTL and may be edited at any time."""
 _MAX_BYTES = 4 * 1024 * 1024  # what follows is ignored; larger files are block lists, not services
+_BLOCK = 64 * 1024
+_MAX_LINE = 4096  # bytes; longer ones are passed over
+_MAX_LINES = 1000  # that have the name somewhere in them; what follows is ignored
+_MAX_NAMES = 1000  # answers remembered
 
 # Addresses that the agent of ECS Service Connect writes for the aliases of its proxy.
 _SERVICE_CONNECT = (ip_network("127.255.0.0/16"), ip_network("2600:f0f0::/32"))
 
-_Names = Mapping[str, tuple[AddressRecord, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    stamp: tuple[int, int, int] | None
-    names: _Names
+_Records = tuple[AddressRecord, ...]
 
 
 class HostsFile:
-    """Names and addresses of a hosts file, read again whenever the file changes. A missing file has no names."""
+    """Names and addresses of a hosts file, looked for again whenever the file changes. A missing file has no names.
+
+    The file is searched for the name that is asked for: whoever asks waits, and with asyncio the event loop does, so
+    that a block list must not be taken apart for a few names.
+    """
+
+    _shared: ClassVar[WeakValueDictionary[str, HostsFile]] = WeakValueDictionary()
+
+    @classmethod
+    def shared(cls, path: str) -> HostsFile:
+        """The one of the process for this path: what it has found serves all who ask."""
+        found = cls._shared.get(path)
+        return found if found is not None else cls._shared.setdefault(path, cls(path))
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._snapshot = _Snapshot(None, {})
+        self._found: tuple[Stamp | None, dict[str, _Records | None]] = (None, {})
 
     def __repr__(self) -> str:
-        return f"<HostsFile {self._path} {len(self._snapshot.names)} names>"
+        return f"<HostsFile {self._path}>"
 
     def lookup(self, question: Question) -> Resolution | None:
         """The file's answer to an `a` or `aaaa` question, None if it does not have the name.
@@ -45,7 +59,7 @@ class HostsFile:
         Raises `NoEndpoints` if the file has the name with no usable address of that family: a name
         found in the file is not asked for in DNS (glibc's `hosts: files dns`).
         """
-        records = self._names().get(plain_name(question.name))
+        records = self._records(plain_name(question.name))
         if records is None:
             return None
         proxied = any(_is_service_connect(record.address) for record in records)
@@ -72,38 +86,67 @@ class HostsFile:
 
     def has_alias(self, name: str) -> bool:
         """Is this name a Service Connect alias?"""
-        return any(_is_service_connect(record.address) for record in self._names().get(plain_name(name), ()))
+        return any(_is_service_connect(record.address) for record in self._records(plain_name(name)) or ())
 
-    def _names(self) -> _Names:
+    def _records(self, name: str) -> _Records | None:
+        """The records of a name, None if the file does not have it."""
         try:
             status = os.stat(self._path)
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            snapshot = self._snapshot
-            if stamp != snapshot.stamp:
-                with open(self._path, "rb") as file:
-                    snapshot = _Snapshot(stamp, parse_hosts(file.read(_MAX_BYTES)))
-                self._snapshot = snapshot
-        except OSError:
-            return {}
-        return snapshot.names
+            stamp, found = self._found
+            if stamp == (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev) and name in found:
+                return found[name]
+            with opened(self._path) as (descriptor, stamp):
+                records = _search(descriptor, name)
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            return None
+        if stamp != self._found[0] or len(found) >= _MAX_NAMES:
+            found = {}
+        found[name] = records
+        self._found = (stamp, found)
+        return records
 
 
 def _is_service_connect(address: str) -> bool:
     return any(ip_address(address) in network for network in _SERVICE_CONNECT)
 
 
-def parse_hosts(content: bytes) -> _Names:
-    """The names of a hosts file with their addresses in the file's order; lines that make no sense are skipped."""
-    found: dict[str, list[AddressRecord]] = {}
-    for line in content.decode("utf-8", "replace").split("\n"):
-        words = line.partition("#")[0].split()
-        if len(words) < 2:
+def _search(descriptor: int, name: str) -> _Records | None:
+    """The addresses of a name in the file's order; lines that make no sense are skipped."""
+    found: list[AddressRecord] = []
+    if not name:
+        return None
+    for number, line in enumerate(_lines(descriptor, name.encode("utf-8", "replace"))):
+        if number >= _MAX_LINES:
+            break
+        words = line.partition(b"#")[0].decode("utf-8", "replace").split()
+        if name not in map(plain_name, words[1:]) or not words[0].isprintable():
             continue
         try:
             address = ip_address(words[0])
         except ValueError:
             continue
-        family = "a" if address.version == 4 else "aaaa"
-        for name in map(plain_name, words[1:]):
-            found.setdefault(name, []).append(AddressRecord(name, family, str(address), HOSTS_TTL))
-    return {name: tuple(records) for name, records in found.items()}
+        found.append(AddressRecord(name, "a" if address.version == 4 else "aaaa", str(address), HOSTS_TTL))
+    return tuple(found) or None
+
+
+def _lines(descriptor: int, name: bytes) -> Iterator[bytes]:
+    """The lines with this word, of those that are not too long. Case does not matter."""
+    word = re.escape(name)
+    # The name first: a fixed text is what the search is fast at.
+    pattern = re.compile(word + rb"(?<=[\s]" + word + rb")\.?(?=[\s#]|\Z)")
+    rest, left = b"", _MAX_BYTES
+    while True:
+        block = os.read(descriptor, min(_BLOCK, left))
+        left -= len(block)
+        text, _, rest = (rest + block).rpartition(b"\n") if block else (rest, b"", b"")
+        if len(rest) > _MAX_LINE:
+            rest = b"#"  # the rest of this line is passed over
+        lower, at = text.lower(), 0
+        while (match := pattern.search(lower, at)) is not None:
+            begin = text.rfind(b"\n", 0, match.start()) + 1
+            end = text.find(b"\n", match.end())
+            at = len(text) if end < 0 else end
+            if at - begin <= _MAX_LINE:
+                yield text[begin:at]
+        if not block:
+            return

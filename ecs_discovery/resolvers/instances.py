@@ -7,9 +7,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.models import Endpoint, Question, Resolution, parse_target
+from ecs_discovery.foreign_text import foreign
+from ecs_discovery.models import Endpoint, Question, Resolution, parse_target, port_number
 from ecs_discovery.policies import CloudMapPolicy
-from ecs_discovery.resolvers.records import is_usable
+from ecs_discovery.resolvers.records import is_usable, refusal, screened
 
 __all__ = ["DENIED", "MAX_RESULTS", "THROTTLED", "UNSUPPORTED", "error_code", "failure", "read", "request"]
 
@@ -42,6 +43,9 @@ _ATTRIBUTES = {
     "task_set": "ECS_TASK_SET_EXTERNAL_ID",
     "region": "REGION",
 }
+_WANTED = ("AWS_INSTANCE_IPV4", "AWS_INSTANCE_IPV6", "AVAILABILITY_ZONE", *_ATTRIBUTES.values())
+_MAX_ID = 64  # characters (RegisterInstance)
+_MAX_VALUE = 255  # characters of a name in ECS
 # What botocore raises before there is an answer, by class name: the client may be of another library.
 _NO_ANSWER_HINTS = {
     "NoCredentialsError": "give the task a role, or set AWS credentials",
@@ -84,7 +88,10 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
     if not isinstance(instances, (list, tuple)):
         # boto3 reads an empty answer into whatever else comes with status 200: a proxy's page is not "there is none".
         raise ResolutionError("Cloud Map's answer makes no sense: it has no instances", target=str(question))
-    found = endpoints(instances, policy.families)
+    found, refused = screened(endpoints(instances[:MAX_RESULTS], policy.families), policy.allowed_networks)
+    if not found and refused:
+        message, hint = refusal("Cloud Map", refused, "CloudMapPolicy")
+        raise ResolutionError(message, target=str(question), hint=hint)
     if not found:
         if instances:
             told = f"none of its {len(instances)} instances has an address and port that can be connected to"
@@ -95,7 +102,7 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
             target=str(question),
             hint="no task is registered, or none has the attributes and health asked for",
         )
-    return Resolution(found, policy.poll, "cloudmap", partial=len(instances) >= MAX_RESULTS)
+    return Resolution(found, policy.poll, "cloudmap", partial=len(instances) >= MAX_RESULTS, refused=refused)
 
 
 def endpoints(instances: Iterable[Any], families: Sequence[str]) -> tuple[Endpoint, ...]:
@@ -112,14 +119,18 @@ def _endpoint(instance: Mapping[str, Any], families: Sequence[str]) -> Endpoint 
     instance_id, given = instance.get("InstanceId"), instance.get("Attributes")
     if not isinstance(instance_id, str) or not isinstance(given, Mapping):
         return None
-    facts = {str(name): value for name, value in given.items() if isinstance(value, str)}
+    if len(instance_id) > _MAX_ID:
+        return None
+    # What ECS would not have registered is not kept, so that an answer of any size costs little.
+    facts = {name: value for name in _WANTED if isinstance(value := given.get(name), str) and len(value) <= _MAX_VALUE}
     host = next((host for family in families if (host := _address(facts, family)) is not None), None)
-    port = _port(facts.get("AWS_INSTANCE_PORT"))
+    told = given.get("AWS_INSTANCE_PORT")
+    port = port_number(told) if isinstance(told, str) else 0
     if host is None or port is None:
         return None
     attributes = [(ours, facts[name]) for ours, name in _ATTRIBUTES.items() if name in facts]
     health = instance.get("HealthStatus")
-    if isinstance(health, str):
+    if isinstance(health, str) and len(health) <= _MAX_VALUE:
         attributes.append(("health", health))
     zone = facts.get("AVAILABILITY_ZONE") or None
     return Endpoint(host, port, zone=zone, instance_id=instance_id, attributes=tuple(attributes))
@@ -134,15 +145,6 @@ def _address(facts: Mapping[str, str], family: str) -> str | None:
     return str(address) if address.version == version else None
 
 
-def _port(text: str | None) -> int | None:
-    """0 if there is none, None if it is no port."""
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
-        return None
-    return int(text)
-
-
 def error_code(error: BaseException) -> str:
     """What the API says went wrong, empty if it did not answer."""
     response = getattr(error, "response", None)
@@ -153,11 +155,11 @@ def error_code(error: BaseException) -> str:
 
 def failure(question: Question, error: BaseException, operation: str) -> ResolutionError:
     """An error of a client as one of ours, with what to do about it."""
-    code = error_code(error)
+    code, said = error_code(error), foreign(error)
     kinds = {cls.__name__ for cls in type(error).__mro__}
     hint: str | None = None
     kind: type[ResolutionError] = ResolutionError
-    message = f"Cloud Map could not be asked: {type(error).__name__}: {error}"
+    message = f"Cloud Map could not be asked: {type(error).__name__}: {said}"
     if code in _MISSING:
         kind = TargetNotFound
         message = f"Cloud Map has no such {'namespace' if code == 'NamespaceNotFound' else 'service'}"
@@ -166,15 +168,15 @@ def failure(question: Question, error: BaseException, operation: str) -> Resolut
         message = f"Cloud Map throttles this account: {code}"
         hint = "poll less often (CloudMapPolicy(poll=…)) or have the quota raised"
     elif code in DENIED:
-        message = f"not allowed to call {operation}: {error}"
+        message = f"not allowed to call {operation}: {said}"
         hint = f"grant the task role servicediscovery:{operation}"
     elif code in _CREDENTIALS:
         hint = "check the credentials of the task role"
     elif code:
-        message = f"Cloud Map answered {code}: {error}"
+        message = f"Cloud Map answered {foreign(code, 64)}: {said}"
     elif kinds & _TIMEOUTS:
         kind = ResolutionTimeout
-        message = f"Cloud Map did not answer in time: {error}"
+        message = f"Cloud Map did not answer in time: {said}"
         hint = _NO_ANSWER_HINTS["EndpointConnectionError"]
     else:
         hint = next((_NO_ANSWER_HINTS[name] for name in kinds if name in _NO_ANSWER_HINTS), None)

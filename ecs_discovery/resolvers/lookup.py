@@ -16,7 +16,9 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
     TargetNotFound,
 )
-from ecs_discovery.models import Question, Resolution
+from ecs_discovery.foreign_text import foreign
+from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.nameservers import Outcome
 from ecs_discovery.resolvers.records import (
     MAX_ENDPOINTS,
@@ -28,9 +30,14 @@ from ecs_discovery.resolvers.records import (
     endpoints_from_srv,
     follow_chain,
     plain_name,
+    refusal,
+    screened,
 )
 
 __all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "look_up", "normal", "read"]
+
+_MAX_FOLLOW_UPS = 240
+"""Questions after the addresses of SRV targets: with the first one and some retransmissions a look-up's allowance."""
 
 NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
 NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
@@ -54,12 +61,12 @@ def normal(question: Question) -> Question:
     return Question(question.scheme, plain_name(question.name))
 
 
-def look_up(question: Question, families: Sequence[str]) -> Steps:
+def look_up(question: Question, policy: DnsPolicy) -> Steps:
     """Yields what to ask, takes what became of it, returns the answer or raises a `ResolutionError`."""
-    return (yield from read(question, (yield Asking((question,)))[question], families))
+    return (yield from read(question, (yield Asking((question,)))[question], policy))
 
 
-def read(question: Question, outcome: Outcome, families: Sequence[str]) -> Steps:
+def read(question: Question, outcome: Outcome, policy: DnsPolicy) -> Steps:
     """The rest of a look-up, once it is known what became of its question."""
     reply = _reply(outcome)
     if not reply.exists:
@@ -70,12 +77,30 @@ def read(question: Question, outcome: Outcome, families: Sequence[str]) -> Steps
             ttl=reply.negative_ttl,
         )
     if question.scheme == "srv":
-        return (yield from _services(question, reply, families))
+        return (yield from _services(question, reply, policy))
     addresses, _, ttl = _addresses(question, reply)
-    endpoints = endpoints_from_addresses(addresses)
+    # No more than are kept, and one that says so, for each takes its time.
+    endpoints = endpoints_from_addresses(addresses[: MAX_ENDPOINTS + 1])
     if not endpoints:
         raise _unusable(question, reply, ttl)
-    return Resolution(endpoints[:MAX_ENDPOINTS], ttl, "dns", partial=len(endpoints) > MAX_ENDPOINTS)
+    return _resolution(question, reply, endpoints, ttl, policy)
+
+
+def _resolution(
+    question: Question,
+    reply: Reply,
+    endpoints: Sequence[Endpoint],
+    ttl: float,
+    policy: DnsPolicy,
+    *,
+    partial: bool = False,
+) -> Resolution:
+    cut = len(endpoints) > MAX_ENDPOINTS
+    kept, refused = screened(endpoints[:MAX_ENDPOINTS], policy.allowed_networks)
+    if not kept:
+        message, hint = refusal(reply.server, refused, "DnsPolicy")
+        raise ResolutionError(message, target=str(question), hint=hint)
+    return Resolution(kept, ttl, "dns", partial=cut or partial, refused=refused)
 
 
 def _reply(outcome: Outcome) -> Reply:
@@ -107,7 +132,7 @@ def _owner(question: Question, reply: Reply) -> tuple[str, float]:
 
 
 def _no_data(question: Question, reply: Reply, name: str) -> NoEndpoints:
-    alias = "" if name == question.name else f" (its CNAME leads to {name})"
+    alias = "" if name == question.name else f" (its CNAME leads to {foreign(name)})"
     return NoEndpoints(
         f"it has no {question.scheme.upper()} records{alias}, says {reply.server}",
         target=str(question),
@@ -125,7 +150,7 @@ def _unusable(question: Question, reply: Reply, ttl: float) -> NoEndpoints:
     )
 
 
-def _services(question: Question, reply: Reply, families: Sequence[str]) -> Steps:
+def _services(question: Question, reply: Reply, policy: DnsPolicy) -> Steps:
     owner, ttl = _owner(question, reply)
     records = [record for record in reply.answers if isinstance(record, SrvRecord) and record.name == owner]
     if not records:
@@ -142,14 +167,14 @@ def _services(question: Question, reply: Reply, families: Sequence[str]) -> Step
     usable = [record for record in offered if record.port]
     if not usable:
         raise _unusable(question, reply, ttl)
-    hosts = _Hosts(dict.fromkeys(record.target for record in usable[:MAX_ENDPOINTS]), families)
+    hosts = _Hosts(dict.fromkeys(record.target for record in usable[:MAX_ENDPOINTS]), policy.families)
     hosts.accept(reply.additional)
     yield from hosts.ask()
     endpoints = endpoints_from_srv((question.name, owner), usable[:MAX_ENDPOINTS], hosts.addresses)
     if not endpoints:
         raise hosts.error(question, reply, ttl)
-    cut = max(len(usable), len(endpoints)) > MAX_ENDPOINTS
-    return Resolution(endpoints[:MAX_ENDPOINTS], min(ttl, hosts.ttl), "dns", partial=cut or hosts.lacking)
+    partial = len(usable) > MAX_ENDPOINTS or hosts.lacking
+    return _resolution(question, reply, endpoints, min(ttl, hosts.ttl), policy, partial=partial)
 
 
 class _Hosts:
@@ -183,12 +208,26 @@ class _Hosts:
         try, not the whole look-up, if the first family has given every target an address.
         """
         bare = [name for name, found in self.addresses.items() if not found]
+        left = _MAX_FOLLOW_UPS
         for family in self._families if bare else ():
             brief = all(self.addresses.values())
-            questions = tuple(Question(family, name) for name in bare)
+            questions = tuple(Question(family, name) for name in bare[:left])
+            left -= len(questions)
+            self._leave_out(bare[len(questions) :])
+            if not questions:
+                break
             outcomes = yield Asking(questions, brief)
             for question in questions:
                 self._take(question, outcomes[question])
+
+    def _leave_out(self, names: Sequence[str]) -> None:
+        lost = [name for name in names if not self.addresses[name]]
+        if lost:
+            self._failed.update(lost)
+            told = (
+                f"{len(lost)} targets were not asked about: one look-up asks {_MAX_FOLLOW_UPS} questions about targets"
+            )
+            self.failures.append(ResolutionError(told))
 
     def _take(self, question: Question, outcome: Outcome) -> None:
         try:

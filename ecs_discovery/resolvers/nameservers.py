@@ -9,19 +9,49 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Question, is_address, parse_host_port
+from ecs_discovery.resolvers.files import read_text
 from ecs_discovery.resolvers.records import Reply
 
-__all__ = ["WINDOW", "BadAnswer", "Outcome", "Server", "Tries", "configured_servers", "first_replies"]
+__all__ = ["WINDOW", "Allowance", "BadAnswer", "Outcome", "Server", "Tries", "configured_servers", "first_replies"]
 
 Outcome = Reply | ResolutionError
 """What became of one question."""
 
 _RESOLV_CONF = "/etc/resolv.conf"
+_MAX_BYTES = 65_536  # of resolv.conf; what follows is ignored
 _DNS_PORT = 53
 _MAX_SYSTEM_SERVERS = 3  # glibc's MAXNS
 WINDOW = 16
 """Questions of one look-up in flight: an SRV answer with 1,000 targets must not become a burst of 2,000 packets."""
+
+
+MAX_QUERIES = 256
+"""Queries that one look-up sends at most, with its follow-up questions and all retransmissions."""
+PAUSE = 0.02  # seconds between looks whether another question may be asked
+
+
+class Allowance:
+    """What one look-up may still ask: an answer must not make us flood a server, however many targets it names.
+
+    `may_ask` is asked before each question but the first, whose right was taken before the look-up began.
+    """
+
+    def __init__(self, may_ask: Callable[[], bool] | None = None) -> None:
+        self._may_ask = may_ask
+        self._begun = False
+        self._left = MAX_QUERIES
+
+    def question(self) -> bool:
+        """Take the right to another question; False if that has to wait."""
+        begun, self._begun = self._begun, True
+        return not begun or self._may_ask is None or self._may_ask()
+
+    def query(self) -> bool:
+        """Take the right to send another query; False if the look-up has sent all that it may."""
+        self._left -= 1
+        return self._left >= 0
 
 
 class BadAnswer(Exception):
@@ -63,11 +93,10 @@ def configured_servers(question: Question, nameservers: Sequence[str]) -> tuple[
 def system_servers(path: str) -> tuple[Server, ...]:
     """The servers a resolv.conf names, the first three as for glibc. Raises `OSError` if it cannot be read."""
     found: list[Server] = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file.read(65_536).splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "nameserver" and is_address(words[1]):
-                found.append(Server(words[1]))
+    for line in read_text(path, _MAX_BYTES).splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and is_address(words[1]) and words[1].isprintable():
+            found.append(Server(words[1]))
     return tuple(found[:_MAX_SYSTEM_SERVERS])
 
 
@@ -102,11 +131,16 @@ class Tries:
         """True if a try has gone to `server`."""
         return server in self._asked
 
+    @property
+    def open(self) -> bool:
+        """True if an answer to some try may still come."""
+        return not all(self._asked.values())
+
     def drop(self, server: Server, problem: BaseException) -> None:
         """Do not ask `server` again about this question."""
         if server in self._left:
             self._left.remove(server)
-        self._asked[server] = str(problem) or type(problem).__name__
+        self._asked[server] = foreign(problem) or type(problem).__name__
         self._cause = problem
 
     def error(self, seconds: float) -> ResolutionError:
@@ -136,6 +170,7 @@ async def first_replies(
     *,
     query_timeout: float,
     seconds: float,
+    allowance: Allowance,
 ) -> Mapping[Question, Outcome]:
     """What became of each question after at most `seconds`: asked side by side, each with its own tries."""
     loop = asyncio.get_running_loop()
@@ -146,7 +181,9 @@ async def first_replies(
         tries = Tries(question, servers)
         try:
             async with asyncio.timeout_at(until), window:
-                return await _first_reply(tries, lambda server: ask(question, server), query_timeout)
+                while not allowance.question():
+                    await asyncio.sleep(PAUSE)
+                return await _first_reply(tries, lambda server: ask(question, server), query_timeout, allowance)
         except TimeoutError:
             return tries.error(seconds)
 
@@ -159,11 +196,13 @@ async def first_replies(
         await _cancelled(tasks)
 
 
-async def _first_reply(tries: Tries, ask: Callable[[Server], Awaitable[Reply]], query_timeout: float) -> Reply:
+async def _first_reply(
+    tries: Tries, ask: Callable[[Server], Awaitable[Reply]], query_timeout: float, allowance: Allowance
+) -> Reply:
     running: dict[asyncio.Future[Reply], Server] = {}
     try:
         while True:
-            server = tries.next_server()
+            server = tries.next_server() if allowance.query() else None
             if server is not None:
                 running[asyncio.ensure_future(ask(server))] = server
             elif not running:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.resolvers.base import AsyncResolver, Resolver
+from ecs_discovery.resolvers.base import AsyncResolver, Remembering, Resolver
 
 __all__ = ["GROUP", "InThreads", "Schemes", "for_asyncio", "load", "schemes"]
 
@@ -69,6 +69,11 @@ class InThreads:
     def __init__(self, resolver: Resolver, spawn: Callable[[Callable[[], object]], object]) -> None:
         self._resolver = resolver
         self._spawn = spawn
+
+    def forget(self, question: Question) -> None:
+        """See `Remembering.forget`."""
+        if isinstance(self._resolver, Remembering):
+            self._resolver.forget(question)
 
     async def resolve(self, question: Question, timeout: float) -> Resolution:
         """As the resolver itself; given up after `timeout` seconds, whatever it does."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.models import Question
 from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.resolvers.files import read_text
 from ecs_discovery.resolvers.lookup import NO_DATA_HINT, NO_NAME_HINT, Asking, Steps, look_up, normal, read
 from ecs_discovery.resolvers.nameservers import Outcome
 from ecs_discovery.resolvers.records import Reply, plain_name
@@ -22,6 +23,7 @@ __all__ = ["SearchConfiguration", "candidates", "parse", "search", "steps_for", 
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _MAX_NDOTS = 15  # glibc's RES_MAXNDOTS
+_MAX_DOMAINS = 32  # glibc had room for 6 of 256 characters
 _MAX_NAME = 253
 _LABEL = re.compile(r"[!-\[\]-~]{1,63}")  # no backslash: DNS libraries read escapes
 _LIST_HINT = "the names come from the search list: resolv.conf, LOCALDOMAIN and RES_OPTIONS"
@@ -43,8 +45,7 @@ def system_configuration() -> SearchConfiguration:
     """The system's as it is at this moment. A file that cannot be read counts as empty, as for glibc."""
     text = ""
     try:
-        with open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
-            text = file.read(65_536)
+        text = read_text(_RESOLV_CONF, 65_536)
     except OSError:
         pass
     return parse(text, os.environ, socket.gethostname())
@@ -97,7 +98,7 @@ def candidates(name: str, configuration: SearchConfiguration) -> tuple[str, ...]
     dots = plain.count(".")
     domains = [plain_name(domain.removeprefix(".")) for domain in configuration.domains]
     listed = [f"{plain}.{domain}" if domain else plain for domain in domains]
-    found = [each for each in listed if each == plain or _is_name(each)]
+    found = [each for each in listed[:_MAX_DOMAINS] if each == plain or _is_name(each)]
     if dots >= configuration.ndots:
         found.insert(0, plain)
     elif dots or configuration.bare or not found:
@@ -113,11 +114,11 @@ def steps_for(question: Question, policy: DnsPolicy) -> Steps:
     """The plan of one look-up, of an absolute name or by the system's search list as it is now."""
     plain = normal(question)
     if not policy.search:
-        return look_up(plain, policy.families)
-    return search(plain, candidates(question.name, system_configuration()), policy.families)
+        return look_up(plain, policy)
+    return search(plain, candidates(question.name, system_configuration()), policy)
 
 
-def search(question: Question, names: Sequence[str], families: Sequence[str]) -> Steps:
+def search(question: Question, names: Sequence[str], policy: DnsPolicy) -> Steps:
     """As `look_up`, under the first of `names` that has records.
 
     A name that does not exist, or has no records of the kind, or could not be looked up is passed over; silence
@@ -127,14 +128,14 @@ def search(question: Question, names: Sequence[str], families: Sequence[str]) ->
     """
     if len(names) == 1:
         candidate = Question(question.scheme, names[0])
-        return (yield from read(candidate, (yield Asking((candidate,)))[candidate], families))
+        return (yield from read(candidate, (yield Asking((candidate,)))[candidate], policy))
     failed = _Failed(question)
     for name in names:
         candidate = Question(question.scheme, name)
         failed.names.append(name)
         outcome = (yield Asking((candidate,)))[candidate]
-        if _has_records(outcome) or (yield from _is_there(candidate, outcome, families)):
-            return (yield from read(candidate, outcome, families))
+        if _has_records(outcome) or (yield from _is_there(candidate, outcome, policy.families)):
+            return (yield from read(candidate, outcome, policy))
         if failed.add(outcome):
             break
     raise failed.error()

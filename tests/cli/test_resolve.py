@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
-from ecs_discovery.cli.resolve import as_dict, headline
+from ecs_discovery.cli.resolve import as_dict, as_table, headline
 from ecs_discovery.models import Endpoint, Resolution
 
 
@@ -157,3 +159,13 @@ def test_the_headline_says_how_good_the_answer_is(resolution, text):
 
 def test_json_knows_no_infinity():
     json.dumps(as_dict("x", Resolution((), float("inf"), "static")), allow_nan=False)
+
+
+def test_what_a_registry_says_does_not_steer_the_terminal():
+    endpoint = Endpoint("10.0.0.1", 80, zone="a\x1b[2J", instance_id="x\r\nfine")
+    console = Console(record=True, width=200, force_terminal=False, file=io.StringIO())
+    console.print(as_table([endpoint]))
+    console.print(headline(Resolution((endpoint,), 5.0, "\x1b]0;owned\x07")))
+    text = console.export_text()
+    assert "a\\x1b[2J" in text
+    assert all(line.isprintable() for line in text.split("\n"))

@@ -7,7 +7,9 @@ import pytest
 from ecs_discovery.core import directory as directory_module
 from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
+from ecs_discovery.core.node import Outcome
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
+from ecs_discovery.policies import RetryPolicy
 from ecs_discovery.settings import ServiceConfig, Settings
 from tests.support import a, aaaa, answer, srv
 
@@ -62,6 +64,40 @@ def test_a_declared_service_is_found_under_its_short_and_its_full_name():
         service = directory.service(target, None, 0.0)
         assert service.questions == (srv("pay.prod.local"),)
         assert service.tls_name == "pay.example"
+
+
+def test_two_declared_services_with_one_target_are_verified_and_treated_each_in_its_own_way():
+    shared = "static://10.0.0.1:443"
+    directory = directory_of(
+        namespace="prod.local",
+        services={
+            "orders": shared,
+            "payments": ServiceConfig(shared, retry=RetryPolicy(attempts=1)),
+            "refunds": ServiceConfig(shared, tls_name="payments.example"),
+        },
+    )
+    orders, payments, refunds = (directory.service(name, 443, 0.0) for name in ("orders", "payments", "refunds"))
+    assert [each.tls_name for each in (orders, payments, refunds)] == [
+        "orders.prod.local",
+        "payments.prod.local",
+        "payments.example",
+    ]
+    assert [each.retry.attempts for each in (orders, payments, refunds)] == [3, 1, 3]
+    assert directory.service(shared, 443, 0.0).tls_name == ""
+    assert directory.service("orders.prod.local", 443, 0.0) is orders
+
+
+def test_a_name_and_a_declared_service_that_leads_to_it_are_verified_each_by_its_own_name():
+    directory = directory_of(namespace="prod.local", services={"billing": "orders:443"})
+    names = [directory.service(target, None, 0.0).tls_name for target in ("orders:443", "billing:443")]
+    assert names == ["orders.prod.local", "billing.prod.local"]
+
+
+def test_a_cloud_map_target_is_verified_by_the_name_that_dns_would_have():
+    settings = Settings.make(environ={}, services={"billing": "cloudmap://prod.local/orders"})
+    directory = Directory(settings, lambda: 0.5, ("cloudmap",))
+    assert directory.service("cloudmap://prod.local/orders", 443, 0.0).tls_name == "orders.prod.local"
+    assert directory.service("billing", 443, 0.0).tls_name == "billing"
 
 
 def test_a_wrong_declaration_is_told_at_construction():
@@ -142,6 +178,7 @@ def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.Mon
     monkeypatch.setattr(directory_module, "_NAMES", 5)
     directory = directory_of(namespace="prod.local")
     kept = directory.service("static://127.0.0.1:1", None, 0.0)
+    kept.nodes[0].answered = 50.0
     for number in range(20):
         service = directory.service(f"s{number}:80", None, float(number))
         service.fresh_until = float(number)
@@ -152,6 +189,21 @@ def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.Mon
         assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
         assert len(directory._named) <= 5
     assert directory.dependents(a("s0.prod.local")) == ()
+
+
+def test_static_targets_beyond_the_limit_take_the_place_of_each_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_SERVICES", 4)
+    directory = directory_of(namespace="prod.local")
+    busy, fresh, answered = (
+        directory.service(target, None, 0.0) for target in ("static://10.0.0.1:1", "orders:80", "static://10.0.0.2:1")
+    )
+    assert busy.pick(0.0) is not None
+    fresh.fresh_until = 200.0
+    answered.finish(answered.pick(0.0), Outcome.SUCCESS, 150.0)
+    for number in range(100):
+        newest = directory.service(f"static://10.1.0.{number}:1", None, float(number))
+    assert set(directory.services()) == {busy, fresh, answered, newest}
+    assert len(directory._made) == 4
 
 
 def test_dropping_one_service_leaves_others_that_share_its_questions(monkeypatch: pytest.MonkeyPatch):

@@ -530,3 +530,30 @@ def test_an_endpoint_that_goes_down_does_not_begin_the_wait_for_a_second_empty_a
     assert service.judge({a(): none(NXDOMAIN, serial=3)}, 1041.0).again
     service.judge(dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=4)), 1041.0)
     assert service.nodes == ()
+
+
+def test_refused_hosts_are_told_once_and_again_when_none_are_left():
+    service = service_of("orders:80")
+    service.take_events()
+    told: list[str] = []
+    for number, refused in enumerate([(), ("169.254.1.1",) * 5, ("169.254.1.2",), (), ("169.254.1.1",)]):
+        found = replace(answer("10.0.0.1"), refused=refused)
+        looks = {
+            question: Lookup(Freshness.FRESH, found, serial=number + 1, until=1001.0 + number)
+            for question in service.wanted()
+        }
+        service.judge(looks, 1000.0 + number)
+        told += [str(event) for event in service.take_events() if isinstance(event, Notice)]
+    assert told == [
+        "orders:80: addresses that no task has are refused: 169.254.1.1",
+        "orders:80: none are refused now",
+        "orders:80: addresses that no task has are refused: 169.254.1.1",
+    ]
+
+
+def test_an_overload_that_asks_for_no_pause_is_not_told():
+    service = known()
+    node = service.nodes[0]
+    assert not any(service.push_back(node, 1000.0 + number, 0.0) for number in range(5))
+    assert service.take_events() == ()
+    assert service.push_back(node, 1010.0, 1.0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.core.union import Union
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
 from tests.support import answer
 
 
@@ -165,3 +165,13 @@ def test_whatever_comes_the_newest_answer_is_in_and_nothing_that_was_never_named
         assert len(found.endpoints) == len(hosts(found))
         assert found.partial or hosts(found) == hosts(came)
         assert found.estimate is None or found.estimate >= len(found.endpoints)
+
+
+def test_what_is_joined_is_bounded_and_the_longest_unseen_goes_first():
+    union = Union()
+    for number in range(600):  # eight new ones each time
+        named = [f"10.{number}.0.{each}" for each in range(8)]
+        found = union.add(answer("10.9.9.9", *named[1:], ttl=1.0), float(number * 2))
+    assert len(found.endpoints) == MAX_ENDPOINTS
+    assert {"10.9.9.9", "10.599.0.7", "10.400.0.1"} <= hosts(found)
+    assert "10.1.0.1" not in hosts(found)

@@ -9,6 +9,7 @@ import pickle
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from tenacity import Retrying
 from urllib3.connection import HTTPConnection
 
 from ecs_discovery import (
@@ -602,6 +604,25 @@ def test_tls_is_verified_for_the_services_name_and_never_crosses_names(lab: Lab,
     assert session.get(f"https://orders:{service.port}/", verify=bundle, timeout=10).status_code == 200
 
 
+def test_a_certificate_of_another_declared_service_at_the_same_address_is_not_accepted(lab: Lab, wrap, tmp_path):
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    bundle = str(tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(bundle)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.prod.local").configure_cert(context)
+    task = lab.service("orders", tasks=1, ssl_context=context).tasks[0]
+    target = f"static://{task.address}:{task.port}"
+    session = wrap(services={"orders": target, "payments": target})
+    for _ in range(2):
+        assert session.get("https://orders/", verify=bundle, timeout=10).status_code == 200
+        with pytest.raises(requests.exceptions.SSLError):
+            session.get("https://payments/", verify=bundle, timeout=10)
+
+
 # Life of a session
 
 
@@ -628,6 +649,19 @@ def test_equal_settings_share_a_discovery_and_others_do_not():
     assert discovery_of(wrap_session(requests.Session(), namespace="else.local")) is not one
     one.close()
     assert discovery_of(wrap_session(requests.Session(), namespace="shared.local")) is not one
+
+
+def test_default_discoveries_that_no_session_uses_any_more_are_let_go():
+    kept = wrap_session(requests.Session(), namespace="kept.local")
+    mine = discovery_of(kept)
+    made = [
+        weakref.ref(discovery_of(wrap_session(requests.Session(), namespace="shared.local", retry=Retrying())))
+        for _ in range(100)
+    ]
+    gc.collect()
+    assert sum(each() is not None for each in made) <= 32
+    assert made[-1]() is not None  # for a session per call
+    assert discovery_of(wrap_session(requests.Session(), namespace="kept.local")) is mine
 
 
 def test_a_wrapped_session_works_after_close_and_never_closes_the_discovery(lab: Lab, wrap):
@@ -914,6 +948,24 @@ def test_an_answer_that_cannot_be_understood_counts_against_its_task_and_is_told
             session.get("http://orders/", timeout=10)
         assert caught.value.endpoints == (address,)
         assert discovery.snapshot("orders").nodes[0].failures == 1
+        session.close()
+
+
+HEADS = {
+    "status": b"HTTP/1.1 " + b"\x1b[2J" * 15_000 + b"\r\n\r\n",
+    "line": b"\x1b]0;owned\x07" * 5000 + b"\r\n\r\n",
+    "fields": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9000,
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_of_64_kilobytes_makes_a_short_and_printable_error(kind: str):
+    with raw(HEADS[kind]) as (address, _), Discovery(services={"orders": f"static://{address}"}) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        with pytest.raises(DiscoveryError, match="orders") as caught:
+            session.get("http://orders/", timeout=5)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1500
         session.close()
 
 

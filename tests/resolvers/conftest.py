@@ -11,12 +11,12 @@ from tests.resolvers.support import ScriptedDns, World
 from tests.servers import KnotServer, UnboundServer, required
 
 
-@pytest.fixture(params=["threads", "asyncio", "asyncio-dnspython"])
+@pytest.fixture(params=["threads", "asyncio", "asyncio-transports"])
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
     name: str = request.param
-    if name == "asyncio-dnspython":
+    if name == "asyncio-transports":
         monkeypatch.setattr(dns_async, "_loops_without_aiodns", _Everything())
-    return World(name, knows_soa=name != "asyncio")
+    return World(name)
 
 
 class _Everything(set[type]):

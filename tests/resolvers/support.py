@@ -27,8 +27,6 @@ class World:
     """The thread or an asyncio resolver, asked the same way."""
 
     name: str
-    knows_soa: bool
-    """False where "there is none" comes without a TTL."""
 
     def resolve(self, text: str, policy: DnsPolicy, timeout: float = 5.0) -> Resolution:
         scheme, _, name = text.partition("://")

@@ -147,7 +147,7 @@ def test_an_instance_becomes_an_endpoint_with_all_that_is_known_of_it(ask: Ask):
         ({"AWS_INSTANCE_CNAME": "orders.example"}, ("ipv4", "ipv6"), None),
         *(
             ({"AWS_INSTANCE_IPV4": "10.0.0.1", "AWS_INSTANCE_PORT": port}, ("ipv4",), None)
-            for port in ("0", "65536", "-1", "8080 ", "", "http", "٣", "9" * 5000)
+            for port in ("0", "65536", "-1", "8080 ", "", "http", "٣", "9" * 5000, "000001234567", "000080")
         ),
     ],
 )
@@ -158,6 +158,23 @@ def test_addresses_and_ports(attributes: dict[str, Any], families: tuple[str, ..
     else:
         with pytest.raises(NoEndpoints, match="none of its 1 instances"):
             resolver.resolve(ORDERS, 10)
+
+
+def test_of_a_hundred_thousand_instances_as_many_as_an_answer_can_hold_are_taken():
+    many = [instance(f"t{n}", AWS_INSTANCE_IPV4=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(100_000)]
+    found = resolver_of(FakeClient(*many)).resolve(ORDERS, 10)
+    assert len(found.endpoints) == 1000
+    assert found.partial
+
+
+def test_values_that_ecs_would_not_have_registered_are_not_kept():
+    good = {"AWS_INSTANCE_IPV4": "10.0.0.1", "ECS_SERVICE_NAME": "x" * 1_000_000, "ECS_CLUSTER_NAME": "blue"}
+    client = FakeClient(instance("t1", **good), instance("t" * 65, **good), instance("t2", "H" * 1_000_000, **good))
+    found = resolver_of(client).resolve(ORDERS, 10).endpoints
+    assert [(each.instance_id, dict(each.attributes)) for each in found] == [
+        ("t1", {"cluster": "blue", "health": "HEALTHY"}),
+        ("t2", {"cluster": "blue"}),
+    ]
 
 
 @pytest.mark.parametrize("wrong", [None, "x", {}, {"InstanceId": 5}, {"InstanceId": "a", "Attributes": "b"}])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ecs_discovery.errors import NoEndpoints
+from ecs_discovery.errors import NoEndpoints, ResolutionError
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers import HostsFile
+from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver, HostsFile
+from ecs_discovery.resolvers import hosts as hosts_module
+from ecs_discovery.resolvers.nameservers import configured_servers
+from ecs_discovery.resolvers.search import parse, system_configuration
+from tests.fuzz.bounds import assert_cheap
 from tests.resolvers.support import ScriptedDns, World
 
 CONTENT = """
@@ -134,3 +141,92 @@ def test_a_service_connect_alias_is_recognised(tmp_path: Path, line: str, scheme
     with pytest.raises(NoEndpoints, match="Service Connect"):
         hosts.lookup(Question("srv", "orders.prod.local"))
     assert hosts.lookup(Question("srv", "localhost")) is None
+
+
+def test_what_is_no_file_holds_up_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    os.mkfifo(path)
+
+    assert _lookup(path, "a://orders") is None
+    assert not HostsFile(str(path)).has_alias("orders")
+    assert _lookup(tmp_path, "a://orders") is None
+    assert HostsFile("a\0b").lookup(Question("a", "orders")) is None
+
+
+@pytest.mark.parametrize("nameservers", [(), ("127.0.0.1",)])
+def test_a_pipe_in_place_of_resolv_conf_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameservers: tuple[str, ...]
+) -> None:
+    path = tmp_path / "resolv.conf"
+    os.mkfifo(path)
+    monkeypatch.setattr("ecs_discovery.resolvers.nameservers._RESOLV_CONF", str(path))
+    monkeypatch.setattr("ecs_discovery.resolvers.search._RESOLV_CONF", str(path))
+
+    assert system_configuration().domains == parse("", os.environ, socket.gethostname()).domains
+    if not nameservers:
+        with pytest.raises(ResolutionError, match="no nameserver"):
+            configured_servers(Question("a", "orders"), nameservers)
+
+
+def _block_list(path: Path, line: str) -> None:
+    path.write_bytes(b"10.0.0.1 orders\n" + line.encode() * (4_200_000 // len(line)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0.0.0.0 advertising.example tracker.example\n",
+        "10.0.0.9 orders\n",
+        "10.0.0.9 ordersorders # orders\n",
+        "orders ",
+        "o",
+        "10.0.0.9" + " orders" * 500 + "\n",
+    ],
+    ids=["block list", "the name", "nearly", "one line", "one word", "the name over and over"],
+)
+def test_a_file_of_four_megabytes_is_searched_in_no_time_and_little_memory(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "hosts"
+    _block_list(path, line)
+
+    assert_cheap(lambda: HostsFile(str(path)).lookup(Question("a", "orders")))
+    found = HostsFile(str(path)).lookup(Question("a", "orders"))
+    assert found is not None
+    assert found.endpoints[0].host == "10.0.0.1"
+    assert len(found.endpoints) <= 2000
+
+
+def test_all_who_ask_share_what_was_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    search = hosts_module._search
+    monkeypatch.setattr(hosts_module, "_search", lambda file, name: searched.append(name) or search(file, name))
+    policy = DnsPolicy(hosts_file=str(path))
+    kept = [DnsResolver(policy), AsyncDnsResolver(policy)]
+    for resolver in (*kept, DnsResolver(policy)):
+        assert resolver._hosts is HostsFile.shared(str(path))
+        for family in ("a", "aaaa", "a"):
+            resolver._hosts.lookup(Question(family, "orders"))
+    assert searched == ["orders"]
+
+
+def test_names_that_were_looked_for_are_remembered_in_bounded_number(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts_module, "_MAX_NAMES", 5)
+    hosts = HostsFile(str(path))
+    for number in range(20):
+        assert hosts.lookup(Question("a", f"n{number}")) is None
+        assert hosts.lookup(Question("a", "orders")) is not None
+        assert len(hosts._found[1]) <= 5
+
+
+def test_a_scope_that_would_steer_a_terminal_is_no_address(path: Path) -> None:
+    path.write_text("fe80::1%\x1b[2Jx evil\nfe80::1%Eth0 good\n")
+
+    assert _lookup(path, "aaaa://evil") is None
+    assert _lookup(path, "aaaa://good") == ["fe80::1%Eth0"]
+
+
+def test_a_very_long_line_is_passed_over_and_the_next_counts(path: Path) -> None:
+    path.write_text("10.0.0.1 " + "x" * 200_000 + " orders\n10.0.0.2 orders\n10.0.0.3 " + "y " * 3000 + "orders\n")
+
+    assert _lookup(path, "a://orders") == ["10.0.0.2"]

@@ -59,14 +59,14 @@ def test_a_missing_name_is_not_found_with_the_zones_negative_ttl(world: World, p
     with pytest.raises(TargetNotFound) as caught:
         world.resolve("a://nothing.prod.local", policy)
 
-    assert caught.value.ttl == (_counted_down_from(15) if world.knows_soa else None)
+    assert caught.value.ttl == _counted_down_from(15)
 
 
 def test_a_missing_kind_is_no_endpoints(world: World, policy: DnsPolicy) -> None:
     with pytest.raises(NoEndpoints) as caught:
         world.resolve("srv://orders.prod.local", policy)
 
-    assert caught.value.ttl == (_counted_down_from(15) if world.knows_soa else None)
+    assert caught.value.ttl == _counted_down_from(15)
 
 
 def test_an_absent_service_is_no_endpoints(world: World, policy: DnsPolicy) -> None:

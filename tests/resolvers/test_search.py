@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ from ecs_discovery.resolvers.search import SearchConfiguration, candidates, pars
 from tests.resolvers.support import Script, ScriptedDns, World
 
 LONG = ".".join(["x" * 60] * 4)
+
+
+def in_turn(server: ScriptedDns) -> list[str]:
+    """The names asked for, in their order: asyncio has "there is none" confirmed by a second query."""
+    return [name for name, _ in groupby(server.asked())]
 
 
 @pytest.mark.parametrize(
@@ -103,28 +109,28 @@ def test_names_are_absolute_unless_asked_otherwise(world: World, server: Scripte
     with pytest.raises(TargetNotFound):
         world.resolve("a://orders", replace(policy, search=False))
 
-    assert server.asked() == ["orders"]
+    assert in_turn(server) == ["orders"]
 
 
 def test_a_short_name_is_tried_with_each_domain(world: World, server: ScriptedDns, policy: DnsPolicy) -> None:
     server.on("a://orders.two.local", "orders.two.local 60 A 10.0.0.2")
 
     assert _hosts(world, "a://orders", policy) == ["10.0.0.2"]
-    assert server.asked() == ["orders.one.local", "orders.two.local"]
+    assert in_turn(server) == ["orders.one.local", "orders.two.local"]
 
 
 def test_a_dotted_name_is_tried_as_it_is_first(world: World, server: ScriptedDns, policy: DnsPolicy) -> None:
     server.on("a://orders.prod", "orders.prod 60 A 10.0.0.3")
 
     assert _hosts(world, "a://orders.prod", policy) == ["10.0.0.3"]
-    assert server.asked() == ["orders.prod"]
+    assert in_turn(server) == ["orders.prod"]
 
 
 def test_a_written_dot_makes_a_question_absolute(world: World, server: ScriptedDns, policy: DnsPolicy) -> None:
     with pytest.raises(TargetNotFound):
         world.resolve("a://orders.", policy)
 
-    assert server.asked() == ["orders"]
+    assert in_turn(server) == ["orders"]
 
 
 def test_the_file_is_read_for_each_look_up(
@@ -151,7 +157,7 @@ def test_srv_records_are_searched_for_and_their_targets_are_absolute(
     [endpoint] = world.resolve("srv://web", policy).endpoints
 
     assert (endpoint.host, endpoint.port, endpoint.instance_id) == ("10.0.0.5", 8080, "abc")
-    assert server.asked() == ["web.one.local", "web.two.local", "abc.web.two.local"]
+    assert in_turn(server) == ["web.one.local", "web.two.local", "abc.web.two.local"]
 
 
 def test_the_error_names_all_that_was_tried(world: World, policy: DnsPolicy) -> None:
@@ -239,7 +245,7 @@ def test_the_hosts_file_has_the_name_as_written(
     with_hosts = replace(policy, hosts_file=str(hosts))
 
     assert _hosts(world, "a://orders", with_hosts) == ["10.0.0.8"]
-    assert server.asked() == []
+    assert in_turn(server) == []
     assert _hosts(world, "a://users", with_hosts) == ["10.0.0.1"]
 
 
