@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from typing import TypeVar
 
 from ecs_discovery.core.doubt import Doubt
@@ -134,7 +135,12 @@ async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitab
     """What `fetch` gives. Raises what it raises, or `Vanished` if the attempt was given up."""
     try:
         async with attempt._patience:
-            return await fetch(attempt)
+            found = fetch(attempt)
+            if not isawaitable(found):
+                raise ConfigurationError(
+                    "fetch", fetch, "a coroutine function (async def); Discovery takes plain functions"
+                )
+            return await found
     except TimeoutError as error:
         if attempt._patience.expired():
             kind = combined(RequestError, Vanished)

@@ -5,6 +5,7 @@ It stands in the same order as `background_async.py`; the two differ in awaits.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED
@@ -25,6 +26,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import Overloaded, ResolutionError
 from ecs_discovery.flights import Flight
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
@@ -36,6 +38,8 @@ from ecs_discovery.workers import Workers
 __all__ = ["Background"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("ecs_discovery")
 
 _CHECKERS = 8  # health checks of all services under way
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
@@ -51,6 +55,7 @@ class Background:
         self.attempts = Workers(sys.maxsize)
         """The threads of hedged attempts: as many as are under way, since none may wait for another."""
         self.alarms = Alarms(engine.clock)
+        self._told_of_loop = False
         self._workers = Workers()
         self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
         _fork.track(self)
@@ -64,6 +69,7 @@ class Background:
         if engine.locating(service):
             self._workers.spawn(self._locate)
         waited: set[Question] = set()
+        began = engine.clock()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
             for question in due.ask:
@@ -74,6 +80,7 @@ class Background:
                 continue  # somebody took over newer answers meanwhile: look at those
             if not due.wait:
                 return
+            self._look_for_a_loop(service)
             flights = {question: self.ask(question) for question in due.wait}
             left = until - engine.clock()
             if service.resolution is not None:
@@ -81,9 +88,19 @@ class Background:
             if left <= 0 or not wait_for_flights(flights.values(), left, FIRST_COMPLETED).done:
                 if service.resolution is not None:
                     return
-                raise engine.too_slow(service)
+                raise engine.too_slow(service, until - began)
             engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
+
+    def _look_for_a_loop(self, service: Service) -> None:
+        """Waiting here would stop a whole event loop: say so, once."""
+        loops = sys.modules.get("asyncio.events")
+        if not self._told_of_loop and loops is not None and loops._get_running_loop() is not None:
+            self._told_of_loop = True
+            logger.warning(
+                "%s: a lookup of a synchronous Discovery holds up the event loop: use AsyncDiscovery, or a thread",
+                foreign(service.target),
+            )
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""

@@ -54,6 +54,7 @@ class AsyncBackground:
         if engine.locating(service):
             self._workers.spawn(self._locate)
         waited: set[Question] = set()
+        began = engine.clock()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
             for question in due.ask:
@@ -71,7 +72,7 @@ class AsyncBackground:
             if left <= 0 or not await _any_landed(flights.values(), left):
                 if service.resolution is not None:
                     return
-                raise engine.too_slow(service)
+                raise engine.too_slow(service, until - began)
             engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
 

@@ -198,9 +198,16 @@ class Engine:
         named.__cause__ = error
         return named
 
-    def too_slow(self, service: Service) -> ResolutionTimeout:
+    def too_slow(self, service: Service, seconds: float) -> ResolutionTimeout:
+        servers = ", ".join(self.settings.dns.nameservers) or "the servers of /etc/resolv.conf"
+        asked = {question.scheme for question in service.wanted()}
+        dns = (
+            f"DNS was asked at {servers}: are UDP and TCP port 53 open to this task?" if asked & {*DNS_SCHEMES} else ""
+        )
         return ResolutionTimeout(
-            "not resolved within the time limit", target=service.target, hint="is the DNS server reachable?"
+            f"not resolved within {max(0.0, seconds):.2g} s",
+            target=service.target,
+            hint=dns or f"no answer came for {', '.join(map(str, service.wanted()))}",
         )
 
     def use(self, service: Service) -> Resolution:

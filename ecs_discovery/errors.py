@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from traceback import clear_frames
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "ResolutionTimeout",
     "TargetNotFound",
     "combined",
+    "unknown_setting",
 ]
 
 _CHAIN = 16  # causes looked at
@@ -153,6 +155,16 @@ class ConfigurationError(DiscoveryError, ValueError):
         if not isinstance(self.value, (str, int, float, bool, type(None))):
             state["value"] = repr(self.value)
         return rebuild, (classes, args, state)
+
+
+def unknown_setting(name: str, value: object, known: Sequence[str]) -> ConfigurationError:
+    """The error for a setting that does not exist, with the name that was probably meant."""
+    close = sorted(get_close_matches(name, known, cutoff=0.6), key=lambda each: each[:3] != name[:3])
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    error = ConfigurationError(name, value, f"one of {', '.join(known)}")
+    error.message = f"unknown setting {foreign(repr(name))}{meant} (settings: {', '.join(known)})"
+    error.args = (error.message,)
+    return error
 
 
 class ClosedError(DiscoveryError):

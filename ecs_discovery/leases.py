@@ -38,7 +38,11 @@ class _LeaseContext:
     def endpoint(self) -> Endpoint:
         """The endpoint leased. Raises `ClosedError` outside the block."""
         if self._node is None:
-            raise ClosedError("the lease is used outside its block", target=self._service.target)
+            raise ClosedError(
+                "the lease has no endpoint outside of its block",
+                target=self._service.target,
+                hint="use it as `with discovery.lease(…) as lease:`",
+            )
         return self._node.endpoint
 
     @property

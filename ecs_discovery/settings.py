@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.errors import ConfigurationError, unknown_setting
 from ecs_discovery.models import Target, check_name, is_address, parse_target
 from ecs_discovery.policies import (
     BalancingPolicy,
@@ -105,6 +105,10 @@ class ServiceConfig:
         hedge: HedgePolicy | None = None,
         health_check: HealthCheckPolicy | None = None,
     ) -> None:
+        if not isinstance(sources, (str, list, tuple)):
+            raise ConfigurationError(
+                "ServiceConfig.sources", sources, "a target such as 'srv://orders', or a list of targets"
+            )
         row = (sources,) if isinstance(sources, str) else tuple(sources)
         if not row:
             raise ConfigurationError("ServiceConfig.sources", sources, "at least one target")
@@ -187,8 +191,8 @@ class Settings:
                 raise ConfigurationError(name, given, f"a {kind.__name__}")
             chosen[name] = given if given is not None else from_environment(kind, env)
         if named:
-            allowed = ", ".join(["namespace", "services", "nameservers", *_POLICIES])
-            raise ConfigurationError(next(iter(named)), next(iter(named.values())), f"one of {allowed}")
+            name, value = next(iter(named.items()))
+            raise unknown_setting(name, value, ("namespace", "services", "nameservers", *_POLICIES))
         if isinstance(nameservers, str):
             raise ConfigurationError("nameservers", nameservers, "a list of them: ['10.0.0.2', '127.0.0.1:5353']")
         servers = nameservers
@@ -261,11 +265,11 @@ def _warn_of(variable: str) -> None:
 def disabled(environ: Mapping[str, str] | None = None) -> bool:
     """Does `ECS_DISCOVERY_DISABLED` turn everything off? Raises `ConfigurationError` for a value not understood."""
     text = (os.environ if environ is None else environ).get("ECS_DISCOVERY_DISABLED", "").strip().lower()
-    if text in ("", "0", "false", "no"):
+    if text in ("", "0", "false", "no", "off"):
         return False
-    if text in ("1", "true", "yes"):
+    if text in ("1", "true", "yes", "on"):
         return True
-    raise ConfigurationError("ECS_DISCOVERY_DISABLED", text, "1, true, yes, 0, false or no")
+    raise ConfigurationError("ECS_DISCOVERY_DISABLED", text, "1, true, yes, on, 0, false, no or off")
 
 
 def _services(
@@ -275,6 +279,10 @@ def _services(
         raise ConfigurationError("services", given, "a mapping of service name to target or ServiceConfig")
     found: dict[str, ServiceConfig] = {}
     for name, value in given.items():
+        if not isinstance(value, (str, list, tuple, ServiceConfig)):
+            raise ConfigurationError(
+                f"services[{name!r}]", value, "a target such as 'srv://orders', or a ServiceConfig"
+            )
         config = value if isinstance(value, ServiceConfig) else ServiceConfig(value)
         found[check_name("services", name)] = config
     for item in environ.get("ECS_DISCOVERY_SERVICES", "").replace("\n", ";").split(";"):
@@ -287,5 +295,9 @@ def _services(
             )
         plain = check_name("ECS_DISCOVERY_SERVICES", name.strip())
         old = found.get(plain)
-        found[plain] = ServiceConfig(target.strip(), tls_name=old.tls_name if old else None)
+        try:
+            found[plain] = ServiceConfig(target.strip(), tls_name=old.tls_name if old else None)
+        except ConfigurationError as error:
+            more = " (separate services with ';')" if "," in target and "=" in target else ""
+            raise ConfigurationError("ECS_DISCOVERY_SERVICES", item.strip(), f"{error.allowed}{more}") from error
     return tuple(sorted(found.items()))

@@ -310,6 +310,10 @@ class Farewell:
         info = _info(self._sock)
         return info is None or info[_STATE] not in _FIN_UNANSWERED
 
+    def close(self) -> None:
+        """Nothing more is to be learnt from it."""
+        self._sock.close()
+
 
 def probe_soon(sock: Any, idle: int = _QUICK) -> int | None:
     """Have the kernel send a keep-alive probe when nothing was heard for so many seconds. The seconds before that."""

@@ -218,20 +218,24 @@ class Directory:
             schemes=self._schemes,
         )
         hint = None
+        short = parsed.scheme == "auto" and "." not in parsed.name
         if settings.disabled:
             port = parsed.port or default_port
             if not static and port is None:
                 raise ConfigurationError("target", text, "a name with a port while ECS_DISCOVERY_DISABLED is set")
             static = static or (Endpoint(parsed.name, port or 0),)
             groups = ()
+        elif short and not (config or settings.namespace):
+            hint = (
+                "no namespace is set, so the short name was asked for as it is: "
+                "set namespace='prod.local' or ECS_DISCOVERY_NAMESPACE"
+            )
         elif (
             groups
             and all(group.port is None for group in groups)
             and {source.scheme for source in sources} <= {"auto", "dns"}
         ):
             hint = f"without an SRV record the port must be given: '{text}:8080'"
-        if hint is None and parsed.scheme == "auto" and "." not in parsed.name and not (config or settings.namespace):
-            hint = "no namespace is set, so the short name is asked for as it is: namespace= or ECS_DISCOVERY_NAMESPACE"
         if static:
             groups = ()
         qualified = self._qualified(parsed)

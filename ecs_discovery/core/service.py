@@ -24,7 +24,7 @@ from ecs_discovery.core.news import News
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.plan import Group
 from ecs_discovery.core.room import Room
-from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError
+from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, Event, Notice, PushedBack
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.policies import BalancingPolicy, HedgePolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
@@ -340,7 +340,14 @@ class Service:
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
         kind = NoEndpoints if error is None else type(error) if isinstance(error, ResolutionError) else ResolutionError
-        named = kind(str(error) if error is not None else "has no endpoints now", target=self.target, hint=self._hint)
+        text, hint = str(error) if error is not None else "has no endpoints now", self._hint
+        if hint is not None and isinstance(error, DiscoveryError) and error.hint is not None:
+            if hint.startswith("no namespace"):
+                # Here lies the cause: advice on spelling or ports would lead away from it.
+                text = f"{error.target}: {error.message}" if error.target else error.message
+            elif isinstance(error, TargetNotFound) or "port" in error.hint:
+                hint = None  # there is no such name, or its own advice says the same
+        named = kind(text, target=self.target, hint=hint)
         named.__cause__ = error
         return named
 

@@ -60,7 +60,9 @@ def wrap_session(
     Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
     """
     if not isinstance(session, requests.Session):
-        raise ConfigurationError("session", session, "a requests.Session")
+        raise ConfigurationError(
+            "session", session, "a requests.Session; for other clients there are Discovery.call and Discovery.lease"
+        )
     if hasattr(urllib3, "AsyncPoolManager"):
         raise ConfigurationError("urllib3", urllib3, "urllib3 2.x; uninstall urllib3-future and niquests")
     settings: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
@@ -199,7 +201,7 @@ class _Link:
                 oldest = self._routes.pop(next(iter(self._routes)), None)
                 if oldest is not None:
                     oldest.close()
-            route = self._routes.setdefault(origin, Route(self.discovery, service, scheme, host, parsed.port))
+            route = self._routes.setdefault(origin, Route(self.discovery, service, target, scheme, host, parsed.port))
         return route
 
     def close(self) -> None:

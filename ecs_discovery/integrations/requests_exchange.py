@@ -72,9 +72,13 @@ _DEFAULT_SIZE = 10  # of requests' pools: the application did not say
 class Route:
     """One origin (`http://orders:8080`) of ours: its service, and connection pools per endpoint."""
 
-    def __init__(self, discovery: Discovery, service: Service, scheme: str, host: str, port: int | None) -> None:
+    def __init__(
+        self, discovery: Discovery, service: Service, target: str, scheme: str, host: str, port: int | None
+    ) -> None:
         self.discovery = discovery
         self.service = service
+        self.target = target
+        """The name and port of the URL: another caller may have named the same service in another way first."""
         self.scheme = scheme
         self._host = host
         self._port = port
@@ -257,6 +261,7 @@ class Exchange:
         self._handled = sys.exc_info()[1]  # what the application is handling led to none of our errors
         repeatable = method in _IDEMPOTENT or "Idempotency-Key" in headers
         self._call = self._discovery.engine.call(self._service, repeatable=repeatable, connect=self._connect)
+        self._call.target = pool.route.target
 
     def run(self) -> HTTPResponse:
         discovery, service, call = self._discovery, self._service, self._call
@@ -301,6 +306,8 @@ class Exchange:
         call = self._call
         if isinstance(error, DiscoveryError):
             told = error
+            if told.target == self._service.target:
+                told.target = call.target
             if isinstance(error, DeadlineExceeded):
                 error = ReadTimeoutError(pool, self._url, str(told))
             else:

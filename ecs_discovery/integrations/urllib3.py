@@ -484,16 +484,22 @@ class _Wait:
             self._farewell = self._pool.farewell() if self._pool is not None else None
         farewell = self._farewell
         if farewell is not None:
-            if farewell.acknowledged:
-                self._farewell = None
-            elif now >= farewell.began + racer.patience():
-                self._farewell = None
-                racer.vanished(use.lease, farewell.began)
+            acknowledged = farewell.acknowledged
+            if acknowledged or now >= farewell.began + racer.patience():
+                self._end_farewell()
+                if not acknowledged:
+                    racer.vanished(use.lease, farewell.began)
         return doubt.gone and bool(use.replayable)
 
     def end(self) -> None:
         """The wait is over."""
+        self._end_farewell()
         if self._doubt is not None and self._use.racer is not None:
             self._use.racer.waits(self._use.lease, -1)
         if self._idle is not None:
             sockets.probe_soon(self._sock, self._idle)
+
+    def _end_farewell(self) -> None:
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            farewell.close()

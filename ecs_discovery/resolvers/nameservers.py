@@ -155,7 +155,7 @@ class Tries:
             )
         else:
             error = ResolutionTimeout(
-                f"no answer within {seconds:.3g} s: {told or 'no server was asked in time'}",
+                f"no answer within {seconds:.3g} s (DnsPolicy.timeout): {told or 'no server was asked in time'}",
                 target=str(self._question),
                 hint="is its UDP and TCP port open to this task? The VPC resolver drops what exceeds 1,024 packets/s",
             )

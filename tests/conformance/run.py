@@ -1,0 +1,134 @@
+"""The test suites of requests and of the packages around it, run plain and through wrapped sessions.
+
+`python -m tests.conformance.run FOLDER` makes a virtual environment in FOLDER, fetches the pinned source
+distributions, and runs each suite twice. A test that passes plain and not wrapped must stand in `expected.json`, with
+a reason. A suite none of whose requests went through a wrapped session proves nothing, and fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+COMMON = ["pytest==8.4.2", "pytest-timeout==2.4.0"]
+MOST = 600  # seconds of one run of one suite
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One package's tests."""
+
+    source: str
+    """The pinned source distribution."""
+    needs: tuple[str, ...]
+    tests: tuple[str, ...]
+    all_ours: bool = False
+    """Every host name is ours, not only `localhost`: for suites that mock other hosts."""
+
+    @property
+    def name(self) -> str:
+        return self.source.partition("==")[0]
+
+
+SUITES = (
+    Suite(
+        "requests==2.34.2",
+        ("pytest-httpbin==2.1.0", "httpbin==0.10.4", "pytest-mock==3.15.1", "trustme==1.2.1", "PySocks==1.7.1"),
+        ("tests",),
+    ),
+    Suite(
+        "responses==0.26.3",
+        ("pytest-asyncio==1.2.0", "pytest-httpserver==1.1.3", "tomli-w==1.2.0"),
+        ("responses/tests",),
+        True,
+    ),
+    Suite("requests-mock==1.12.1", ("fixtures==4.2.6", "testtools==2.7.2", "purl==1.6"), ("tests",), True),
+    Suite("vcrpy==9.4.2", ("pytest-httpbin==2.1.0", "httpbin==0.10.4"), ("tests/integration/test_requests.py",), True),
+    Suite(
+        "opentelemetry-instrumentation-requests==0.66b2",
+        ("opentelemetry-test-utils==0.66b2", "httpretty==1.1.4", "mocket==3.13.11"),
+        ("tests",),
+        True,
+    ),
+)
+
+
+def make_environment(folder: Path) -> Path:
+    """The interpreter of a fresh virtual environment with everything in it."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[requests]", *COMMON, *sorted(packages)], check=True)
+    return python
+
+
+def fetch(python: Path, folder: Path, suite: Suite) -> Path:
+    """The unpacked source distribution."""
+    target = folder / suite.name
+    command = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", suite.name, "-d", str(target)]
+    subprocess.run([*command, suite.source], check=True)
+    (archive,) = target.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(target, filter="data")
+    (found,) = (each for each in target.iterdir() if each.is_dir())
+    return found
+
+
+def outcomes(python: Path, where: Path, suite: Suite, *, plain: bool) -> tuple[int, dict[str, str]]:
+    """How many requests were sent through a wrapped session, and how each test ended."""
+    report = where / f"report-{'plain' if plain else 'wrapped'}.json"
+    hidden = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "ECS_CONFORMANCE_PLAIN", "ECS_CONFORMANCE_ALL", "COVERAGE_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= {"PYTHONPATH": f"{HERE}:.", "ECS_CONFORMANCE_REPORT": str(report)}
+    if plain:
+        environment["ECS_CONFORMANCE_PLAIN"] = "1"
+    if suite.all_ours:
+        environment["ECS_CONFORMANCE_ALL"] = "1"
+    command = [python, "-m", "pytest", "-q", "-p", "ours", "-p", "no:cacheprovider", "--timeout", "60", *suite.tests]
+    with open(where / f"log-{'plain' if plain else 'wrapped'}.txt", "w", encoding="utf-8") as log:
+        subprocess.run(command, cwd=where, env=environment, stdout=log, stderr=log, timeout=MOST, check=False)
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return found["taken"], found["outcomes"]
+
+
+def check(python: Path, folder: Path, suite: Suite, expected: dict[str, str]) -> bool:
+    """Run one suite both ways and say what came of it. False if there is a difference that nobody expects."""
+    began = time.monotonic()
+    where = fetch(python, folder, suite)
+    _, plain = outcomes(python, where, suite, plain=True)
+    taken, wrapped = outcomes(python, where, suite, plain=False)
+    passed = [name for name, outcome in plain.items() if outcome == "passed"]
+    lost = [name for name in passed if wrapped.get(name) != "passed"]
+    new = [name for name in lost if name not in expected]
+    print(
+        f"{suite.source}: {len(passed)} pass plain, {len(passed) - len(lost)} wrapped, {len(lost)} differ "
+        f"({len(new)} not expected), {taken} requests through a wrapped session, {time.monotonic() - began:.0f} s"
+    )
+    for name in new:
+        print(f"  new difference: {name}")
+    for name in sorted(expected.keys() - set(lost)):
+        print(f"  no longer different: {name}")
+    if not taken or not passed:
+        print("  it proves nothing: see", where)
+    return bool(taken and passed and not new)
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
+    python = make_environment(folder)
+    results = [check(python, folder, suite, expected.get(suite.name, {})) for suite in SUITES]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Messages: what was seen, why, and what to do. Each of these once sent its reader the wrong way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+import requests
+
+from ecs_discovery import (
+    AsyncDiscovery,
+    ConfigurationError,
+    Discovery,
+    DiscoveryError,
+    DnsPolicy,
+    ResolutionTimeout,
+    RetryPolicy,
+    TargetNotFound,
+    wrap_session,
+)
+from ecs_discovery.lab import Lab
+from ecs_discovery.models import Question
+from ecs_discovery.settings import Settings
+from tests.support import FakeResolver, a, aaaa, srv
+
+
+def unknown(name: str) -> TargetNotFound:
+    return TargetNotFound(f"there is no such name, says 10.0.0.2:53 ({name})", hint="check the spelling")
+
+
+def failing(*questions: Question) -> FakeResolver:
+    return FakeResolver({question: unknown(str(question)) for question in questions})
+
+
+def message(call: Any) -> str:
+    with pytest.raises(DiscoveryError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_a_short_name_without_a_namespace_is_told_to_lack_one():
+    with Discovery() as discovery:
+        discovery.background.dns = failing(srv("orders"))
+        text = message(lambda: discovery.resolve("orders"))
+    assert "no namespace is set" in text
+    assert "ECS_DISCOVERY_NAMESPACE" in text
+    assert "spelling" not in text
+    assert "port" not in text
+
+
+def test_an_unknown_name_is_not_told_to_lack_a_port():
+    with Discovery(namespace="prod.local") as discovery:
+        discovery.background.dns = failing(srv("nope.prod.local"))
+        text = message(lambda: discovery.resolve("nope"))
+    assert "check the spelling" in text
+    assert "port" not in text
+
+
+def test_a_missing_port_is_told_once():
+    with Lab(namespace="prod.local") as lab:
+        lab.service("orders", tasks=1)
+        with Discovery(namespace="prod.local", nameservers=[lab.nameserver]) as discovery:
+            text = message(lambda: discovery.resolve("orders"))
+    assert text.count("orders:8080") == 1
+
+
+@pytest.mark.parametrize("make", [Discovery, AsyncDiscovery, Settings.make])
+@pytest.mark.parametrize(
+    ("settings", "meant"),
+    [({"retries": RetryPolicy()}, "retry"), ({"namspace": "x"}, "namespace")],
+    ids=["retry", "ns"],
+)
+def test_a_misspelt_setting_is_answered_with_the_right_one(make: Any, settings: dict[str, Any], meant: str):
+    text = message(lambda: make(**settings))
+    assert text.startswith(f"unknown setting '{next(iter(settings))}'; did you mean '{meant}'?")
+
+
+def test_a_misspelt_setting_of_a_session_is_answered_with_the_right_one():
+    settings: Any = {"namspace": "prod.local"}
+    assert "did you mean 'namespace'?" in message(lambda: wrap_session(requests.Session(), **settings))
+
+
+@pytest.mark.parametrize("services", [{"orders": 8080}, {"orders": None}, {"orders": b"srv://o"}, {"orders": [8080]}])
+def test_a_service_that_is_no_target_is_a_configuration_error(services: Any):
+    with pytest.raises(ConfigurationError, match=r"orders|target"):
+        Discovery(services=services)
+
+
+@pytest.mark.parametrize("target", ["10.0.0.1", "10.0.0.1:80", "[::1]:80"])
+def test_an_address_is_not_asked_of_dns(target: str):
+    with Discovery(namespace="prod.local") as discovery:
+        assert "static://" in message(lambda: discovery.resolve(target))
+
+
+def test_a_variable_that_cannot_be_used_is_named():
+    text = message(lambda: Settings.make(environ={"ECS_DISCOVERY_SERVICES": "orders=static://localhost:8080"}))
+    assert text.startswith("ECS_DISCOVERY_SERVICES is 'orders=static://localhost:8080'")
+    both = "orders=static://127.0.0.1:80,users=static://127.0.0.1:90"
+    assert "separate services with ';'" in message(lambda: Settings.make(environ={"ECS_DISCOVERY_SERVICES": both}))
+
+
+@pytest.mark.parametrize(("text", "disabled"), [("on", True), ("off", False)])
+def test_the_off_switch_takes_on_and_off_as_every_other_switch(text: str, disabled: bool):
+    assert Settings.make(environ={"ECS_DISCOVERY_DISABLED": text}).disabled is disabled
+
+
+def test_silence_of_dns_is_told_with_its_servers_and_seconds():
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Discovery(namespace="prod.local", nameservers=[server]) as discovery:
+            with pytest.raises(ResolutionTimeout, match=r"not resolved within 0\.2 s") as caught:
+                discovery.resolve("orders:80", timeout=0.2)
+            assert server in str(caught.value)
+        quick = DnsPolicy(timeout=0.2)
+        with (
+            Discovery(namespace="prod.local", nameservers=[server], dns=quick) as discovery,
+            pytest.raises(ResolutionTimeout, match=r"within [0-9.]+ s \(DnsPolicy\.timeout\)"),
+        ):
+            discovery.resolve("orders:80", timeout=5)
+
+
+def test_a_plain_function_in_asyncio_is_answered_with_what_is_wanted():
+    async def main() -> None:
+        async with AsyncDiscovery() as discovery:
+            plain: Any = lambda attempt: 1  # noqa: E731
+            with pytest.raises(ConfigurationError, match="a coroutine function"):
+                await discovery.call("static://127.0.0.1:1", plain)
+
+    asyncio.run(main())
+
+
+def test_a_lease_without_a_block_is_answered_with_how_to_use_it():
+    with Discovery() as discovery:
+        assert "with discovery.lease(" in message(lambda: discovery.lease("static://127.0.0.1:1").host)
+
+
+def test_another_client_is_pointed_to_call_and_lease():
+    client: Any = object()
+    assert "Discovery.call" in message(lambda: wrap_session(client, namespace="prod.local"))
+
+
+def test_an_error_names_the_target_as_this_caller_wrote_it():
+    with Discovery(namespace="prod.local") as discovery:
+        discovery.background.dns = failing(srv("orders.prod.local"), a("orders.prod.local"), aaaa("orders.prod.local"))
+        session = wrap_session(requests.Session(), discovery)
+        for url, name in (("http://orders.prod.local./", "orders.prod.local."), ("http://orders/", "orders")):
+            with pytest.raises(TargetNotFound) as caught:
+                session.get(url)
+            assert caught.value.target == name
+
+
+def test_a_lookup_that_holds_up_an_event_loop_is_told_once(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        with Discovery(namespace="prod.local") as discovery:
+            discovery.background.dns = failing(srv("orders.prod.local"), srv("users.prod.local"))
+            for name in ("orders", "users"):
+                with pytest.raises(DiscoveryError):
+                    discovery.resolve(name)
+
+    with caplog.at_level(logging.WARNING, logger="ecs_discovery"):
+        asyncio.run(main())
+    assert caplog.text.count("holds up the event loop: use AsyncDiscovery") == 1
