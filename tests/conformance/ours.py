@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from ecs_discovery import DnsPolicy, wrap_session
+from ecs_discovery import Discovery, DnsPolicy, Endpoint, Question, Resolution, wrap_session
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.models import is_address
 from ecs_discovery.settings import Settings
@@ -26,17 +26,28 @@ taken = 0
 outcomes: dict[str, str] = {}
 
 
+class ByName:
+    """Leaves the name to the socket: a suite that fakes sockets knows the host `mock` and no address."""
+
+    def resolve(self, question: Question, timeout: float) -> Resolution:
+        return Resolution((Endpoint(question.name, 80),), 60.0, "name")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if PLAIN:
         return
     hosts = Path(tempfile.mkdtemp()) / "hosts"
     hosts.write_text("127.0.0.1 localhost\n", encoding="ascii")
-    policy = DnsPolicy(hosts_file=str(hosts))
+    discovery = Discovery(
+        services={"localhost": "localhost", "mock": "byname://mock"},
+        resolvers={"byname": ByName()},
+        dns=DnsPolicy(hosts_file=str(hosts)),
+    )
     plain_init = requests.Session.__init__
 
     def init(self: requests.Session) -> None:
         plain_init(self)
-        wrap_session(self, services={"localhost": "localhost"}, dns=policy)
+        wrap_session(self, discovery)
 
     requests.Session.__init__ = init  # type: ignore[method-assign]
     plain_send = DiscoveryAdapter.send
