@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from ecs_discovery import racing, retrying
+from ecs_discovery import racing, retrying, transports
 from ecs_discovery.attempts import (
     SILENT,
     AsyncAttempt,
@@ -221,14 +221,8 @@ class AsyncDiscovery:
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
             sock = await racing.connect_async(self.background, call, lease)
-            try:
-                async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                    return await asyncio.get_running_loop().create_connection(
-                        protocol_factory, sock=sock, ssl=context, server_hostname=name
-                    )
-            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
-                sock.close()
-                raise
+            async with asyncio.timeout(self.engine.connect_limit(service, call)):
+                return await transports.create(sock, protocol_factory, context, name)
 
         try:
             await self.background.ready(service, call.connect_until)

@@ -24,7 +24,10 @@ LAYERS = [
     {"policies", "events", "context"},
     {"settings"},
     {"core"},
-    {"resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"},
+    {
+        *("resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"),
+        "transports",
+    },
     {"engine"},
     {"attempts", "checking", "leases", "background", "background_async"},
     {"racing", "hedging", "hedging_async"},
