@@ -317,12 +317,15 @@ class Service:
         resolution = self._membership.pruned(resolution)
         if resolution != self.resolution:
             self.resolution = resolution
-        if self._membership.replace(resolution.endpoints, now):
-            panic = self._balancer.panic
+        change = self._membership.replace(resolution.endpoints, now)
+        if change is None:
+            return
+        panic = self._balancer.panic
+        self._balancer.update(self._membership.nodes, now)
+        if change.came or change.left:
             self.generation += 1
-            self._balancer.update(self._membership.nodes, now)
             self._news.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-            self._news.panic(panic, self._balancer.panic)
+        self._news.panic(panic, self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
