@@ -39,7 +39,7 @@ def uses(service: Service, count: int) -> Counter[str]:
 
 
 def test_changed_weights_count_from_the_next_pick():
-    """The share of the light one in 1,000 uses, drawn by weights of 1:9, is 100 give or take 10: six times that is far."""
+    """The light one of 1:9 gets 100 of 1,000 uses, give or take 10: six times that is far."""
     light, heavy = endpoints(2)
     service = service_with((light, heavy))
     assert uses(service, 400)[light.host] == 200
