@@ -57,8 +57,10 @@ CORE_MAY = {
     "dataclasses",
     "enum",
     "hashlib",
+    "heapq",
     "itertools",
     "math",
+    "operator",
     "threading",
     "typing",
 }

@@ -14,6 +14,7 @@ from ecs_discovery.core.checks import Check, Checks
 from ecs_discovery.core.cost import CROWD, MOST
 from ecs_discovery.core.journal import SAMPLE, Journal, Pick
 from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.overload import Overload
 from ecs_discovery.core.pickers import Picker, by_key, share_of
 from ecs_discovery.core.tiers import Tier, arrange
 from ecs_discovery.core.zone import subset
@@ -56,7 +57,9 @@ class Balancer:
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
         self._change = inf  # when the next ejection or pause ends
         self._wake = inf  # the same, or when it is to be seen whose health check is due
-        self._count = 0
+        self._count = 0  # uses begun
+        self._successes = self._failures = 0  # of all nodes
+        self._overload = Overload()
         self._journal = Journal(balancing.explain)
         self.own_zone: str | None = None
         """The zone that this process runs in, if that is known and matters."""
@@ -125,8 +128,12 @@ class Balancer:
             node.answered = now
             if seconds is not None:
                 if now >= node.window_ends:
-                    outlier.roll(node, self._policy, now)
+                    outlier.roll(node, self._policy, now, self._successes, self._failures)
                 node.successes += 1
+                self._successes += 1
+                if node.pushed_back and now - seconds >= node.pushed_at:
+                    self._overload.drop(node)  # it answers again
+                    warming.spare(node)
                 old = node.latency
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
                 if self._weighs:
@@ -140,12 +147,14 @@ class Balancer:
             node.failures += outcome is not Outcome.NEUTRAL
             return None  # it stands for all tasks: there is nothing to put in its place
         elif outcome is Outcome.FAILURE:
-            outlier.roll(node, self._policy, now)
+            outlier.roll(node, self._policy, now, self._successes, self._failures)
             node.failures += 1
+            self._failures += 1
             if self._weighs and seconds is not None:
-                cost.observe(node, seconds, True, self._balancing, now)
+                alone = not outlier.common(node, self._successes, self._failures)
+                cost.observe(node, seconds, alone, self._balancing, now)
                 node.load = node.score + CROWD[min(node.pending, MOST)]
-            reason = outlier.on_failure(node, self._policy, now, self._dice)
+            reason = outlier.on_failure(node, self._policy, now, self._dice, self._successes, self._failures)
             # One that was out already stays out, whatever the cap says.
             if reason and (before is not Health.HEALTHY or outlier.ejection_allowed(self._nodes, self._policy)):
                 node.health = Health.EJECTED
@@ -154,6 +163,7 @@ class Balancer:
                 node.reason = reason
         elif outcome is Outcome.CONNECT:
             node.failures += 1
+            self._failures += 1
             outlier.on_connect_failure(node, self._policy, now)
             node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
         if node.health is before and outcome is not Outcome.CONNECT:
@@ -176,9 +186,9 @@ class Balancer:
             return self.observe(node, outcome, now)  # as anybody's connect
         return changed
 
-    def push_back(self, node: Node, until: float) -> None:
-        """The node said that it is overloaded: it is chosen after all others until then."""
-        node.pushed_back_until = max(node.pushed_back_until, until)
+    def push_back(self, node: Node, now: float, until: float) -> None:
+        """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
+        self._overload.add(node, now, until)
         warming.spare(node)
 
     def picks(self) -> tuple[Pick, ...]:
@@ -246,16 +256,19 @@ class Balancer:
         passed = list(exclude)
         resort: Node | None = None
         chosen: Node | None = node
+        all_carry = self._overload.most(len(self._nodes), now)
         for _ in range(_LOOKS):
             if chosen is None:
                 return resort
             if now >= chosen.spared_until:
                 return chosen
             if not chosen.full:
-                if now >= chosen.pushed_back_until and self._dice() < warming.share(chosen, self._balancing, now):
-                    return chosen
-                chosen.picked = self._count  # it had its turn
-                if resort is None or chosen.pushed_back_until < resort.pushed_back_until:
+                if all_carry or now >= chosen.pushed_back_until:
+                    if self._dice() < warming.share(chosen, self._balancing, now):
+                        return chosen
+                    chosen.picked = self._count  # it had its turn
+                # Of those that are all to be spared the picker's first choice, which has the least load.
+                if resort is None or chosen.pushed_back_until <= now < resort.pushed_back_until:
                     resort = chosen
             passed.append(chosen)
             chosen = picker.pick(self._dice, passed)

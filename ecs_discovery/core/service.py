@@ -207,7 +207,7 @@ class Service:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
         with self._lock:
             known = now < node.pushed_back_until
-            self._balancer.push_back(node, now + seconds)
+            self._balancer.push_back(node, now, now + seconds)
             if not known:
                 self._news.add(PushedBack(self.target, node.endpoint, seconds))
             return not known
