@@ -101,31 +101,35 @@ class Background:
 
     def begin(self, service: Service, call: Call) -> Lease:
         """As `Engine.begin`; where every endpoint is full, wait for room."""
-        try:
-            return self.engine.begin(service, call)
-        except Overloaded:
-            return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        if not service.room.crowded:
+            try:
+                return self.engine.begin(service, call)
+            except Overloaded:
+                pass
+        return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 
     def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
-        """What `choose` gives as soon as it is not `Overloaded` any more; that is raised after `until` (monotonic)."""
-        first = False
-        while True:
-            gate = Event()
-            service.room.queue(gate.set, first=first)
-            chosen = first = False
-            try:
-                found = choose()
-                chosen = True
-                return found
-            except Overloaded:
+        """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
+        after `until` (monotonic)."""
+        if not service.balancing.wait_for_room:
+            return choose()
+        room, gate = service.room, Event()
+        place = room.queue(gate.set)
+        try:
+            while True:
                 left = until - self.engine.clock()
-                if left <= 0 or not service.balancing.wait_for_room:
-                    raise
+                if room.turn(place):
+                    try:
+                        return choose()
+                    except Overloaded:
+                        if left <= 0:
+                            raise
+                elif left <= 0:
+                    raise service.unusable()
                 gate.wait(left)
-                first = gate.is_set()
-            finally:
-                if not service.room.leave(gate.set) and not chosen and not first:
-                    service.room.wake()  # it was called too late for this one
+                gate.clear()
+        finally:
+            room.leave(place)
 
     def force(self, questions: Sequence[Question]) -> None:
         """Ask these again now, whatever is cached."""

@@ -95,35 +95,36 @@ class AsyncBackground:
 
     async def begin(self, service: Service, call: Call) -> Lease:
         """As `Background.begin`."""
-        try:
-            return self.engine.begin(service, call)
-        except Overloaded:
-            return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        if not service.room.crowded:
+            try:
+                return self.engine.begin(service, call)
+            except Overloaded:
+                pass
+        return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 
     async def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
         """As `Background.room`."""
-        loop = asyncio.get_running_loop()
-        first = False
-        while True:
-            gate = asyncio.Event()
-            wake = partial(_open, loop, gate)
-            service.room.queue(wake, first=first)
-            chosen = first = False
-            try:
-                found = choose()
-                chosen = True
-                return found
-            except Overloaded:
+        if not service.balancing.wait_for_room:
+            return choose()
+        room, gate = service.room, asyncio.Event()
+        place = room.queue(partial(_open, asyncio.get_running_loop(), gate))
+        try:
+            while True:
                 left = until - self.engine.clock()
-                if left <= 0 or not service.balancing.wait_for_room:
-                    raise
+                if room.turn(place):
+                    try:
+                        return choose()
+                    except Overloaded:
+                        if left <= 0:
+                            raise
+                elif left <= 0:
+                    raise service.unusable()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await gate.wait()
-                        first = True
-            finally:
-                if not service.room.leave(wake) and not chosen and not first:
-                    service.room.wake()  # it was called too late for this one
+                gate.clear()
+        finally:
+            room.leave(place)
 
     def force(self, questions: Sequence[Question]) -> None:
         """As `Background.force`."""
@@ -258,11 +259,13 @@ class AsyncBackground:
         self._workers.close()
 
 
-def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> None:
+def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> bool:
+    """Let whoever waits at the gate look. False if nobody can: the loop was closed meanwhile."""
     try:
         loop.call_soon_threadsafe(gate.set)
     except RuntimeError:
-        pass  # the loop was closed while its call waited
+        return False
+    return True
 
 
 async def _any_landed(flights: Iterable[Flight], timeout: float) -> bool:

@@ -47,7 +47,8 @@ class Hedge:
         """The time has come: a use of another endpoint; None if there is none as good, or no allowance."""
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
-        node = service.pick(now, call.tried, call.key)
+        # Where others wait for room, a second attempt would take it from them.
+        node = service.pick(now, call.tried, call.key) if not service.room.crowded else None
         if node is None:
             return None
         lease = Lease(service, node, now)

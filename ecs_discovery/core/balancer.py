@@ -246,10 +246,12 @@ class Balancer:
 
     def _by_key(self, tier: Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
         node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
-        if node is not None and node.health is Health.PROBING and node in self._probes:
+        if node is None or node.full:
+            return None
+        if node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
             node.probe = node.pending + 1
-        return node if node is None or not node.full else None
+        return node
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
         """`node` was chosen and is to be spared. Another, or the best of those that may be used at all."""
@@ -280,7 +282,7 @@ class Balancer:
         while self._probes:
             node = self._probes[0]
             if node.health is Health.PROBING and not node.removed:
-                if node in exclude:
+                if node.full or node in exclude:
                     return None
                 node.probe = node.pending + 1
                 return self._probes.popleft()

@@ -134,7 +134,10 @@ class Service:
                     self._witness(answer, now)
             elif finding.error is not None:
                 return self._doubt_locked(finding, now)
-            return Due(finding.ask, finding.wait, again=finding.again)
+            due = Due(finding.ask, finding.wait, again=finding.again)
+        if self.room.crowded:
+            self.room.wake_all()  # there may be more endpoints now
+        return due
 
     def unusable(self) -> DiscoveryError:
         """The error that says why no endpoint can be used, with the look-up's own as its cause."""
@@ -171,19 +174,24 @@ class Service:
         """End a use."""
         with self._lock:
             self._balancer.release(node)
-        if self.room:
+        if self.room.crowded:
             self.room.wake()
 
     def abandon(self, node: Node) -> None:
         """End a use from a finaliser: the lock may be held by this very thread, so it is done at the next pick."""
         self._abandoned.append(node)
+        if self.room.crowded:
+            self.room.wake()
 
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """Record what a use, or a reconnect, told of a node. True if there are events to tell."""
         with self._lock:
             panic = self._balancer.panic
             changed = self._balancer.observe(node, outcome, now, seconds)
-            return changed is not None and self._tell_locked(node, changed, panic, now)
+            told = changed is not None and self._tell_locked(node, changed, panic, now)
+        if told and self.room.crowded:
+            self.room.wake_all()  # it may be back in choice
+        return told
 
     def finish(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """End a use and record what it told, at once. True if there are events to tell."""
@@ -192,7 +200,7 @@ class Service:
             changed = self._balancer.observe(node, outcome, now, seconds)
             self._balancer.release(node)
             told = changed is not None and self._tell_locked(node, changed, panic, now)
-        if self.room:
+        if self.room.crowded:
             self.room.wake()
         return told
 
