@@ -6,7 +6,7 @@ It stands in the same order as `background_async.py`; the two differ in awaits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
 from functools import partial
@@ -36,6 +36,7 @@ __all__ = ["Background"]
 
 T = TypeVar("T")
 
+_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
 _CHECKERS = 8  # health checks of all services under way
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
@@ -76,12 +77,23 @@ class Background:
             left = until - engine.clock()
             if service.resolution is not None:
                 left /= 2  # what is known will do: leave time to connect
-            if left <= 0 or not wait_for_flights(flights.values(), left, FIRST_COMPLETED).done:
+            if left <= 0 or not self._any_landed(flights, left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
             engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
+
+    def _any_landed(self, flights: Mapping[Question, Flight], timeout: float) -> bool:
+        clock = self.engine.clock
+        until = clock() + timeout
+        left = timeout
+        while left > 0:
+            if wait_for_flights(flights.values(), min(left, _GLANCE), FIRST_COMPLETED).done:
+                return True
+            self.engine.flights.end_lost(flights, clock())  # one that an event loop leads may have lost its loop
+            left = min(left - _GLANCE, until - clock())
+        return False
 
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
@@ -192,6 +204,11 @@ class Background:
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+        except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
+            self.engine.landed(question, self.engine.unexpected(question, error))
+            raise
+        except BaseException as error:  # noqa: BLE001  # asyncio's CancelledError, say
             return self.engine.unexpected(question, error)
 
     def _resolver(self, scheme: str) -> Resolver:

@@ -34,6 +34,7 @@ __all__ = ["AsyncBackground"]
 
 T = TypeVar("T")
 
+_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -68,23 +69,39 @@ class AsyncBackground:
             left = until - engine.clock()
             if service.resolution is not None:
                 left /= 2  # what is known will do: leave time to connect
-            if left <= 0 or not await _any_landed(flights.values(), left):
+            if left <= 0 or not await self._any_landed(flights, left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service)
             engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
 
+    async def _any_landed(self, flights: Mapping[Question, Flight], timeout: float) -> bool:
+        clock = self.engine.clock
+        until = clock() + timeout
+        left = timeout
+        while left > 0:
+            if await _any_landed(flights.values(), min(left, _GLANCE)):
+                return True
+            self.engine.flights.end_lost(flights, clock())  # another loop may lead it, and run no more
+            left = min(left - _GLANCE, until - clock())
+        return False
+
     def ask(self, question: Question, *, force: bool = False) -> Flight:
         """As `Background.ask`."""
         if force:  # before the flight is joined: one that is under way must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
-        flight, leads = self.engine.join(question)
+        flight, leads = self.engine.join(question, asyncio.get_running_loop())
         if leads:
             task = self._spawn(self._fly(question, flight, force))
             # Also when it is cancelled before its first step.
-            task.add_done_callback(lambda _: self.engine.flights.land(question, flight))
+            task.add_done_callback(partial(self._landed, question, flight))
         return flight
+
+    def _landed(self, question: Question, flight: Flight, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self.engine.lost(question)
+        self.engine.flights.land(question, flight)
 
     async def rescue(self, service: Service, call: Call) -> None:
         """As `Background.rescue`."""
@@ -184,11 +201,9 @@ class AsyncBackground:
     async def _fly(self, question: Question, flight: Flight, force: bool) -> None:
         engine = self.engine
         following: tuple[Question, ...] = ()
-        try:
-            if force or not engine.settled(question):
-                following = engine.landed(question, await self._look_up(question))
-        finally:
-            engine.flights.land(question, flight)
+        if force or not engine.settled(question):
+            following = engine.landed(question, await self._look_up(question))
+        engine.flights.land(question, flight)  # whatever else ends it: see `_landed`
         for other in following:
             self.ask(other)
 
@@ -202,6 +217,14 @@ class AsyncBackground:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
             return self.engine.unexpected(question, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self.engine.unexpected(question, error)  # nobody cancelled this task: it is the resolver's own
+        except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
+            self.engine.landed(question, self.engine.unexpected(question, error))
+            raise
 
     def _resolver(self, scheme: str) -> AsyncResolver:
         given = self._resolvers.get(scheme)

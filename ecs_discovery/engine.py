@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from ecs_discovery.errors import (
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
 from ecs_discovery.flights import Flight, Flights
 from ecs_discovery.judging import Judgement
-from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
+from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
@@ -108,9 +109,19 @@ class Engine:
         self.tell(service)
         return due
 
-    def join(self, question: Question) -> tuple[Flight, bool]:
-        """The flight for a question, and whether the caller leads it."""
-        return self.flights.join(question, self.clock(), self.limit(question) + _LOST)
+    def join(self, question: Question, loop: AbstractEventLoop | None = None) -> tuple[Flight, bool]:
+        """The flight for a question, and whether the caller leads it, in `loop` or a thread."""
+        now = self.clock()
+        if self.flights.lost(question, now):
+            self.lost(question)
+        return self.flights.join(question, now, self.limit(question) + _LOST, loop)
+
+    def lost(self, question: Question) -> None:
+        """A look-up ended without an outcome, because its event loop did: who needs the answer waits for the next."""
+        now = self.clock()
+        self.directory.cache.lose(question, now)
+        for service in self.directory.dependents(question):
+            service.fresh_until = min(service.fresh_until, now)
 
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
@@ -169,10 +180,10 @@ class Engine:
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
         now = self.clock()
-        if not isinstance(outcome, (Resolution, Exception)) or (
-            isinstance(outcome, Resolution) and not outcome.endpoints
-        ):
-            outcome = self.unexpected(question, TypeError(f"it gave {outcome!r} and no endpoints"))
+        if not isinstance(outcome, Exception):
+            fault = _fault(outcome)
+            if fault:
+                outcome = self.unexpected(question, TypeError(fault))
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -184,7 +195,7 @@ class Engine:
         asked.pop(question, None)
         return tuple(asked)
 
-    def unexpected(self, question: Question, error: Exception) -> ResolutionError:
+    def unexpected(self, question: Question, error: BaseException) -> ResolutionError:
         """A resolver raised what it should not: an error of ours that keeps it."""
         named = ResolutionError(f"its resolver failed: {type(error).__name__}: {error}", target=str(question))
         named.__cause__ = error
@@ -338,6 +349,18 @@ class Engine:
         self.flights.reset()
         self.governor.reset_lock()
         self.directory.reset_locks()
+
+
+def _fault(outcome: object) -> str:
+    """What is wrong with a resolver's answer; "" if it can be used."""
+    if not isinstance(outcome, Resolution) or not outcome.endpoints:
+        return f"it gave {outcome!r:.200} and no endpoints"
+    if not isinstance(outcome.ttl, (int, float)) or not outcome.ttl >= 0:
+        return f"its ttl is {outcome.ttl!r:.200} and not a number of seconds"
+    odd = set(map(type, outcome.endpoints)) - {Endpoint}
+    if odd:
+        return f"among its endpoints there is a {min(kind.__name__ for kind in odd)}"
+    return ""
 
 
 def _level(event: Event) -> int:

@@ -121,9 +121,11 @@ class Workers:
         while job is not None:
             try:
                 job()
-            except BaseException:  # whatever ends this thread: it must not be counted as one that works
+            except BaseException as error:  # whatever ends this thread: it must not be counted as one that works
                 with self._wake:
                     self._threads.discard(current_thread())
+                if isinstance(error, SystemExit):
+                    return  # as threads do, and without a word to the hook for what went wrong in them
                 raise
             job = None  # else an idle thread would keep what it was done for
             job = self._next()

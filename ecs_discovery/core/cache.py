@@ -144,6 +144,17 @@ class TtlCache(Generic[K, V]):
             entry.tried = now
             entry.next_try = now + pause * (1 + policy.jitter * self._dice())
 
+    def lose(self, key: K, now: float) -> None:
+        """A look-up that was begun will not report: its event loop has ended, say. What is past its TTL is expired.
+
+        Where loops are so short that no look-up outlasts one, only a caller who waits for it gets an answer.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.value is not None and now >= entry.fresh_until:
+                entry.tried = -inf
+                entry.next_try = now
+
     def forget(self, key: K) -> None:
         """Drop what is known of `key`."""
         with self._lock:
