@@ -1,22 +1,26 @@
 """The balancer: holds the snapshot that nodes are chosen from, and keeps it in step with their health.
 
-A pick reads one picker. Pickers are made anew only when a node comes, leaves or changes its health.
+A pick reads one picker. When a node comes, leaves or changes its health, that node is moved; the others stay.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 
 from ecs_discovery.core import cost, outlier, warming
 from ecs_discovery.core.checks import Check, Checks
 from ecs_discovery.core.cost import CROWD, MOST
+from ecs_discovery.core.fleet import Fleet, Tier
 from ecs_discovery.core.journal import SAMPLE, Journal, Pick
+from ecs_discovery.core.membership import Change
 from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.overload import Overload
 from ecs_discovery.core.pickers import Picker, by_key, share_of
-from ecs_discovery.core.tiers import Tier, arrange
+from ecs_discovery.core.warming import Warming
 from ecs_discovery.core.zone import subset
 from ecs_discovery.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
 
@@ -26,6 +30,7 @@ _SMOOTHING = 0.2  # share of a new latency in the displayed average
 # Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
 _HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
 _SUCCESS = Outcome.SUCCESS
+_RECONNECTS = 32  # reconnects of one service under way
 _LOOKS = 4  # nodes looked at again when the one chosen is to be spared
 
 
@@ -47,16 +52,22 @@ class Balancer:
         self._checks = checks or Checks(HealthCheckPolicy(), "", dice)  # off
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or inf
-        self._nodes: tuple[Node, ...] = ()
+        self._fleet = Fleet(balancing, zone, dice)
+        self._warming = Warming(balancing)
         self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
         self._client = dice()  # tells it from other clients
         self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
         self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
-        self._spare: tuple[Node, ...] = ()  # chosen when all those are excluded: lower tiers, then down ones
         self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
-        self._change = inf  # when the next ejection or pause ends
-        self._wake = inf  # the same, or when it is to be seen whose health check is due
+        self._due: dict[Node, None] = {}  # nodes that are down and may be tried again
+        self._trying: set[Node] = set()  # those that the driver tries
+        self._revived = -inf  # when pauses were last cut short because a node was back
+        self._times: list[tuple[float, int, Node]] = []  # a heap: when an ejection or pause ends
+        self._timed: dict[Node, float] = {}  # the time of each that counts
+        self._serial = 0
+        self._stale = False  # every node is to be looked at
+        self._wake = inf  # when the first of these ends, or it is to be seen whose health check is due
         self._count = 0  # uses begun
         self._successes = self._failures = 0  # of all nodes
         self._overload = Overload()
@@ -64,22 +75,35 @@ class Balancer:
         self.own_zone: str | None = None
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
-        self.reconnect: tuple[Node, ...] = ()
-        """Nodes that are down and may be tried again: the driver takes them with `take_reconnects`."""
         self.work_due = False
         """There are reconnects or health checks to take."""
 
     def __repr__(self) -> str:
-        out = sum(node.health is not Health.HEALTHY for node in self._nodes)
-        pending = sum(node.pending for node in self._nodes)
-        return f"<Balancer {len(self._nodes)} endpoints, {out} out of choice, {pending} in flight>"
+        out, pending = len(self._fleet.out) + len(self._fleet.down), sum(node.pending for node in self._fleet)
+        return f"<Balancer {len(self._fleet)} endpoints, {out} out of choice, {pending} in flight>"
 
-    def update(self, nodes: tuple[Node, ...], now: float) -> None:
-        """Choose from these nodes from now on."""
-        self._nodes, self._reserve = subset(nodes, self._client, self._balancing)
-        warming.welcome(nodes, self._balancing, now)
+    @property
+    def stranded(self) -> bool:
+        """Is there no node that connects?"""
+        return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
+
+    def update(self, nodes: tuple[Node, ...], now: float, change: Change | None = None) -> None:
+        """Choose from these nodes from now on. `change` is what became of them, if that is known."""
+        if self._balancing.subset or change is None:
+            known = {*self._fleet, *self._reserve}
+            chosen, self._reserve = subset(nodes, self._client, self._balancing)
+            stay = set(chosen) - set(change.altered if change is not None else ())
+            self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
+            self._refresh(chosen, now)
+            came: Iterable[Node] = [node for node in nodes if node not in known]
+        else:
+            self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
+            came = change.came
+        fresh = {node for node in came if node.joined is None}
+        sample = self._fleet.sample(fresh) or [node for node in self._fleet if node not in fresh]
+        self._warming.welcome(came, sample, len(nodes), now)
         self._checks.renew()
-        self._rebuild(now)
+        self._arrange()
 
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
         """The node for the next use, which is begun (end it with `release`).
@@ -156,7 +180,7 @@ class Balancer:
                 node.load = node.score + CROWD[min(node.pending, MOST)]
             reason = outlier.on_failure(node, self._policy, now, self._dice, self._successes, self._failures)
             # One that was out already stays out, whatever the cap says.
-            if reason and (before is not Health.HEALTHY or outlier.ejection_allowed(self._nodes, self._policy)):
+            if reason and (before is not Health.HEALTHY or self._may_eject()):
                 node.health = Health.EJECTED
                 node.ejected_until = node.until
                 node.ejections += 1
@@ -166,10 +190,16 @@ class Balancer:
             self._failures += 1
             outlier.on_connect_failure(node, self._policy, now)
             node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-        if node.health is before and outcome is not Outcome.CONNECT:
+        if node.health is before:
+            if outcome is Outcome.CONNECT:
+                self._move(node, now)
+                self._schedule()
             return None
-        self._rebuild(now)
-        return node.health if node.health is not before else None
+        self._move(node, now)
+        if before is Health.DOWN and node.health is not Health.DOWN:
+            self._revive(now)
+        self._arrange()
+        return node.health
 
     def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
         """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
@@ -177,11 +207,12 @@ class Balancer:
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
         changed: Health | None = None
-        if outcome is not Outcome.CONNECT and self._checks.judge(check, self._nodes, self._policy, now):
+        if outcome is not Outcome.CONNECT and self._checks.judge(check, now, ejection_allowed=self._may_eject()):
             changed = node.health if node.health is not before else None
             if changed is _HEALTHY:
                 self._welcome_back(node, now)
-            self._rebuild(now)
+            self._move(node, now)
+            self._arrange()
         if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
             return self.observe(node, outcome, now)  # as anybody's connect
         return changed
@@ -197,23 +228,30 @@ class Balancer:
 
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
-        for node in (*self._nodes, *self._reserve):
+        nodes = (*self._fleet, *self._reserve)
+        for node in nodes:
             node.pending = 0
             node.load = node.score
             node.full = False
             node.reconnecting = False
             warming.spare(node)
         self._client = self._dice()
-        self._nodes, self._reserve = subset((*self._nodes, *self._reserve), self._client, self._balancing)
+        chosen, self._reserve = subset(nodes, self._client, self._balancing)
+        self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
         self._probes.clear()
-        self._checks.after_fork((*self._nodes, *self._reserve))
-        self._wake = self._change = -inf
+        self._trying.clear()
+        self._checks.after_fork(nodes)
+        self._stale = True
+        self._wake = -inf
 
     def take_reconnects(self) -> tuple[Node, ...]:
-        """The nodes whose reconnect is due, once: report each with `observe` (SUCCESS or CONNECT)."""
-        nodes, self.reconnect = self.reconnect, ()
+        """Nodes whose reconnect is due, each once and a few at a time: report with `observe` (SUCCESS or CONNECT)."""
+        taken = tuple(islice(self._due, max(0, _RECONNECTS - len(self._trying))))
+        for node in taken:
+            del self._due[node]
+        self._trying.update(taken)
         self._schedule()
-        return nodes
+        return taken
 
     def take_checks(self, now: float) -> tuple[Check, ...]:
         """The health checks to begin now, each once: report each with `checked`."""
@@ -258,7 +296,7 @@ class Balancer:
         passed = list(exclude)
         resort: Node | None = None
         chosen: Node | None = node
-        all_carry = self._overload.most(len(self._nodes), now)
+        all_carry = self._overload.most(len(self._fleet), now)
         for _ in range(_LOOKS):
             if chosen is None:
                 return resort
@@ -290,71 +328,127 @@ class Balancer:
         return None
 
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
-        """The spare that was picked longest ago: a healthy one, else one that connects.
+        """A spare: a healthy one, else the one that was used longest ago of those that connect, else of the others.
 
         Where others are only full, none that is not healthy: it would be no room.
         """
-        full = any(node.full and node not in exclude for tier in self._tiers for node in tier.nodes)
-        best: Node | None = None
-        for node in self._spare:
-            if not _free(node, exclude) or (full and node.health is not Health.HEALTHY):
-                continue
-            if best is None or _worth(node) < _worth(best):
-                best = node
+        best = self._spare(exclude)
         if best is not None:
-            self._journal.note(now, best, "last resort", self._spare, exclude)
+            self._fleet.use(best)
+            others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
+            self._journal.note(now, best, "last resort", others, exclude)
         return best
+
+    def _spare(self, exclude: Collection[Node]) -> Node | None:
+        for members in self._fleet.spares():
+            node = members.picker.pick(self._dice, exclude)
+            if node is not None and node.full:
+                node = next((other for other in members.nodes if _free(other, exclude)), None)
+            if node is not None:
+                return node
+        reserve = sorted((node for node in self._reserve if _free(node, exclude)), key=_worth)
+        if reserve and reserve[0].health is _HEALTHY:
+            return reserve[0]
+        if self._limit != inf and any(node.full and node not in exclude for tier in self._tiers for node in tier.nodes):
+            return None
+        out = next((node for node in self._fleet.out if _free(node, exclude)), None)
+        if out is None and (not reserve or reserve[0].health is Health.DOWN):
+            out = next((node for node in self._fleet.down if _free(node, exclude)), None)
+        return out if out is not None else next(iter(reserve), None)
 
     def _welcome_back(self, node: Node, now: float) -> None:
         if self._weighs:  # what it did before is paid for
-            others = [other for other in self._nodes if other.health is _HEALTHY and other is not node]
-            cost.seed([node], others, self._balancing, now)
+            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
+
+    def _may_eject(self) -> bool:
+        return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
+
+    # Keeping step
+
+    def _exchange(self, left: Iterable[Node], came: Iterable[Node], now: float) -> None:
+        for node in left:
+            self._fleet.remove(node)
+            self._due.pop(node, None)
+            self._trying.discard(node)
+            self._timed.pop(node, None)
+            self._overload.drop(node)
+            warming.spare(node)
+        for node in came:
+            self._fleet.add(node)
+            self._move(node, now)
+
+    def _refresh(self, nodes: Iterable[Node], now: float) -> None:
+        """Look at all of them."""
+        for node in nodes:
+            self._move(node, now)
+
+    def _move(self, node: Node, now: float) -> None:
+        """Put a node where it belongs by its health, and see what follows when."""
+        if node not in self._fleet:
+            return  # in reserve, or gone
+        health = node.health
+        if health is not Health.DOWN:
+            self._due.pop(node, None)
+            self._trying.discard(node)
+        elif not node.reconnecting:
+            self._trying.discard(node)  # the driver has reported
+        if health is Health.EJECTED and now >= node.until and not node.unfit:
+            health = node.health = _PROBING
+        if health is _PROBING:
+            if node.pending < node.probe and node not in self._probes:
+                self._probes.append(node)  # its time is up, or it left and came back, or its probe was forgotten
+        elif health is Health.DOWN and now >= node.until and node not in self._due:
+            self._due[node] = None
+            self._trying.discard(node)
+            node.reconnecting = True
+            node.until = now + self._policy.connect_max  # in case the driver never reports
+        if health is Health.DOWN or (health is Health.EJECTED and now < node.until):
+            if self._timed.get(node) != node.until:
+                self._timed[node] = node.until
+                self._serial += 1
+                heappush(self._times, (node.until, self._serial, node))
+        else:
+            self._timed.pop(node, None)
+        self._fleet.move(node)
+
+    def _revive(self, now: float) -> None:
+        """A node that was down is back, and most still are: what kept them from connecting may be over for all."""
+        down = self._fleet.down
+        if 2 * len(down) < len(self._fleet) or now < self._revived + self._policy.connect_min:
+            return
+        self._revived = now
+        for node in list(down):
+            if outlier.shorten(node, self._policy, now):
+                self._move(node, now)
 
     def _awake(self, now: float) -> None:
-        if now >= self._change:
-            self._rebuild(now)
+        if self._stale:
+            self._stale = False
+            self._refresh(tuple(self._fleet), now)
+            self._arrange()
+        moved = False
+        while self._times and self._times[0][0] <= now:
+            until, _, node = heappop(self._times)
+            if self._timed.get(node) == until:
+                del self._timed[node]
+                self._move(node, now)
+                moved = True
+        if moved:
+            self._arrange()
         if now >= self._checks.at:
-            self._checks.use(self._nodes, now)
+            self._checks.use(self._fleet, now)
         self._schedule()
 
     def _schedule(self) -> None:
-        self._wake = min(self._change, self._checks.at)
-        self.work_due = bool(self.reconnect) or self._checks.ready
+        self._wake = min(self._times[0][0] if self._times else inf, self._checks.at)
+        self.work_due = (bool(self._due) and len(self._trying) < _RECONNECTS) or self._checks.ready
 
-    def _rebuild(self, now: float) -> None:
-        due: list[Node] = []
-        self._change = inf
-        self._probes = deque(node for node in self._probes if node.health is _PROBING and not node.removed)
-        for node in self._nodes:
-            if node.health is Health.EJECTED:
-                if now < node.until:
-                    self._change = min(self._change, node.until)
-                elif not node.unfit:
-                    node.health = Health.PROBING
-                    self._probes.append(node)
-            elif node.health is Health.PROBING:
-                if node.pending < node.probe and node not in self._probes:
-                    self._probes.append(node)  # it left and came back, or its probe was forgotten
-            elif node.health is Health.DOWN:
-                if now >= node.until and node not in self.reconnect:
-                    due.append(node)
-                    node.reconnecting = True
-                    node.until = now + self._policy.connect_max  # in case the driver never reports
-                self._change = min(self._change, node.until)
-        self.reconnect = tuple(node for node in self.reconnect if node.health is Health.DOWN) + tuple(due)
-        self._schedule()
-        self.panic = outlier.panicking(self._nodes, self._policy)
-        self._tiers, self._keyed = arrange(
-            self._nodes,
-            panic=self.panic,
-            balancing=self._balancing,
-            zone=self._zone,
-            own_zone=self.own_zone,
-            dice=self._dice,
-        )
+    def _arrange(self) -> None:
+        """Choose from what there is now."""
+        self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)
+        self._tiers, self._keyed = self._fleet.tiers(self.panic, self.own_zone)
         self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
-        chosen = {node for tier in self._tiers for node in tier.nodes}
-        self._spare = tuple(node for node in (*self._nodes, *self._reserve) if node not in chosen)
+        self._schedule()
 
 
 def _worth(node: Node) -> tuple[bool, bool, int]:

@@ -8,7 +8,7 @@ four endpoints a mean minus 1.9 standard deviations can never eject anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf, log
 from operator import add
 
@@ -180,22 +180,24 @@ def on_connect_failure(node: Node, policy: OutlierPolicy, now: float) -> bool:
     return changed
 
 
-def ejection_allowed(nodes: Sequence[Node], policy: OutlierPolicy) -> bool:
+def shorten(node: Node, policy: OutlierPolicy, now: float) -> bool:
+    """A node that is down waits no longer than after its first failed connect. True if that changed something."""
+    if node.reconnecting or node.connect_failures <= 1:
+        return False
+    pause = min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures - 1, 30))
+    node.connect_failures = 1
+    node.until = min(node.until, max(now, node.until - pause + policy.connect_min))
+    return True
+
+
+def ejection_allowed(healthy: int, ejected: int, policy: OutlierPolicy) -> bool:
     """May one more node be ejected? Counted as it would be afterwards, and never the last healthy one.
 
-    Nodes that do not even connect stand outside the count.
+    Nodes that do not even connect stand outside the counts.
     """
-    healthy = ejected = 0
-    for node in nodes:
-        if node.health is Health.HEALTHY:
-            healthy += 1
-        elif node.health is not Health.DOWN:
-            ejected += 1
     return healthy > 1 and ejected + 1 <= policy.max_ejected * (healthy + ejected)
 
 
-def panicking(nodes: Sequence[Node], policy: OutlierPolicy) -> bool:
+def panicking(healthy: int, connecting: int, policy: OutlierPolicy) -> bool:
     """True when so few of the nodes that connect are healthy that their ejections are better ignored."""
-    healthy = sum(node.health is Health.HEALTHY for node in nodes)
-    connecting = sum(node.health is not Health.DOWN for node in nodes)
     return healthy < policy.panic_threshold * connecting

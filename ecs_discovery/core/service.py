@@ -228,7 +228,7 @@ class Service:
     @property
     def stranded(self) -> bool:
         """Is there no endpoint that connects? Then a look-up under way is the only hope."""
-        return all(node.health is Health.DOWN for node in self._membership.nodes)
+        return self._balancer.stranded
 
     def untried(self, tried: Collection[Node]) -> int:
         """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
@@ -329,7 +329,7 @@ class Service:
         if change is None:
             return
         panic = self._balancer.panic
-        self._balancer.update(self._membership.nodes, now)
+        self._balancer.update(self._membership.nodes, now, change)
         if change.came or change.left:
             self.generation += 1
             self._news.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
@@ -354,6 +354,8 @@ class Service:
         self._news.health(node, health, now)
         self._news.panic(panic, self._balancer.panic)
         known = self.resolution
-        if health is Health.DOWN and known is not None and self._membership.pruned(known) is not known:
+        if health is not Health.DOWN or known is None or known.named is None or node.endpoint.host in known.named:
+            return True
+        if self._membership.pruned(known) is not known:
             self._accept(known, now)  # it is gone for good
         return True
