@@ -92,7 +92,7 @@ class Balancer:
         if self._balancing.subset or change is None:
             known = {*self._fleet, *self._reserve}
             chosen, self._reserve = subset(nodes, self._client, self._balancing)
-            stay = set(chosen) - set(change.altered if change is not None else ())
+            stay = set(self._fleet) & set(chosen) - set(change.altered if change is not None else ())
             self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
             self._refresh(chosen, now)
             came: Iterable[Node] = [node for node in nodes if node not in known]
@@ -373,6 +373,8 @@ class Balancer:
             self._timed.pop(node, None)
             self._overload.drop(node)
             warming.spare(node)
+            if node in self._probes:
+                self._probes.remove(node)
         for node in came:
             self._fleet.add(node)
             self._move(node, now)
@@ -394,15 +396,18 @@ class Balancer:
             self._trying.discard(node)  # the driver has reported
         if health is Health.EJECTED and now >= node.until and not node.unfit:
             health = node.health = _PROBING
-        if health is _PROBING:
+            self._probes.append(node)
+        elif health is _PROBING:
             if node.pending < node.probe and node not in self._probes:
-                self._probes.append(node)  # its time is up, or it left and came back, or its probe was forgotten
-        elif health is Health.DOWN and now >= node.until and node not in self._due:
+                self._probes.append(node)  # it left and came back, or its probe was forgotten
+        elif node in self._probes:
+            self._probes.remove(node)
+        if health is Health.DOWN and now >= node.until:
             self._due[node] = None
             self._trying.discard(node)
             node.reconnecting = True
             node.until = now + self._policy.connect_max  # in case the driver never reports
-        if health is Health.DOWN or (health is Health.EJECTED and now < node.until):
+        if health in (Health.DOWN, Health.EJECTED) and now < node.until:
             if self._timed.get(node) != node.until:
                 self._timed[node] = node.until
                 self._serial += 1

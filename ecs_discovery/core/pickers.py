@@ -37,7 +37,9 @@ class Picker(Protocol):
         """It was taken out of the nodes."""
 
 
-def make(nodes: Sequence[Node], policy: BalancingPolicy, dice: Callable[[], float], *, weighted: bool) -> Picker:
+def make(
+    nodes: Sequence[Node], policy: BalancingPolicy, dice: Callable[[], float], *, weighted: bool = False
+) -> Picker:
     """The picker for these nodes; `weighted` is whether their weights differ."""
     if policy.picker == "random":
         return AtRandom(nodes)
@@ -89,7 +91,7 @@ class Lots:
             self._renew()
         draw, drawn, came = self._draw, self._drawn, self._came
         assert draw is not None
-        while True:
+        for _ in range(_TRIES):
             if came:
                 at = dice() * (self._total + sum(came.values()))
                 for node, weight in came.items():
@@ -99,6 +101,8 @@ class Lots:
             node = drawn[draw(dice)]
             if not self._left or node not in self._left:
                 return node
+        self._renew()
+        return self(dice)
 
 
 class LeastLoad:
