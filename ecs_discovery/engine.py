@@ -29,10 +29,10 @@ from ecs_discovery.errors import (
     ResolutionError,
     ResolutionTimeout,
 )
-from ecs_discovery.events import Event, HealthChanged, LookupFailed, Notice, PanicChanged
-from ecs_discovery.flights import Flight, Flights
+from ecs_discovery.events import Event, level_of
+from ecs_discovery.flights import Flight, Flights, fault_of
 from ecs_discovery.judging import Judgement
-from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
+from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registered import Schemes
@@ -180,10 +180,8 @@ class Engine:
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
         now = self.clock()
-        if not isinstance(outcome, Exception):
-            fault = _fault(outcome)
-            if fault:
-                outcome = self.unexpected(question, TypeError(fault))
+        if not isinstance(outcome, Exception) and (fault := fault_of(outcome)):
+            outcome = self.unexpected(question, TypeError(fault))
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -324,7 +322,7 @@ class Engine:
     def tell(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
         for event in service.take_events():
-            logger.log(_level(event), "%s", event)
+            logger.log(level_of(event), "%s", event)
             if self._on_event is not None:
                 try:
                     self._on_event(event)
@@ -349,25 +347,3 @@ class Engine:
         self.flights.reset()
         self.governor.reset_lock()
         self.directory.reset_locks()
-
-
-def _fault(outcome: object) -> str:
-    """What is wrong with a resolver's answer; "" if it can be used."""
-    if not isinstance(outcome, Resolution) or not outcome.endpoints:
-        return f"it gave {outcome!r:.200} and no endpoints"
-    if not isinstance(outcome.ttl, (int, float)) or not outcome.ttl >= 0:
-        return f"its ttl is {outcome.ttl!r:.200} and not a number of seconds"
-    odd = set(map(type, outcome.endpoints)) - {Endpoint}
-    if odd:
-        return f"among its endpoints there is a {min(kind.__name__ for kind in odd)}"
-    return ""
-
-
-def _level(event: Event) -> int:
-    if isinstance(event, (LookupFailed, Notice)):
-        return logging.WARNING
-    if isinstance(event, PanicChanged):
-        return logging.WARNING if event.panic else logging.INFO
-    if isinstance(event, HealthChanged):
-        return logging.INFO if event.health == "healthy" else logging.WARNING
-    return logging.INFO

@@ -5,6 +5,7 @@ One record per change of state, not per request.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ecs_discovery.models import Endpoint
@@ -18,6 +19,7 @@ __all__ = [
     "Notice",
     "PanicChanged",
     "PushedBack",
+    "level_of",
 ]
 
 
@@ -107,3 +109,14 @@ class Notice:
 
 
 Event = EndpointsChanged | HealthChanged | PushedBack | PanicChanged | LookupFailed | LookupRecovered | Notice
+
+
+def level_of(event: Event) -> int:
+    """The level it is logged with."""
+    if isinstance(event, (LookupFailed, Notice)):
+        return logging.WARNING
+    if isinstance(event, PanicChanged):
+        return logging.WARNING if event.panic else logging.INFO
+    if isinstance(event, HealthChanged):
+        return logging.INFO if event.health == "healthy" else logging.WARNING
+    return logging.INFO

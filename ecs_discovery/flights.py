@@ -11,9 +11,9 @@ from concurrent.futures import Future, InvalidStateError
 from threading import Lock
 from typing import NamedTuple
 
-from ecs_discovery.models import Question
+from ecs_discovery.models import Endpoint, Question, Resolution
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "fault_of"]
 
 Flight = Future[None]
 """Done once the outcome is in the cache. It carries no result: waiters look there."""
@@ -102,3 +102,15 @@ def _end(flight: Flight) -> None:
         flight.set_result(None)
     except InvalidStateError:
         pass  # somebody else ended it
+
+
+def fault_of(outcome: object) -> str:
+    """What is wrong with a resolver's answer; "" if it can be used."""
+    if not isinstance(outcome, Resolution) or not outcome.endpoints:
+        return f"it gave {outcome!r:.200} and no endpoints"
+    if not isinstance(outcome.ttl, (int, float)) or not outcome.ttl >= 0:
+        return f"its ttl is {outcome.ttl!r:.200} and not a number of seconds"
+    odd = set(map(type, outcome.endpoints)) - {Endpoint}
+    if odd:
+        return f"among its endpoints there is a {min(kind.__name__ for kind in odd)}"
+    return ""

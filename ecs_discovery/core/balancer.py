@@ -5,14 +5,13 @@ A pick reads one picker. When a node comes, leaves or changes its health, that n
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from heapq import heappop, heappush
 from itertools import islice
 from math import inf
 
 from ecs_discovery.core import cost, outlier, warming
 from ecs_discovery.core.checks import Check, Checks
+from ecs_discovery.core.comeback import Comeback
 from ecs_discovery.core.cost import CROWD, MOST
 from ecs_discovery.core.fleet import Fleet, Tier
 from ecs_discovery.core.journal import SAMPLE, Journal, Pick
@@ -30,7 +29,6 @@ _SMOOTHING = 0.2  # share of a new latency in the displayed average
 # Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
 _HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
 _SUCCESS = Outcome.SUCCESS
-_RECONNECTS = 32  # reconnects of one service under way
 _LOOKS = 4  # nodes looked at again when the one chosen is to be spared
 
 
@@ -59,13 +57,8 @@ class Balancer:
         self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
         self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
-        self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
-        self._due: dict[Node, None] = {}  # nodes that are down and may be tried again
-        self._trying: set[Node] = set()  # those that the driver tries
-        self._revived = -inf  # when pauses were last cut short because a node was back
-        self._times: list[tuple[float, int, Node]] = []  # a heap: when an ejection or pause ends
-        self._timed: dict[Node, float] = {}  # the time of each that counts
-        self._serial = 0
+        self._comeback = Comeback(self._fleet, policy)
+        self._probes = self._comeback.probes
         self._stale = False  # every node is to be looked at
         self._wake = inf  # when the first of these ends, or it is to be seen whose health check is due
         self._count = 0  # uses begun
@@ -94,14 +87,12 @@ class Balancer:
             chosen, self._reserve = subset(nodes, self._client, self._balancing)
             stay = set(self._fleet) & set(chosen) - set(change.altered if change is not None else ())
             self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
-            self._refresh(chosen, now)
-            came: Iterable[Node] = [node for node in nodes if node not in known]
+            self._comeback.look_at_all(chosen, now)
+            came = tuple(node for node in nodes if node not in known)
         else:
             self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
             came = change.came
-        fresh = {node for node in came if node.joined is None}
-        sample = self._fleet.sample(fresh) or [node for node in self._fleet if node not in fresh]
-        self._warming.welcome(came, sample, len(nodes), now)
+        self._warming.welcome(came, self._fleet, len(nodes), now)
         self._checks.renew()
         self._arrange()
 
@@ -156,8 +147,7 @@ class Balancer:
                 node.successes += 1
                 self._successes += 1
                 if node.pushed_back and now - seconds >= node.pushed_at:
-                    self._overload.drop(node)  # it answers again
-                    warming.spare(node)
+                    self._overload.drop_all((node,))  # it answers again
                 old = node.latency
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
                 if self._weighs:
@@ -192,12 +182,12 @@ class Balancer:
             node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
         if node.health is before:
             if outcome is Outcome.CONNECT:
-                self._move(node, now)
+                self._comeback.look(node, now)
                 self._schedule()
             return None
-        self._move(node, now)
+        self._comeback.look(node, now)
         if before is Health.DOWN and node.health is not Health.DOWN:
-            self._revive(now)
+            self._comeback.revived(now)
         self._arrange()
         return node.health
 
@@ -211,7 +201,7 @@ class Balancer:
             changed = node.health if node.health is not before else None
             if changed is _HEALTHY:
                 self._welcome_back(node, now)
-            self._move(node, now)
+            self._comeback.look(node, now)
             self._arrange()
         if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
             return self.observe(node, outcome, now)  # as anybody's connect
@@ -220,7 +210,6 @@ class Balancer:
     def push_back(self, node: Node, now: float, until: float) -> None:
         """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
         self._overload.add(node, now, until)
-        warming.spare(node)
 
     def picks(self) -> tuple[Pick, ...]:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
@@ -229,27 +218,17 @@ class Balancer:
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
         nodes = (*self._fleet, *self._reserve)
-        for node in nodes:
-            node.pending = 0
-            node.load = node.score
-            node.full = False
-            node.reconnecting = False
-            warming.spare(node)
+        self._comeback.after_fork(nodes)
         self._client = self._dice()
         chosen, self._reserve = subset(nodes, self._client, self._balancing)
         self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
-        self._probes.clear()
-        self._trying.clear()
         self._checks.after_fork(nodes)
         self._stale = True
         self._wake = -inf
 
     def take_reconnects(self) -> tuple[Node, ...]:
         """Nodes whose reconnect is due, each once and a few at a time: report with `observe` (SUCCESS or CONNECT)."""
-        taken = tuple(islice(self._due, max(0, _RECONNECTS - len(self._trying))))
-        for node in taken:
-            del self._due[node]
-        self._trying.update(taken)
+        taken = self._comeback.take()
         self._schedule()
         return taken
 
@@ -262,7 +241,7 @@ class Balancer:
     def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
         """A pick where there are probes to make, a key, or several tiers."""
         if self._probes and key is None:
-            node = self._probe(exclude)
+            node = self._comeback.probe(exclude)
             if node is not None:
                 self._journal.note(now, node, "probe after an ejection", (), exclude)
                 return node
@@ -316,45 +295,20 @@ class Balancer:
             return chosen
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 
-    def _probe(self, exclude: Collection[Node]) -> Node | None:
-        while self._probes:
-            node = self._probes[0]
-            if node.health is Health.PROBING and not node.removed:
-                if node.full or node in exclude:
-                    return None
-                node.probe = node.pending + 1
-                return self._probes.popleft()
-            self._probes.popleft()
-        return None
-
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
         """A spare: a healthy one, else the one that was used longest ago of those that connect, else of the others.
 
         Where others are only full, none that is not healthy: it would be no room.
         """
-        best = self._spare(exclude)
+        limited = self._limit != inf and any(
+            node.full and node not in exclude for tier in self._tiers for node in tier.nodes
+        )
+        best = self._fleet.spare(exclude, self._reserve, healthy=limited)
         if best is not None:
             self._fleet.use(best)
             others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
             self._journal.note(now, best, "last resort", others, exclude)
         return best
-
-    def _spare(self, exclude: Collection[Node]) -> Node | None:
-        for members in self._fleet.spares():
-            node = members.picker.pick(self._dice, exclude)
-            if node is not None and node.full:
-                node = next((other for other in members.nodes if _free(other, exclude)), None)
-            if node is not None:
-                return node
-        reserve = sorted((node for node in self._reserve if _free(node, exclude)), key=_worth)
-        if reserve and reserve[0].health is _HEALTHY:
-            return reserve[0]
-        if self._limit != inf and any(node.full and node not in exclude for tier in self._tiers for node in tier.nodes):
-            return None
-        out = next((node for node in self._fleet.out if _free(node, exclude)), None)
-        if out is None and (not reserve or reserve[0].health is Health.DOWN):
-            out = next((node for node in self._fleet.down if _free(node, exclude)), None)
-        return out if out is not None else next(iter(reserve), None)
 
     def _welcome_back(self, node: Node, now: float) -> None:
         if self._weighs:  # what it did before is paid for
@@ -365,99 +319,30 @@ class Balancer:
 
     # Keeping step
 
-    def _exchange(self, left: Iterable[Node], came: Iterable[Node], now: float) -> None:
-        for node in left:
-            self._fleet.remove(node)
-            self._due.pop(node, None)
-            self._trying.discard(node)
-            self._timed.pop(node, None)
-            self._overload.drop(node)
-            warming.spare(node)
-            if node in self._probes:
-                self._probes.remove(node)
-        for node in came:
-            self._fleet.add(node)
-            self._move(node, now)
-
-    def _refresh(self, nodes: Iterable[Node], now: float) -> None:
-        """Look at all of them."""
-        for node in nodes:
-            self._move(node, now)
-
-    def _move(self, node: Node, now: float) -> None:
-        """Put a node where it belongs by its health, and see what follows when."""
-        if node not in self._fleet:
-            return  # in reserve, or gone
-        health = node.health
-        if health is not Health.DOWN:
-            self._due.pop(node, None)
-            self._trying.discard(node)
-        elif not node.reconnecting:
-            self._trying.discard(node)  # the driver has reported
-        if health is Health.EJECTED and now >= node.until and not node.unfit:
-            health = node.health = _PROBING
-            self._probes.append(node)
-        elif health is _PROBING:
-            if node.pending < node.probe and node not in self._probes:
-                self._probes.append(node)  # it left and came back, or its probe was forgotten
-        elif node in self._probes:
-            self._probes.remove(node)
-        if health is Health.DOWN and now >= node.until:
-            self._due[node] = None
-            self._trying.discard(node)
-            node.reconnecting = True
-            node.until = now + self._policy.connect_max  # in case the driver never reports
-        if health in (Health.DOWN, Health.EJECTED) and now < node.until:
-            if self._timed.get(node) != node.until:
-                self._timed[node] = node.until
-                self._serial += 1
-                heappush(self._times, (node.until, self._serial, node))
-        else:
-            self._timed.pop(node, None)
-        self._fleet.move(node)
-
-    def _revive(self, now: float) -> None:
-        """A node that was down is back, and most still are: what kept them from connecting may be over for all."""
-        down = self._fleet.down
-        if 2 * len(down) < len(self._fleet) or now < self._revived + self._policy.connect_min:
-            return
-        self._revived = now
-        for node in list(down):
-            if outlier.shorten(node, self._policy, now):
-                self._move(node, now)
+    def _exchange(self, left: Collection[Node], came: Iterable[Node], now: float) -> None:
+        self._comeback.exchange(left, came, now)
+        self._overload.drop_all(left)
 
     def _awake(self, now: float) -> None:
         if self._stale:
             self._stale = False
-            self._refresh(tuple(self._fleet), now)
+            self._comeback.look_at_all(tuple(self._fleet), now)
             self._arrange()
-        moved = False
-        while self._times and self._times[0][0] <= now:
-            until, _, node = heappop(self._times)
-            if self._timed.get(node) == until:
-                del self._timed[node]
-                self._move(node, now)
-                moved = True
-        if moved:
+        if self._comeback.advance(now):
             self._arrange()
         if now >= self._checks.at:
             self._checks.use(self._fleet, now)
         self._schedule()
 
     def _schedule(self) -> None:
-        self._wake = min(self._times[0][0] if self._times else inf, self._checks.at)
-        self.work_due = (bool(self._due) and len(self._trying) < _RECONNECTS) or self._checks.ready
+        self._wake = min(self._comeback.next, self._checks.at)
+        self.work_due = self._comeback.due or self._checks.ready
 
     def _arrange(self) -> None:
-        """Choose from what there is now."""
         self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)
         self._tiers, self._keyed = self._fleet.tiers(self.panic, self.own_zone)
         self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
         self._schedule()
-
-
-def _worth(node: Node) -> tuple[bool, bool, int]:
-    return node.health is Health.DOWN, node.health is not Health.HEALTHY, node.picked
 
 
 def _free(node: Node, exclude: Collection[Node]) -> bool:

@@ -198,7 +198,24 @@ class Fleet:
         self._used = tuple(tier.members for tier in tiers)
         return tiers, plain
 
-    def spares(self) -> Iterator[Members]:
+    def spare(self, exclude: Collection[Node], reserve: Collection[Node], *, healthy: bool) -> Node | None:
+        """One that is not chosen from now: a healthy one, else that used longest ago of those that connect, else of the
+        others. Those in `reserve` come last. If it must be `healthy`, None if there is none."""
+        for members in self._spares():
+            node = members.picker.pick(self._dice, exclude)
+            if node is not None and node.full:
+                node = next((other for other in members.nodes if _free(other, exclude)), None)
+            if node is not None:
+                return node
+        kept = min((node for node in reserve if _free(node, exclude)), key=_worth, default=None)
+        if healthy or (kept is not None and kept.health is _HEALTHY):
+            return kept if kept is not None and kept.health is _HEALTHY else None
+        found = next((node for node in self.out if _free(node, exclude)), None)
+        if found is None and (kept is None or kept.health is _DOWN):
+            found = next((node for node in self.down if _free(node, exclude)), None)
+        return found if found is not None else kept
+
+    def _spares(self) -> Iterator[Members]:
         """The healthy ones that are not chosen from now, those of the lowest priority number first."""
         for level in self._levels.values():
             for members in level.zones.values() if self._zone.prefer else (level.healthy,):
@@ -227,6 +244,14 @@ class Fleet:
         if split is None:
             return [(share, level.healthy)]
         return [(share * part, level.zones[zone]) for part, zone in split]
+
+
+def _free(node: Node, exclude: Collection[Node]) -> bool:
+    return not node.full and node not in exclude
+
+
+def _worth(node: Node) -> tuple[bool, bool, int]:
+    return node.health is _DOWN, node.health is not _HEALTHY, node.picked
 
 
 def _put(members: Members, node: Node, weight: float, there: bool) -> None:

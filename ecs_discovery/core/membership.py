@@ -77,6 +77,14 @@ class Membership:
             return None
         return Change(tuple(came), tuple(left), tuple(altered))
 
+    def witness(self, answers: Iterable[Resolution], now: float) -> None:
+        """Keep which source named which endpoint, and when."""
+        for answer in answers:
+            named = answer.hosts
+            for node in self.nodes:
+                if node.endpoint.host in named:
+                    node.seen[answer.source] = now
+
     def pruned(self, resolution: Resolution) -> Resolution:
         """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the
         newest answer does not name.

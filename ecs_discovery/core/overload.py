@@ -6,9 +6,11 @@ whose time is up would get everything, and say so again. Then all carry their ow
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
+from ecs_discovery.core import warming
 from ecs_discovery.core.node import Node
 
 __all__ = ["Overload"]
@@ -31,18 +33,21 @@ class Overload:
         if until <= node.pushed_back_until:
             return
         node.pushed_back_until = until
+        warming.spare(node)
         if not node.pushed_back:
             node.pushed_back = True
             self._count += 1
         self._serial += 1
         heappush(self._ends, (until, self._serial, node))
 
-    def drop(self, node: Node) -> None:
-        """It is so no longer: it answered a request that came after, or is not used any more."""
-        if node.pushed_back:
-            node.pushed_back = False
-            node.pushed_back_until = -inf
-            self._count -= 1
+    def drop_all(self, nodes: Iterable[Node]) -> None:
+        """It is so no longer: they answered a request that came after, or are not used any more."""
+        for node in nodes:
+            if node.pushed_back:
+                node.pushed_back = False
+                node.pushed_back_until = -inf
+                self._count -= 1
+                warming.spare(node)
 
     def most(self, nodes: int, now: float) -> bool:
         """Are more than half of so many nodes pushed back?"""
@@ -53,4 +58,4 @@ class Overload:
         while self._ends and self._ends[0][0] <= now:
             node = heappop(self._ends)[2]
             if node.pushed_back_until <= now:
-                self.drop(node)
+                self.drop_all((node,))

@@ -130,8 +130,7 @@ class Service:
             if finding.answer is not None:
                 self._news.look_up(finding.error, len(self._membership.nodes))
                 self._accept(finding.answer, now)
-                for answer in news:
-                    self._witness(answer, now)
+                self._membership.witness(news, now)
             elif finding.error is not None:
                 return self._doubt_locked(finding, now)
             due = Due(finding.ask, finding.wait, again=finding.again)
@@ -295,8 +294,7 @@ class Service:
         self.budget.reset_lock()
         if self.hedging is not None:
             self.hedging.reset_lock()
-        self.epoch += 1
-        self._abandoned.clear()
+        self.epoch, self._abandoned = self.epoch + 1, deque()
         self.room.clear()
         self._membership.after_fork()
         self._balancer.after_fork()
@@ -342,20 +340,11 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _witness(self, answer: Resolution, now: float) -> None:
-        """Keep which source named which endpoint, and when."""
-        named = answer.hosts
-        for node in self._membership.nodes:
-            if node.endpoint.host in named:
-                node.seen[answer.source] = now
-
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
         self.generation += health is Health.DOWN  # its idle connections are worth nothing
         self._news.health(node, health, now)
         self._news.panic(panic, self._balancer.panic)
         known = self.resolution
-        if health is not Health.DOWN or known is None or known.named is None or node.endpoint.host in known.named:
-            return True
-        if self._membership.pruned(known) is not known:
+        if health is Health.DOWN and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good
         return True

@@ -6,10 +6,11 @@ the nodes are new there is nobody who could carry the rest, and all take their f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 
 from ecs_discovery.core import cost
+from ecs_discovery.core.fleet import Fleet
 from ecs_discovery.core.node import Node
 from ecs_discovery.policies import BalancingPolicy
 
@@ -28,12 +29,12 @@ class Warming:
         self._young: dict[Node, None] = {}  # in the order of their coming
         self._ramps = True  # they are few enough for the others to carry the rest
 
-    def welcome(self, came: Iterable[Node], sample: Sequence[Node], total: int, now: float) -> None:
-        """Begin to warm up those of the nodes that came and are new. There are so many in `total` now; the `sample` is
-        of those that were known before."""
-        came = list(came)
-        fresh = [node for node in came if node.joined is None]
-        cost.seed(fresh, sample, self._policy, now)
+    def welcome(self, came: Sequence[Node], fleet: Fleet, total: int, now: float) -> None:
+        """Begin to warm up those of the nodes that came and are new. There are so many in `total` now."""
+        fresh = dict.fromkeys(node for node in came if node.joined is None)
+        if fresh:
+            known = fleet.sample(fresh) or [node for node in fleet if node not in fresh]
+            cost.seed(fresh, known, self._policy, now)
         for node in fresh:
             node.joined = now if total > len(fresh) else -inf  # the first ones are new to this process only
         # One that comes back may be at it still.
