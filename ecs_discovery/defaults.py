@@ -5,7 +5,7 @@ Programs make a session per call; the cache must survive that. This registry is 
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 
 from ecs_discovery import _fork
 from ecs_discovery.client import Discovery
@@ -17,7 +17,7 @@ __all__ = ["shared_discovery"]
 class _Registry:
     def __init__(self) -> None:
         self._discoveries: dict[Settings, Discovery] = {}
-        self._lock = Lock()
+        self._lock = RLock()
 
     def get(self, settings: Settings) -> Discovery:
         with self._lock:
@@ -27,7 +27,7 @@ class _Registry:
             return found
 
     def after_fork(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
 
 
 _registry = _Registry()

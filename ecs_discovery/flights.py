@@ -8,7 +8,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
-from threading import Lock
+from threading import RLock
 from typing import NamedTuple
 
 from ecs_discovery.models import Endpoint, Question, Resolution
@@ -34,7 +34,7 @@ class _UnderWay(NamedTuple):
 class Flights:
     def __init__(self) -> None:
         self._flights: dict[Question, _UnderWay] = {}
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -93,7 +93,7 @@ class Flights:
 
     def reset(self) -> None:
         """Forget all, for the child of a fork: their leaders are not there."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._flights = {}
 
 

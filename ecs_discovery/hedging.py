@@ -11,7 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 from ecs_discovery.background import Background
@@ -99,7 +99,7 @@ class Trial(Generic[T]):
         self._perform = perform
         self._cut = cut
         self._drop = drop
-        self._lock = Lock()
+        self._lock = RLock()
         self._ended = self._given_up = False
 
     def start(self, workers: Workers, told: Callable[[Trial[T]], object]) -> None:

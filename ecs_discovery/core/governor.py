@@ -5,7 +5,7 @@ Quotas of an API are shared by everybody in the account: one process that runs w
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 
 __all__ = ["Governor"]
 
@@ -18,7 +18,7 @@ class Governor:
         self._burst = max(burst, 1.0)
         self._tokens = self._burst
         self._at: float | None = None
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<Governor {self._tokens:.1f} of {self._burst:g} calls, {self.rate:g} per second>"
@@ -36,4 +36,4 @@ class Governor:
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from math import inf
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
@@ -86,7 +86,7 @@ class Service:
         self.room = Room()
         """Those who wait because every endpoint is full."""
         self._hint = hint
-        self._lock = Lock()
+        self._lock = RLock()
         self._membership = Membership()
         self._balancer = Balancer(balancing, outlier, zone, dice, checks)
         self._balancer.own_zone = zone.own or own_zone
@@ -290,7 +290,7 @@ class Service:
 
     def reset_lock(self) -> None:
         """Fresh locks and no uses under way, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
         self.budget.reset_lock()
         if self.hedging is not None:
             self.hedging.reset_lock()
