@@ -95,13 +95,14 @@ class Background:
             left = min(left - _GLANCE, until - clock())
         return False
 
-    def ask(self, question: Question, *, force: bool = False) -> Flight:
-        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
+    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
+        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
+        `allowed` if the right to that was taken with `Engine.delay`."""
         if force:  # before the flight is joined: one that is under way must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question)
         if leads:
-            self._workers.spawn(partial(self._fly, question, flight, force))
+            self._workers.spawn(partial(self._fly, question, flight, force, allowed))
         return flight
 
     def rescue(self, service: Service, call: Call) -> None:
@@ -184,19 +185,19 @@ class Background:
             return sign_of(error)
         return Sign.ACCEPTS
 
-    def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
         engine = self.engine
         following: tuple[Question, ...] = ()
         try:
             if force or not engine.settled(question):
-                following = engine.landed(question, self._look_up(question))
+                following = engine.landed(question, self._look_up(question, allowed))
         finally:
             engine.flights.land(question, flight)
         for other in following:
             self.ask(other)
 
-    def _look_up(self, question: Question) -> Resolution | Exception:
-        refused = self.engine.refusal(question)
+    def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+        refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:

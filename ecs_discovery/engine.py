@@ -148,10 +148,15 @@ class Engine:
         if isinstance(resolver, Remembering):
             resolver.forget(question)
 
+    def delay(self, question: Question) -> float:
+        """Take the right to one look-up of this question; if there is none left, the seconds until there is one."""
+        delay = self.governor.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
+        self.queries += not delay
+        return delay
+
     def refusal(self, question: Question) -> ResolutionError | None:
         """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
-        self.queries += 1
-        if question.scheme not in DNS_SCHEMES or self.governor.take(self.clock()):
+        if not self.delay(question):
             return None
         return ResolutionError(
             f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
@@ -210,8 +215,6 @@ class Engine:
         if resolution is None:
             raise service.unusable()
         return resolution
-
-    # Calls
 
     def call(
         self,
@@ -298,7 +301,6 @@ class Engine:
         return ()
 
     def reconnected(self, service: Service, node: Node, worked: bool) -> None:
-        """Report a reconnect."""
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
             self.tell(service)
 
@@ -314,8 +316,6 @@ class Engine:
         self.reconnected(service, node, False)
         return service.force(now, self.settings.dns.min_refresh)
 
-    # For people
-
     def snapshot(self, service: Service) -> ServiceSnapshot:
         return take(service, self.clock())
 
@@ -328,8 +328,6 @@ class Engine:
                     self._on_event(event)
                 except Exception:  # a hook's fault must not become the request's
                     logger.exception("on_event hook failed for %r", event)
-
-    # Life cycle
 
     @property
     def closed(self) -> bool:

@@ -25,14 +25,18 @@ class Governor:
 
     def take(self, now: float) -> bool:
         """Take the right to one call; False if there is none left."""
+        return not self.delay(now)
+
+    def delay(self, now: float) -> float:
+        """Take the right to one call; if there is none left, the seconds until there is one."""
         with self._lock:
             if self._at is not None:
                 self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self.rate)
             self._at = now
             if self._tokens < 1:
-                return False
+                return max(0.001, (1 - self._tokens) / self.rate)
             self._tokens -= 1
-            return True
+            return 0.0
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
