@@ -29,7 +29,7 @@ from ecs_discovery.errors import (
     ResolutionError,
     ResolutionTimeout,
 )
-from ecs_discovery.events import Event, level_of
+from ecs_discovery.events import Event
 from ecs_discovery.flights import Flight, Flights, fault_of
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
@@ -39,6 +39,7 @@ from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
 from ecs_discovery.sockets import Sign
+from ecs_discovery.telling import Teller
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map import CloudMapResolver
@@ -81,7 +82,7 @@ class Engine:
         self.queries = 0
         """Look-ups begun."""
         self.governor = Governor(settings.dns.max_queries, settings.dns.max_queries)
-        self._on_event = on_event
+        self.teller = Teller(on_event)
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
@@ -321,13 +322,7 @@ class Engine:
 
     def tell(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
-        for event in service.take_events():
-            logger.log(level_of(event), "%s", event)
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:  # a hook's fault must not become the request's
-                    logger.exception("on_event hook failed for %r", event)
+        self.teller.tell(service)
 
     @property
     def closed(self) -> bool:
@@ -343,5 +338,6 @@ class Engine:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
         self.random.seed()
         self.flights.reset()
+        self.teller.after_fork()
         self.governor.reset_lock()
         self.directory.reset_locks()

@@ -26,7 +26,7 @@ LAYERS = [
     {"core"},
     {
         *("resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"),
-        "transports",
+        *("transports", "telling"),
     },
     {"engine"},
     {"attempts", "checking", "leases", "background", "background_async"},

@@ -14,6 +14,7 @@ from ecs_discovery import (
     ConfigurationError,
     ConnectError,
     DeadlineExceeded,
+    Discovery,
     DiscoveryError,
     DnsPolicy,
     NoEndpoints,
@@ -261,6 +262,30 @@ def test_one_family_that_goes_empty_keeps_its_endpoints_for_a_while(world: World
         assert found == {"::1"}
 
     world.run(scenario, dns=dns, clock=clock)
+
+
+def test_events_reach_the_hook_in_the_order_in_which_they_happened():
+    """A hook is slow with the first, and another thread has the second to tell meanwhile."""
+    told: list[str] = []
+    first, second = threading.Event(), threading.Event()
+
+    def hook(event: object) -> None:
+        if isinstance(event, HealthChanged):
+            if event.health == "down":
+                first.set()
+                second.wait(5)
+            told.append(event.health)
+
+    with Discovery(services={"orders": "static://127.0.0.1:1,127.0.0.1:2"}, on_event=hook) as discovery:
+        engine, service = discovery.engine, discovery.engine.service("orders")
+        node = service.nodes[0]
+        failing = threading.Thread(target=engine.reconnected, args=(service, node, False))
+        failing.start()
+        assert first.wait(10)
+        engine.reconnected(service, node, True)
+        second.set()
+        failing.join(10)
+    assert told == ["down", "healthy"]
 
 
 def test_warming_more_names_than_may_be_asked_for_at_once_takes_its_time(world: Worlds):
