@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from ecs_discovery import racing, retrying
+from ecs_discovery import racing, retrying, transports
 from ecs_discovery.attempts import (
     SILENT,
     AsyncAttempt,
@@ -109,10 +109,12 @@ class AsyncDiscovery:
     async def warm(self, *targets: str, timeout: float | None = None) -> None:
         """As `Discovery.warm`."""
         services = [self._service(target) for target in targets]
+        until = max((self._until(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self.engine.due(service).wait:
-                self.background.ask(question)
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+                while (delay := self.engine.delay(question)) and self.engine.clock() + delay < until:
+                    await self._sleep(delay)  # there is time: more names than may be asked for at once
+                self.background.ask(question, allowed=not delay)
         for service in services:
             await self.background.ready(service, until)
 
@@ -224,14 +226,8 @@ class AsyncDiscovery:
 
         async def attempt(lease: Lease) -> tuple[asyncio.Transport, P]:
             sock = await racing.connect_async(self.background, call, lease)
-            try:
-                async with asyncio.timeout(self.engine.connect_limit(service, call)):
-                    return await asyncio.get_running_loop().create_connection(
-                        protocol_factory, sock=sock, ssl=context, server_hostname=name
-                    )
-            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
-                sock.close()
-                raise
+            async with asyncio.timeout(self.engine.connect_limit(service, call)):
+                return await transports.create(sock, protocol_factory, context, name)
 
         try:
             await self.background.ready(service, call.connect_until)

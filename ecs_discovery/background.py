@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
 from functools import partial
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("ecs_discovery")
 
+_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
 _CHECKERS = 8  # health checks of all services under way
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
@@ -85,7 +86,7 @@ class Background:
             left = until - engine.clock()
             if service.resolution is not None:
                 left /= 2  # what is known will do: leave time to connect
-            if left <= 0 or not wait_for_flights(flights.values(), left, FIRST_COMPLETED).done:
+            if left <= 0 or not self._any_landed(flights, left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service, until - began)
@@ -102,13 +103,25 @@ class Background:
                 foreign(service.target),
             )
 
-    def ask(self, question: Question, *, force: bool = False) -> Flight:
-        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached."""
+    def _any_landed(self, flights: Mapping[Question, Flight], timeout: float) -> bool:
+        clock = self.engine.clock
+        until = clock() + timeout
+        left = timeout
+        while left > 0:
+            if wait_for_flights(flights.values(), min(left, _GLANCE), FIRST_COMPLETED).done:
+                return True
+            self.engine.flights.end_lost(flights, clock())  # one that an event loop leads may have lost its loop
+            left = min(left - _GLANCE, until - clock())
+        return False
+
+    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
+        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
+        `allowed` if the right to that was taken with `Engine.delay`."""
         if force:  # before the flight is joined: one that is under way must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question)
         if leads:
-            self._workers.spawn(partial(self._fly, question, flight, force))
+            self._workers.spawn(partial(self._fly, question, flight, force, allowed))
         return flight
 
     def rescue(self, service: Service, call: Call) -> None:
@@ -120,31 +133,35 @@ class Background:
 
     def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Engine.begin`; where every endpoint is full, wait for room."""
-        try:
-            return self.engine.begin(service, call, prefer)
-        except Overloaded:
-            return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        if not service.room.crowded:
+            try:
+                return self.engine.begin(service, call, prefer)
+            except Overloaded:
+                pass
+        return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 
     def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
-        """What `choose` gives as soon as it is not `Overloaded` any more; that is raised after `until` (monotonic)."""
-        first = False
-        while True:
-            gate = Event()
-            service.room.queue(gate.set, first=first)
-            chosen = first = False
-            try:
-                found = choose()
-                chosen = True
-                return found
-            except Overloaded:
+        """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
+        after `until` (monotonic)."""
+        if not service.balancing.wait_for_room:
+            return choose()
+        room, gate = service.room, Event()
+        place = room.queue(gate.set)
+        try:
+            while True:
                 left = until - self.engine.clock()
-                if left <= 0 or not service.balancing.wait_for_room:
-                    raise
+                if room.turn(place):
+                    try:
+                        return choose()
+                    except Overloaded:
+                        if left <= 0:
+                            raise
+                elif left <= 0:
+                    raise service.unusable()
                 gate.wait(left)
-                first = gate.is_set()
-            finally:
-                if not service.room.leave(gate.set) and not chosen and not first:
-                    service.room.wake()  # it was called too late for this one
+                gate.clear()
+        finally:
+            room.leave(place)
 
     def force(self, questions: Sequence[Question]) -> None:
         """Ask these again now, whatever is cached."""
@@ -187,19 +204,19 @@ class Background:
             return sign_of(error)
         return Sign.ACCEPTS
 
-    def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
         engine = self.engine
         following: tuple[Question, ...] = ()
         try:
             if force or not engine.settled(question):
-                following = engine.landed(question, self._look_up(question))
+                following = engine.landed(question, self._look_up(question, allowed))
         finally:
             engine.flights.land(question, flight)
         for other in following:
             self.ask(other)
 
-    def _look_up(self, question: Question) -> Resolution | Exception:
-        refused = self.engine.refusal(question)
+    def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+        refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:
@@ -207,6 +224,11 @@ class Background:
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+        except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
+            self.engine.landed(question, self.engine.unexpected(question, error))
+            raise
+        except BaseException as error:  # noqa: BLE001  # asyncio's CancelledError, say
             return self.engine.unexpected(question, error)
 
     def _resolver(self, scheme: str) -> Resolver:

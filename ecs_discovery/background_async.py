@@ -34,6 +34,7 @@ __all__ = ["AsyncBackground"]
 
 T = TypeVar("T")
 
+_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -69,23 +70,39 @@ class AsyncBackground:
             left = until - engine.clock()
             if service.resolution is not None:
                 left /= 2  # what is known will do: leave time to connect
-            if left <= 0 or not await _any_landed(flights.values(), left):
+            if left <= 0 or not await self._any_landed(flights, left):
                 if service.resolution is not None:
                     return
                 raise engine.too_slow(service, until - began)
             engine.check_open(service.target)
             waited.update(question for question, flight in flights.items() if flight.done())
 
-    def ask(self, question: Question, *, force: bool = False) -> Flight:
+    async def _any_landed(self, flights: Mapping[Question, Flight], timeout: float) -> bool:
+        clock = self.engine.clock
+        until = clock() + timeout
+        left = timeout
+        while left > 0:
+            if await _any_landed(flights.values(), min(left, _GLANCE)):
+                return True
+            self.engine.flights.end_lost(flights, clock())  # another loop may lead it, and run no more
+            left = min(left - _GLANCE, until - clock())
+        return False
+
+    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
         """As `Background.ask`."""
         if force:  # before the flight is joined: one that is under way must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
-        flight, leads = self.engine.join(question)
+        flight, leads = self.engine.join(question, asyncio.get_running_loop())
         if leads:
-            task = self._spawn(self._fly(question, flight, force))
+            task = self._spawn(self._fly(question, flight, force, allowed))
             # Also when it is cancelled before its first step.
-            task.add_done_callback(lambda _: self.engine.flights.land(question, flight))
+            task.add_done_callback(partial(self._landed, question, flight))
         return flight
+
+    def _landed(self, question: Question, flight: Flight, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self.engine.lost(question)
+        self.engine.flights.land(question, flight)
 
     async def rescue(self, service: Service, call: Call) -> None:
         """As `Background.rescue`."""
@@ -96,35 +113,36 @@ class AsyncBackground:
 
     async def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Background.begin`."""
-        try:
-            return self.engine.begin(service, call, prefer)
-        except Overloaded:
-            return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        if not service.room.crowded:
+            try:
+                return self.engine.begin(service, call, prefer)
+            except Overloaded:
+                pass
+        return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
 
     async def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
         """As `Background.room`."""
-        loop = asyncio.get_running_loop()
-        first = False
-        while True:
-            gate = asyncio.Event()
-            wake = partial(_open, loop, gate)
-            service.room.queue(wake, first=first)
-            chosen = first = False
-            try:
-                found = choose()
-                chosen = True
-                return found
-            except Overloaded:
+        if not service.balancing.wait_for_room:
+            return choose()
+        room, gate = service.room, asyncio.Event()
+        place = room.queue(partial(_open, asyncio.get_running_loop(), gate))
+        try:
+            while True:
                 left = until - self.engine.clock()
-                if left <= 0 or not service.balancing.wait_for_room:
-                    raise
+                if room.turn(place):
+                    try:
+                        return choose()
+                    except Overloaded:
+                        if left <= 0:
+                            raise
+                elif left <= 0:
+                    raise service.unusable()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await gate.wait()
-                        first = True
-            finally:
-                if not service.room.leave(wake) and not chosen and not first:
-                    service.room.wake()  # it was called too late for this one
+                gate.clear()
+        finally:
+            room.leave(place)
 
     def force(self, questions: Sequence[Question]) -> None:
         """As `Background.force`."""
@@ -181,19 +199,17 @@ class AsyncBackground:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _fly(self, question: Question, flight: Flight, force: bool) -> None:
+    async def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
         engine = self.engine
         following: tuple[Question, ...] = ()
-        try:
-            if force or not engine.settled(question):
-                following = engine.landed(question, await self._look_up(question))
-        finally:
-            engine.flights.land(question, flight)
+        if force or not engine.settled(question):
+            following = engine.landed(question, await self._look_up(question, allowed))
+        engine.flights.land(question, flight)  # whatever else ends it: see `_landed`
         for other in following:
             self.ask(other)
 
-    async def _look_up(self, question: Question) -> Resolution | Exception:
-        refused = self.engine.refusal(question)
+    async def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+        refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:
@@ -202,6 +218,14 @@ class AsyncBackground:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
             return self.engine.unexpected(question, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self.engine.unexpected(question, error)  # nobody cancelled this task: it is the resolver's own
+        except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
+            self.engine.landed(question, self.engine.unexpected(question, error))
+            raise
 
     def _resolver(self, scheme: str) -> AsyncResolver:
         given = self._resolvers.get(scheme)
@@ -263,11 +287,13 @@ class AsyncBackground:
         self._workers.close()
 
 
-def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> None:
+def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> bool:
+    """Let whoever waits at the gate look. False if nobody can: the loop was closed meanwhile."""
     try:
         loop.call_soon_threadsafe(gate.set)
     except RuntimeError:
-        pass  # the loop was closed while its call waited
+        return False
+    return True
 
 
 async def _any_landed(flights: Iterable[Flight], timeout: float) -> bool:

@@ -98,10 +98,12 @@ class Discovery:
         Raises the first one's error if it cannot be resolved within `timeout` seconds.
         """
         services = [self.engine.service(target) for target in targets]
+        until = max((self._until(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self.engine.due(service).wait:
-                self.background.ask(question)
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+                while (delay := self.engine.delay(question)) and self.engine.clock() + delay < until:
+                    self._sleep(delay)  # there is time: more names than may be asked for at once
+                self.background.ask(question, allowed=not delay)
         for service in services:
             self.background.ready(service, until)
 

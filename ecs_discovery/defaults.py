@@ -6,7 +6,7 @@ Programs make a session per call; the cache must survive that. This registry is 
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Lock
+from threading import RLock
 from weakref import WeakValueDictionary
 
 from ecs_discovery import _fork
@@ -26,7 +26,7 @@ class _Registry:
     def __init__(self) -> None:
         self._discoveries: WeakValueDictionary[Settings, Discovery] = WeakValueDictionary()
         self._kept: OrderedDict[Settings, Discovery] = OrderedDict()
-        self._lock = Lock()
+        self._lock = RLock()
 
     def get(self, settings: Settings) -> Discovery:
         with self._lock:
@@ -40,7 +40,7 @@ class _Registry:
             return found
 
     def after_fork(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
 
 
 _registry = _Registry()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,9 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
     without_frames,
 )
-from ecs_discovery.events import Event, level
-from ecs_discovery.flights import Flight, Flights
-from ecs_discovery.foreign_text import foreign, line
+from ecs_discovery.events import Event
+from ecs_discovery.flights import Flight, Flights, fault_of
+from ecs_discovery.foreign_text import foreign
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
@@ -40,6 +41,7 @@ from ecs_discovery.resolvers.registered import Schemes
 from ecs_discovery.settings import Settings
 from ecs_discovery.snapshot import ServiceSnapshot, take
 from ecs_discovery.sockets import Sign
+from ecs_discovery.telling import Teller
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map import CloudMapResolver
@@ -82,7 +84,7 @@ class Engine:
         self.queries = 0
         """Look-ups begun."""
         self.governor = Governor(settings.dns.max_queries, settings.dns.max_queries)
-        self._on_event = on_event
+        self.teller = Teller(on_event)
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
@@ -110,9 +112,19 @@ class Engine:
         self.tell(service)
         return due
 
-    def join(self, question: Question) -> tuple[Flight, bool]:
-        """The flight for a question, and whether the caller leads it."""
-        return self.flights.join(question, self.clock(), self.limit(question) + _LOST)
+    def join(self, question: Question, loop: AbstractEventLoop | None = None) -> tuple[Flight, bool]:
+        """The flight for a question, and whether the caller leads it, in `loop` or a thread."""
+        now = self.clock()
+        if self.flights.lost(question, now):
+            self.lost(question)
+        return self.flights.join(question, now, self.limit(question) + _LOST, loop)
+
+    def lost(self, question: Question) -> None:
+        """A look-up ended without an outcome, because its event loop did: who needs the answer waits for the next."""
+        now = self.clock()
+        self.directory.cache.lose(question, now)
+        for service in self.directory.dependents(question):
+            service.fresh_until = min(service.fresh_until, now)
 
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
@@ -139,10 +151,15 @@ class Engine:
         if isinstance(resolver, Remembering):
             resolver.forget(question)
 
+    def delay(self, question: Question) -> float:
+        """Take the right to one look-up of this question; if there is none left, the seconds until there is one."""
+        delay = self.governor.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
+        self.queries += not delay
+        return delay
+
     def refusal(self, question: Question) -> ResolutionError | None:
         """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
-        self.queries += 1
-        if question.scheme not in DNS_SCHEMES or self.may_query():
+        if not self.delay(question):
             return None
         return ResolutionError(
             f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
@@ -175,10 +192,8 @@ class Engine:
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
         """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
         now = self.clock()
-        if not isinstance(outcome, (Resolution, Exception)) or (
-            isinstance(outcome, Resolution) and not outcome.endpoints
-        ):
-            outcome = self.unexpected(question, TypeError(f"it gave {foreign(repr(outcome))} and no endpoints"))
+        if not isinstance(outcome, Exception) and (fault := fault_of(outcome)):
+            outcome = self.unexpected(question, TypeError(fault))
         if isinstance(outcome, Exception):
             without_frames(outcome)
         self.directory.store(question, outcome, now)
@@ -192,7 +207,7 @@ class Engine:
         asked.pop(question, None)
         return tuple(asked)
 
-    def unexpected(self, question: Question, error: Exception) -> ResolutionError:
+    def unexpected(self, question: Question, error: BaseException) -> ResolutionError:
         """A resolver raised what it should not: an error of ours that keeps it."""
         named = ResolutionError(f"its resolver failed: {type(error).__name__}: {foreign(error)}", target=str(question))
         named.__cause__ = error
@@ -216,8 +231,6 @@ class Engine:
         if resolution is None:
             raise service.unusable()
         return resolution
-
-    # Calls
 
     def call(
         self,
@@ -308,7 +321,6 @@ class Engine:
         return ()
 
     def reconnected(self, service: Service, node: Node, worked: bool) -> None:
-        """Report a reconnect."""
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
             self.tell(service)
 
@@ -332,20 +344,12 @@ class Engine:
         if node.answered < since:
             node.gone = self.clock()
 
-    # For people
-
     def snapshot(self, service: Service) -> ServiceSnapshot:
         return take(service, self.clock())
 
     def tell(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
-        for event in service.take_events():
-            logger.log(level(event), "%s", line(event))
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:  # a hook's fault must not become the request's
-                    logger.exception("%s", line(f"on_event hook failed for {event!r}"))
+        self.teller.tell(service)
 
     # Life cycle
 
@@ -363,5 +367,6 @@ class Engine:
         """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
         self.random.seed()
         self.flights.reset()
+        self.teller.after_fork()
         self.governor.reset_lock()
         self.directory.reset_locks()

@@ -19,7 +19,7 @@ __all__ = [
     "Notice",
     "PanicChanged",
     "PushedBack",
-    "level",
+    "level_of",
 ]
 
 
@@ -111,8 +111,8 @@ class Notice:
 Event = EndpointsChanged | HealthChanged | PushedBack | PanicChanged | LookupFailed | LookupRecovered | Notice
 
 
-def level(event: Event) -> int:
-    """How serious it is, as a level of `logging`."""
+def level_of(event: Event) -> int:
+    """The level it is logged with."""
     if isinstance(event, (LookupFailed, Notice)):
         return logging.WARNING
     if isinstance(event, PanicChanged):

@@ -5,52 +5,83 @@ Whoever starts a flight leads it; everybody may wait for it. A waiter that gives
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
-from threading import Lock
+from threading import RLock
+from typing import NamedTuple
 
-from ecs_discovery.models import Question
+from ecs_discovery.foreign_text import foreign
+from ecs_discovery.models import Endpoint, Question, Resolution
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "fault_of"]
 
 Flight = Future[None]
 """Done once the outcome is in the cache. It carries no result: waiters look there."""
 
 
+class _UnderWay(NamedTuple):
+    flight: Flight
+    until: float
+    """When it is given up for lost."""
+    loop: AbstractEventLoop | None
+    """The event loop that its leader runs in; None for a thread."""
+
+    def lost(self, now: float) -> bool:
+        """It will bring no answer in time: its leader is late, or in a loop that runs no more."""
+        return now >= self.until or (self.loop is not None and not self.loop.is_running())
+
+
 class Flights:
     def __init__(self) -> None:
-        self._flights: dict[Question, tuple[Flight, float]] = {}
-        self._lock = Lock()
+        self._flights: dict[Question, _UnderWay] = {}
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    def join(self, question: Question, now: float, limit: float) -> tuple[Flight, bool]:
+    def join(
+        self, question: Question, now: float, limit: float, loop: AbstractEventLoop | None = None
+    ) -> tuple[Flight, bool]:
         """The flight for this question, and whether the caller leads it and so must call `land`.
 
-        A flight that has not landed within `limit` seconds has lost its leader (its event loop was closed,
-        say): a new one takes its place, and whoever waited looks again.
+        `loop` is the event loop that the caller would lead it in. A flight that has not landed within `limit` seconds
+        has lost its leader, and so has a flight whose loop runs no more: a new one takes its place, and whoever waited
+        looks again.
         """
         with self._lock:
             known = self._flights.get(question)
-            if known is not None and now < known[1]:
-                return known[0], False
+            if known is not None and not known.lost(now):
+                return known.flight, False
             flight: Flight = Future()
             flight.set_running_or_notify_cancel()
-            self._flights[question] = (flight, now + limit)
+            self._flights[question] = _UnderWay(flight, now + limit, loop)
         if known is not None:
-            _end(known[0])
+            _end(known.flight)
         return flight, True
+
+    def lost(self, question: Question, now: float) -> bool:
+        """Is there a flight for it that was lost?"""
+        known = self._flights.get(question)
+        return known is not None and known.lost(now)
+
+    def end_lost(self, questions: Iterable[Question], now: float) -> None:
+        """Let those who wait for flights that were lost look again."""
+        with self._lock:
+            found = [(question, self._flights.get(question)) for question in questions]
+            lost = [(question, known.flight) for question, known in found if known is not None and known.lost(now)]
+        for question, flight in lost:
+            self.land(question, flight)
 
     def under_way(self, questions: Iterable[Question]) -> list[Flight]:
         """The flights for these questions, if there are any."""
         with self._lock:
-            return [self._flights[question][0] for question in questions if question in self._flights]
+            return [self._flights[question].flight for question in questions if question in self._flights]
 
     def land(self, question: Question, flight: Flight) -> None:
         """The outcome is in the cache, or there will be none: let everybody look. Again is as once."""
         with self._lock:
-            if question in self._flights and self._flights[question][0] is flight:
+            if question in self._flights and self._flights[question].flight is flight:
                 del self._flights[question]
         _end(flight)
 
@@ -58,12 +89,12 @@ class Flights:
         """Let everybody look now: nobody will bring an answer any more."""
         with self._lock:
             flights, self._flights = self._flights, {}
-        for flight, _ in flights.values():
-            _end(flight)
+        for known in flights.values():
+            _end(known.flight)
 
     def reset(self) -> None:
         """Forget all, for the child of a fork: their leaders are not there."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._flights = {}
 
 
@@ -72,3 +103,15 @@ def _end(flight: Flight) -> None:
         flight.set_result(None)
     except InvalidStateError:
         pass  # somebody else ended it
+
+
+def fault_of(outcome: object) -> str:
+    """What is wrong with a resolver's answer; "" if it can be used."""
+    if not isinstance(outcome, Resolution) or not outcome.endpoints:
+        return f"it gave {foreign(repr(outcome))} and no endpoints"
+    if not isinstance(outcome.ttl, (int, float)) or not outcome.ttl >= 0:
+        return f"its ttl is {foreign(repr(outcome.ttl))} and not a number of seconds"
+    odd = set(map(type, outcome.endpoints)) - {Endpoint}
+    if odd:
+        return f"among its endpoints there is a {min(kind.__name__ for kind in odd)}"
+    return ""

@@ -11,7 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 from ecs_discovery.background import Background
@@ -47,7 +47,8 @@ class Hedge:
         """The time has come: a use of another endpoint; None if there is none as good, or no allowance."""
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
-        node = service.pick(now, call.tried, call.key)
+        # Where others wait for room, a second attempt would take it from them.
+        node = service.pick(now, call.tried, call.key) if not service.room.crowded else None
         if node is None:
             return None
         lease = Lease(service, node, now)
@@ -98,7 +99,7 @@ class Trial(Generic[T]):
         self._perform = perform
         self._cut = cut
         self._drop = drop
-        self._lock = Lock()
+        self._lock = RLock()
         self._ended = self._given_up = False
 
     def start(self, workers: Workers, told: Callable[[Trial[T]], object]) -> None:

@@ -113,10 +113,13 @@ class LeaseContext(_LeaseContext):
         now = self._discovery.engine.clock()
         if now >= service.fresh_until:
             self._discovery.background.ready(service, now + service.timeout.connect)
-        try:
-            self._begin(now)
-        except Overloaded:
-            self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
+        if not service.room.crowded:
+            try:
+                self._begin(now)
+                return self
+            except Overloaded:
+                pass
+        self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -134,10 +137,13 @@ class AsyncLeaseContext(_LeaseContext):
         now = self._discovery.engine.clock()
         if now >= service.fresh_until:
             await self._discovery.background.ready(service, now + service.timeout.connect)
-        try:
-            self._begin(now)
-        except Overloaded:
-            await self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
+        if not service.room.crowded:
+            try:
+                self._begin(now)
+                return self
+            except Overloaded:
+                pass
+        await self._discovery.background.room(service, now + service.timeout.connect, self._begin_now)
         return self
 
     async def __aexit__(

@@ -227,6 +227,8 @@ class _Books:
         If it would start only because another is `late`, it must be no worse than that one.
         """
         now, call = self._time(), self._call
+        if late and self._service.room.crowded:
+            return None  # others wait for that room
         node = self._service.pick(now, call.tried, call.key)
         if node is None:
             return None

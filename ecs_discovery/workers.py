@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Lock, Thread, current_thread
+from threading import Condition, RLock, Thread, current_thread
 
 from ecs_discovery import _fork
 
@@ -29,7 +29,7 @@ class Workers:
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
-        self._wake = Condition(Lock())
+        self._wake = Condition(RLock())
         self._jobs: deque[Callable[[], object]] = deque()
         self._threads: set[Thread] = set()
         self._idle = 0
@@ -105,7 +105,7 @@ class Workers:
 
     def after_fork(self) -> None:
         """In the child of a fork the threads are not there: start anew. Who waited for a job is not there either."""
-        self._wake = Condition(Lock())
+        self._wake = Condition(RLock())
         self._jobs = deque()
         self._threads = set()
         self._idle = 0
@@ -133,9 +133,11 @@ class Workers:
         while job is not None:
             try:
                 job()
-            except BaseException:  # whatever ends this thread: it must not be counted as one that works
+            except BaseException as error:  # whatever ends this thread: it must not be counted as one that works
                 with self._wake:
                     self._threads.discard(current_thread())
+                if isinstance(error, SystemExit):
+                    return  # as threads do, and without a word to the hook for what went wrong in them
                 raise
             job = None  # else an idle thread would keep what it was done for
             job = self._next()

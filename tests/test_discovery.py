@@ -269,6 +269,56 @@ def test_one_family_that_goes_empty_keeps_its_endpoints_for_a_while(world: World
     world.run(scenario, dns=dns, clock=clock)
 
 
+def test_events_reach_the_hook_in_the_order_in_which_they_happened():
+    """A hook is slow with the first, and another thread has the second to tell meanwhile."""
+    told: list[str] = []
+    first, second = threading.Event(), threading.Event()
+
+    def hook(event: object) -> None:
+        if isinstance(event, HealthChanged):
+            if event.health == "down":
+                first.set()
+                second.wait(5)
+            told.append(event.health)
+
+    with Discovery(services={"orders": "static://127.0.0.1:1,127.0.0.1:2"}, on_event=hook) as discovery:
+        engine, service = discovery.engine, discovery.engine.service("orders")
+        node = service.nodes[0]
+        failing = threading.Thread(target=engine.reconnected, args=(service, node, False))
+        failing.start()
+        assert first.wait(10)
+        engine.reconnected(service, node, True)
+        second.set()
+        failing.join(10)
+    assert told == ["down", "healthy"]
+
+
+def test_warming_more_names_than_may_be_asked_for_at_once_takes_its_time(world: Worlds):
+    """100 names of two questions each, of which 20 may be asked for at once and 20 a second after that."""
+    clock = FakeClock()
+    names = [f"name{number}" for number in range(100)]
+    dns = FakeResolver()
+    for name in (*names, *(f"other{number}" for number in range(100))):
+        dns.answers[a(name)], dns.answers[aaaa(name)] = answer("10.0.0.1"), NoEndpoints("none", target=name)
+
+    async def scenario(w):
+        targets = [f"dns://{name}:80" for name in names]
+        await w.warm(*targets, timeout=60)
+        assert 9 <= clock.now - 1000 <= 10
+        clock.advance(1)
+        with pytest.raises(ResolutionError, match="over the limit"):
+            await w.warm(*(f"dns://other{number}:80" for number in range(100)), timeout=3)
+
+    world.run(
+        scenario,
+        dns=dns,
+        dnspolicy=DnsPolicy(max_queries=20),
+        clock=clock,
+        sleep=clock.asleep if world.name == "asyncio" else clock.sleep,
+        cache=CachePolicy(min_ttl=3600, max_ttl=3600),
+    )
+
+
 def test_warming_resolves_several_targets_or_says_which_could_not_be(world: Worlds):
     dns = dns_of("10.0.0.1")
     dns.answers |= {a("gone"): NXDOMAIN, aaaa("gone"): NXDOMAIN, srv("gone"): NXDOMAIN}

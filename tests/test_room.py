@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ecs_discovery import BalancingPolicy, Discovery, Overloaded, TimeoutPolicy
+from ecs_discovery import AsyncDiscovery, BalancingPolicy, Discovery, Overloaded, TimeoutPolicy
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -85,8 +85,6 @@ def test_those_who_wait_are_served_in_the_order_of_their_coming():
 
 def test_a_task_cancelled_while_it_waits_leaves_the_queue():
     async def scenario() -> None:
-        from ecs_discovery import AsyncDiscovery
-
         async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
             room = discovery.engine.service("orders").room
 
@@ -101,6 +99,103 @@ def test_a_task_cancelled_while_it_waits_leaves_the_queue():
                 waiting[0].cancel()
                 await asyncio.gather(waiting[0], return_exceptions=True)
                 assert len(room) == 2
+            await asyncio.wait_for(asyncio.gather(*waiting[1:]), 10)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_served_more_often_than_others_who_come_back_as_fast():
+    """16 threads and 48 tasks of one service with 6 places: each comes again at once. When all have been served ten
+    times, nobody has been more than twelve times; and all are served."""
+    settings = {
+        "services": {"orders": "static://127.0.0.1:80,127.0.0.2:80"},
+        "balancing": BalancingPolicy(max_pending=3),
+        "timeout": TimeoutPolicy(connect=30),
+    }
+    uses = [0] * 64
+    everybody = threading.Event()
+    with Discovery(**settings) as discovery:
+
+        def served(number: int) -> None:
+            if everybody.is_set():
+                uses[number] += 1
+
+        def in_thread(number: int) -> None:
+            while min(uses) < 10:
+                with discovery.lease("orders"):
+                    served(number)
+                    time.sleep(0.001)
+
+        async def in_task(shared: AsyncDiscovery, number: int) -> None:
+            while min(uses) < 10:
+                async with shared.lease("orders"):
+                    served(number)
+                    await asyncio.sleep(0.001)
+
+        async def main() -> None:
+            async with AsyncDiscovery(share=discovery) as shared:
+                tasks = [asyncio.create_task(in_task(shared, number)) for number in range(16, 64)]
+                while len(discovery.engine.service("orders").room) < 50:
+                    await asyncio.sleep(0.001)
+                everybody.set()
+                await asyncio.gather(*tasks)
+
+        threads = [threading.Thread(target=in_thread, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        asyncio.run(main())
+        for thread in threads:
+            thread.join(30)
+        assert max(uses) <= 12, uses
+        assert len(discovery.engine.service("orders").room) == 0
+
+
+def test_a_place_that_was_offered_to_a_closed_loop_goes_to_the_next():
+    with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
+        room = discovery.engine.service("orders").room
+        loop = asyncio.new_event_loop()
+        shared = AsyncDiscovery(share=discovery)
+
+        async def wait() -> None:
+            async with shared.lease("orders"):
+                pass
+
+        with discovery.lease("orders"):
+            task = loop.create_task(wait())
+            while not room.crowded:
+                loop.run_until_complete(asyncio.sleep(0.001))
+            loop.close()  # with a task in it, as a program does that is in a hurry
+            done = threading.Event()
+
+            def use() -> None:
+                with discovery.lease("orders"):
+                    done.set()
+
+            caller = threading.Thread(target=use)
+            caller.start()
+            while len(room) < 2:
+                time.sleep(0.001)
+        assert done.wait(10)
+        caller.join(10)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_one_who_gives_up_after_it_was_called_passes_the_call_on():
+    """A task that was called and is cancelled before it runs."""
+
+    async def scenario() -> None:
+        async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
+            room = discovery.engine.service("orders").room
+
+            async def use() -> None:
+                async with discovery.lease("orders"):
+                    pass
+
+            async with discovery.lease("orders"):
+                waiting = [asyncio.create_task(use()) for _ in range(3)]
+                while len(room) < 3:
+                    await asyncio.sleep(0.001)
+            waiting[0].cancel()
             await asyncio.wait_for(asyncio.gather(*waiting[1:]), 10)
 
     asyncio.run(scenario())

@@ -1,21 +1,25 @@
 """The balancer: holds the snapshot that nodes are chosen from, and keeps it in step with their health.
 
-A pick reads one picker. Pickers are made anew only when a node comes, leaves or changes its health.
+A pick reads one picker. When a node comes, leaves or changes its health, that node is moved; the others stay.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from math import inf
 
 from ecs_discovery.core import cost, outlier, warming
 from ecs_discovery.core.checks import Check, Checks
+from ecs_discovery.core.comeback import Comeback
 from ecs_discovery.core.cost import CROWD, MOST
+from ecs_discovery.core.fleet import Fleet, Tier
 from ecs_discovery.core.journal import SAMPLE, Journal, Pick
+from ecs_discovery.core.membership import Change
 from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.overload import Overload
 from ecs_discovery.core.pickers import Picker, by_key, share_of
-from ecs_discovery.core.tiers import Tier, arrange
+from ecs_discovery.core.warming import Warming
 from ecs_discovery.core.zone import subset
 from ecs_discovery.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
 
@@ -46,37 +50,51 @@ class Balancer:
         self._checks = checks or Checks(HealthCheckPolicy(), "", dice)  # off
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or inf
-        self._nodes: tuple[Node, ...] = ()
+        self._fleet = Fleet(balancing, zone, dice)
+        self._warming = Warming(balancing)
         self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
         self._client = dice()  # tells it from other clients
         self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
         self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
-        self._spare: tuple[Node, ...] = ()  # chosen when all those are excluded: lower tiers, then down ones
-        self._probes: deque[Node] = deque()  # ejections that are over: each waits for one request
-        self._change = inf  # when the next ejection or pause ends
-        self._wake = inf  # the same, or when it is to be seen whose health check is due
-        self._count = 0
+        self._comeback = Comeback(self._fleet, policy)
+        self._probes = self._comeback.probes
+        self._stale = False  # every node is to be looked at
+        self._wake = inf  # when the first of these ends, or it is to be seen whose health check is due
+        self._count = 0  # uses begun
+        self._successes = self._failures = 0  # of all nodes
+        self._overload = Overload()
         self._journal = Journal(balancing.explain)
         self.own_zone: str | None = None
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
-        self.reconnect: tuple[Node, ...] = ()
-        """Nodes that are down and may be tried again: the driver takes them with `take_reconnects`."""
         self.work_due = False
         """There are reconnects or health checks to take."""
 
     def __repr__(self) -> str:
-        out = sum(node.health is not Health.HEALTHY for node in self._nodes)
-        pending = sum(node.pending for node in self._nodes)
-        return f"<Balancer {len(self._nodes)} endpoints, {out} out of choice, {pending} in flight>"
+        out, pending = len(self._fleet.out) + len(self._fleet.down), sum(node.pending for node in self._fleet)
+        return f"<Balancer {len(self._fleet)} endpoints, {out} out of choice, {pending} in flight>"
 
-    def update(self, nodes: tuple[Node, ...], now: float) -> None:
-        """Choose from these nodes from now on."""
-        self._nodes, self._reserve = subset(nodes, self._client, self._balancing)
-        warming.welcome(nodes, self._balancing, now)
+    @property
+    def stranded(self) -> bool:
+        """Is there no node that connects?"""
+        return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
+
+    def update(self, nodes: tuple[Node, ...], now: float, change: Change | None = None) -> None:
+        """Choose from these nodes from now on. `change` is what became of them, if that is known."""
+        if self._balancing.subset or change is None:
+            known = {*self._fleet, *self._reserve}
+            chosen, self._reserve = subset(nodes, self._client, self._balancing)
+            stay = set(self._fleet) & set(chosen) - set(change.altered if change is not None else ())
+            self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
+            self._comeback.look_at_all(chosen, now)
+            came = tuple(node for node in nodes if node not in known)
+        else:
+            self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
+            came = change.came
+        self._warming.welcome(came, self._fleet, len(nodes), now)
         self._checks.renew()
-        self._rebuild(now)
+        self._arrange()
 
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
         """The node for the next use, which is begun (end it with `release`).
@@ -138,8 +156,11 @@ class Balancer:
             node.answered = now
             if seconds is not None:
                 if now >= node.window_ends:
-                    outlier.roll(node, self._policy, now)
+                    outlier.roll(node, self._policy, now, self._successes, self._failures)
                 node.successes += 1
+                self._successes += 1
+                if node.pushed_back and now - seconds >= node.pushed_at:
+                    self._overload.drop_all((node,))  # it answers again
                 old = node.latency
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
                 if self._weighs:
@@ -155,26 +176,35 @@ class Balancer:
             node.failures += outcome is not Outcome.NEUTRAL
             return None  # it stands for all tasks: there is nothing to put in its place
         elif outcome is Outcome.FAILURE:
-            outlier.roll(node, self._policy, now)
+            outlier.roll(node, self._policy, now, self._successes, self._failures)
             node.failures += 1
+            self._failures += 1
             if self._weighs and seconds is not None:
-                cost.observe(node, seconds, True, self._balancing, now)
+                alone = not outlier.common(node, self._successes, self._failures)
+                cost.observe(node, seconds, alone, self._balancing, now)
                 node.load = node.score + CROWD[min(node.pending, MOST)]
-            reason = outlier.on_failure(node, self._policy, now, self._dice)
+            reason = outlier.on_failure(node, self._policy, now, self._dice, self._successes, self._failures)
             # One that was out already stays out, whatever the cap says.
-            if reason and (before is not Health.HEALTHY or outlier.ejection_allowed(self._nodes, self._policy)):
+            if reason and (before is not Health.HEALTHY or self._may_eject()):
                 node.health = Health.EJECTED
                 node.ejected_until = node.until
                 node.ejections += 1
                 node.reason = reason
         elif outcome is Outcome.CONNECT:
             node.failures += 1
+            self._failures += 1
             outlier.on_connect_failure(node, self._policy, now)
             node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-        if node.health is before and outcome is not Outcome.CONNECT:
+        if node.health is before:
+            if outcome is Outcome.CONNECT:
+                self._comeback.look(node, now)
+                self._schedule()
             return None
-        self._rebuild(now)
-        return node.health if node.health is not before else None
+        self._comeback.look(node, now)
+        if before is Health.DOWN and node.health is not Health.DOWN:
+            self._comeback.revived(now)
+        self._arrange()
+        return node.health
 
     def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
         """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
@@ -184,19 +214,19 @@ class Balancer:
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
         changed: Health | None = None
-        if outcome is not Outcome.CONNECT and self._checks.judge(check, self._nodes, self._policy, now):
+        if outcome is not Outcome.CONNECT and self._checks.judge(check, now, ejection_allowed=self._may_eject()):
             changed = node.health if node.health is not before else None
             if changed is _HEALTHY:
                 self._welcome_back(node, now)
-            self._rebuild(now)
+            self._comeback.look(node, now)
+            self._arrange()
         if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
             return self.observe(node, outcome, now)  # as anybody's connect
         return changed
 
-    def push_back(self, node: Node, until: float) -> None:
-        """The node said that it is overloaded: it is chosen after all others until then."""
-        node.pushed_back_until = max(node.pushed_back_until, until)
-        warming.spare(node)
+    def push_back(self, node: Node, now: float, until: float) -> None:
+        """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
+        self._overload.add(node, now, until)
 
     def picks(self) -> tuple[Pick, ...]:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
@@ -204,23 +234,20 @@ class Balancer:
 
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
-        for node in (*self._nodes, *self._reserve):
-            node.pending = 0
-            node.load = node.score
-            node.full = False
-            node.reconnecting = False
-            warming.spare(node)
+        nodes = (*self._fleet, *self._reserve)
+        self._comeback.after_fork(nodes)
         self._client = self._dice()
-        self._nodes, self._reserve = subset((*self._nodes, *self._reserve), self._client, self._balancing)
-        self._probes.clear()
-        self._checks.after_fork((*self._nodes, *self._reserve))
-        self._wake = self._change = -inf
+        chosen, self._reserve = subset(nodes, self._client, self._balancing)
+        self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
+        self._checks.after_fork(nodes)
+        self._stale = True
+        self._wake = -inf
 
     def take_reconnects(self) -> tuple[Node, ...]:
-        """The nodes whose reconnect is due, once: report each with `observe` (SUCCESS or CONNECT)."""
-        nodes, self.reconnect = self.reconnect, ()
+        """Nodes whose reconnect is due, each once and a few at a time: report with `observe` (SUCCESS or CONNECT)."""
+        taken = self._comeback.take()
         self._schedule()
-        return nodes
+        return taken
 
     def take_checks(self, now: float) -> tuple[Check, ...]:
         """The health checks to begin now, each once: report each with `checked`."""
@@ -231,7 +258,7 @@ class Balancer:
     def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
         """A pick where there are probes to make, a key, or several tiers."""
         if self._probes and key is None:
-            node = self._probe(exclude)
+            node = self._comeback.probe(exclude)
             if node is not None:
                 self._journal.note(now, node, "probe after an ejection", (), exclude)
                 return node
@@ -253,26 +280,31 @@ class Balancer:
 
     def _by_key(self, tier: Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
         node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
-        if node is not None and node.health is Health.PROBING and node in self._probes:
+        if node is None or node.full:
+            return None
+        if node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
             node.probe = node.pending + 1
-        return node if node is None or not node.full else None
+        return node
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
         """`node` was chosen and is to be spared. Another, or the best of those that may be used at all."""
         passed = list(exclude)
         resort: Node | None = None
         chosen: Node | None = node
+        all_carry = self._overload.most(len(self._fleet), now)
         for _ in range(_LOOKS):
             if chosen is None:
                 return resort
             if now >= chosen.spared_until:
                 return chosen
             if not chosen.full:
-                if now >= chosen.pushed_back_until and self._dice() < warming.share(chosen, self._balancing, now):
-                    return chosen
-                chosen.picked = self._count  # it had its turn
-                if resort is None or chosen.pushed_back_until < resort.pushed_back_until:
+                if all_carry or now >= chosen.pushed_back_until:
+                    if self._dice() < warming.share(chosen, self._balancing, now):
+                        return chosen
+                    chosen.picked = self._count  # it had its turn
+                # Of those that are all to be spared the picker's first choice, which has the least load.
+                if resort is None or chosen.pushed_back_until <= now < resort.pushed_back_until:
                     resort = chosen
             passed.append(chosen)
             chosen = picker.pick(self._dice, passed)
@@ -280,87 +312,54 @@ class Balancer:
             return chosen
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 
-    def _probe(self, exclude: Collection[Node]) -> Node | None:
-        while self._probes:
-            node = self._probes[0]
-            if node.health is Health.PROBING and not node.removed:
-                if node in exclude:
-                    return None
-                node.probe = node.pending + 1
-                return self._probes.popleft()
-            self._probes.popleft()
-        return None
-
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
-        """The spare that was picked longest ago: a healthy one, else one that connects.
+        """A spare: a healthy one, else the one that was used longest ago of those that connect, else of the others.
 
         Where others are only full, none that is not healthy: it would be no room.
         """
-        full = any(node.full and node not in exclude for tier in self._tiers for node in tier.nodes)
-        best: Node | None = None
-        for node in self._spare:
-            if not _free(node, exclude) or (full and node.health is not Health.HEALTHY):
-                continue
-            if best is None or _worth(node) < _worth(best):
-                best = node
+        limited = self._limit != inf and any(
+            node.full and node not in exclude for tier in self._tiers for node in tier.nodes
+        )
+        best = self._fleet.spare(exclude, self._reserve, healthy=limited)
         if best is not None:
-            self._journal.note(now, best, "last resort", self._spare, exclude)
+            self._fleet.use(best)
+            others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
+            self._journal.note(now, best, "last resort", others, exclude)
         return best
 
     def _welcome_back(self, node: Node, now: float) -> None:
         if self._weighs:  # what it did before is paid for
-            others = [other for other in self._nodes if other.health is _HEALTHY and other is not node]
-            cost.seed([node], others, self._balancing, now)
+            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
+
+    def _may_eject(self) -> bool:
+        return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
+
+    # Keeping step
+
+    def _exchange(self, left: Collection[Node], came: Iterable[Node], now: float) -> None:
+        self._comeback.exchange(left, came, now)
+        self._overload.drop_all(left)
 
     def _awake(self, now: float) -> None:
-        if now >= self._change:
-            self._rebuild(now)
+        if self._stale:
+            self._stale = False
+            self._comeback.look_at_all(tuple(self._fleet), now)
+            self._arrange()
+        if self._comeback.advance(now):
+            self._arrange()
         if now >= self._checks.at:
-            self._checks.use(self._nodes, now)
+            self._checks.use(self._fleet, now)
         self._schedule()
 
     def _schedule(self) -> None:
-        self._wake = min(self._change, self._checks.at)
-        self.work_due = bool(self.reconnect) or self._checks.ready
+        self._wake = min(self._comeback.next, self._checks.at)
+        self.work_due = self._comeback.due or self._checks.ready
 
-    def _rebuild(self, now: float) -> None:
-        due: list[Node] = []
-        self._change = inf
-        self._probes = deque(node for node in self._probes if node.health is _PROBING and not node.removed)
-        for node in self._nodes:
-            if node.health is Health.EJECTED:
-                if now < node.until:
-                    self._change = min(self._change, node.until)
-                elif not node.unfit:
-                    node.health = Health.PROBING
-                    self._probes.append(node)
-            elif node.health is Health.PROBING:
-                if node.pending < node.probe and node not in self._probes:
-                    self._probes.append(node)  # it left and came back, or its probe was forgotten
-            elif node.health is Health.DOWN:
-                if now >= node.until and node not in self.reconnect:
-                    due.append(node)
-                    node.reconnecting = True
-                    node.until = now + self._policy.connect_max  # in case the driver never reports
-                self._change = min(self._change, node.until)
-        self.reconnect = tuple(node for node in self.reconnect if node.health is Health.DOWN) + tuple(due)
-        self._schedule()
-        self.panic = outlier.panicking(self._nodes, self._policy)
-        self._tiers, self._keyed = arrange(
-            self._nodes,
-            panic=self.panic,
-            balancing=self._balancing,
-            zone=self._zone,
-            own_zone=self.own_zone,
-            dice=self._dice,
-        )
+    def _arrange(self) -> None:
+        self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)
+        self._tiers, self._keyed = self._fleet.tiers(self.panic, self.own_zone)
         self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
-        chosen = {node for tier in self._tiers for node in tier.nodes}
-        self._spare = tuple(node for node in (*self._nodes, *self._reserve) if node not in chosen)
-
-
-def _worth(node: Node) -> tuple[bool, bool, int]:
-    return node.health is Health.DOWN, node.health is not Health.HEALTHY, node.picked
+        self._schedule()
 
 
 def _free(node: Node, exclude: Collection[Node]) -> bool:

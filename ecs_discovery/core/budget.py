@@ -8,7 +8,7 @@ whatever the number of callers. Deposits are made on success only, so that an ou
 from __future__ import annotations
 
 from math import exp
-from threading import Lock
+from threading import RLock
 
 from ecs_discovery.policies import RetryPolicy
 
@@ -27,7 +27,7 @@ class RetryBudget:
         self._reserve = self._floor * _WINDOW
         self._at = now
         self._successes = 0
-        self._lock = Lock()
+        self._lock = RLock()
 
     def deposit(self) -> None:
         """A call succeeded."""
@@ -53,7 +53,7 @@ class RetryBudget:
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
 
     def _settle_locked(self, now: float) -> None:
         successes, self._successes = self._successes, 0

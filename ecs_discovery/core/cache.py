@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 from ecs_discovery.policies import CachePolicy
@@ -76,7 +76,7 @@ class TtlCache(Generic[K, V]):
         self._dice = dice
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._serial = 0
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -144,6 +144,17 @@ class TtlCache(Generic[K, V]):
             entry.tried = now
             entry.next_try = now + pause * (1 + policy.jitter * self._dice())
 
+    def lose(self, key: K, now: float) -> None:
+        """A look-up that was begun will not report: its event loop has ended, say. What is past its TTL is expired.
+
+        Where loops are so short that no look-up outlasts one, only a caller who waits for it gets an answer.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.value is not None and now >= entry.fresh_until:
+                entry.tried = -inf
+                entry.next_try = now
+
     def forget(self, key: K) -> None:
         """Drop what is known of `key`."""
         with self._lock:
@@ -151,7 +162,7 @@ class TtlCache(Generic[K, V]):
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork: another thread may have held the old one."""
-        self._lock = Lock()
+        self._lock = RLock()
 
     def _without_value_locked(self, entry: _Entry[V], now: float, claim: float) -> Lookup[V]:
         if entry.error is not None and now < entry.next_try:

@@ -8,13 +8,12 @@ service in use is checked about every interval, and one that is not used costs n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 
-from ecs_discovery.core import outlier
 from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.policies import HealthCheckPolicy, OutlierPolicy
+from ecs_discovery.policies import HealthCheckPolicy
 
 __all__ = ["Check", "Checked", "Checks"]
 
@@ -135,11 +134,11 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, check: Check, nodes: Sequence[Node], limits: OutlierPolicy, now: float) -> bool:
-        """Take one of `nodes` out of choice, or back, by what was booked. True if pickers must be made anew."""
+    def judge(self, check: Check, now: float, *, ejection_allowed: bool) -> bool:
+        """Take its node out of choice, or back, by what was booked. True if that changed something."""
         node, checked = check.node, check.checked
         if checked.failures >= self._policy.unhealthy_after:
-            if node.health is Health.HEALTHY and not outlier.ejection_allowed(nodes, limits):
+            if node.health is Health.HEALTHY and not ejection_allowed:
                 return False  # the next failed check asks again
             return _condemn(node, checked, now)
         if node.unfit and checked.successes >= self._policy.healthy_after:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from math import inf
-from threading import Lock
+from threading import RLock
 
 from ecs_discovery.core.cache import TtlCache
 from ecs_discovery.core.checks import Checks
@@ -52,7 +52,7 @@ class Directory:
         self._dependents: dict[Question, tuple[Service, ...]] = {}
         self._zone: str | None = None
         self._unions: dict[Question, Union] = {}
-        self._lock = Lock()
+        self._lock = RLock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
             self._parts(parse_target(name), None)
 
@@ -136,7 +136,7 @@ class Directory:
 
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
         self.cache.reset_lock()
         for service in self._services.values():
             service.reset_lock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from math import inf
-from threading import Lock
+from threading import RLock
 
 from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.policies import HedgePolicy
@@ -31,7 +31,7 @@ class Hedging:
         self._recent: deque[float] = deque()
         self._ranked: list[float] = []  # the same, in order
         self._allowance = 0.0
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<Hedging {self._allowance:.2f} allowed, {len(self._recent)} latencies>"
@@ -78,7 +78,7 @@ class Hedging:
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
 
     def _allowed_locked(self) -> bool:
         return self._allowance > 1 - 1e-9  # twenty times 0.05 is one, more or less

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from ecs_discovery.core.node import Health, Node
 from ecs_discovery.models import Endpoint, Resolution
 
-__all__ = ["Membership"]
+__all__ = ["Change", "Membership"]
 
 Key = tuple[str, int, str | None]
 
@@ -22,6 +24,17 @@ EMPTY_AT_LAST = 300.0
 """After this long, empty answers are believed although endpoints still answer."""
 _HISTORY = 300.0  # seconds the history of a removed endpoint is kept
 _HISTORY_SIZE = 1000
+# What is chosen by: all else that a source says of an endpoint is for people.
+_RULES = attrgetter("priority", "weight", "zone", "proxied")
+
+
+class Change(NamedTuple):
+    """What an answer changed."""
+
+    came: tuple[Node, ...]
+    left: tuple[Node, ...]
+    altered: tuple[Node, ...]
+    """Endpoints that stay, with another priority, weight or zone."""
 
 
 class Membership:
@@ -40,20 +53,37 @@ class Membership:
         """True while empty answers contradict the endpoints that are still used."""
         return self._empty_since is not None
 
-    def replace(self, endpoints: Iterable[Endpoint], now: float) -> bool:
-        """Take over an answer. True if an endpoint came or left."""
+    def replace(self, endpoints: Iterable[Endpoint], now: float) -> Change | None:
+        """Take over an answer. What it changed of what is chosen from, and how; None if nothing."""
         self._empty_since = None
         current = {node.endpoint.key: node for node in self.nodes}
         kept: dict[Key, Node] = {}
-        for endpoint in endpoints:
-            node = current.get(endpoint.key) or self._returning(endpoint, now) or Node(endpoint)
-            node.endpoint = endpoint  # weight, priority and attributes may have changed
-            kept[endpoint.key] = node
-        if kept.keys() == current.keys():
-            return False
-        self._remember([node for key, node in current.items() if key not in kept], now)
-        self.nodes = tuple(kept.values())
-        return True
+        came: list[Node] = []
+        altered: list[Node] = []
+        for key, endpoint in {endpoint.key: endpoint for endpoint in endpoints}.items():
+            node = current.get(key)
+            if node is None:
+                node = self._returning(endpoint, now) or Node(endpoint)
+                came.append(node)
+            elif _RULES(node.endpoint) != _RULES(endpoint):
+                altered.append(node)
+            node.endpoint = endpoint
+            kept[key] = node
+        left = [node for key, node in current.items() if key not in kept]
+        if came or left:
+            self._remember(left, now)
+            self.nodes = tuple(kept.values())
+        elif not altered:
+            return None
+        return Change(tuple(came), tuple(left), tuple(altered))
+
+    def witness(self, answers: Iterable[Resolution], now: float) -> None:
+        """Keep which source named which endpoint, and when."""
+        for answer in answers:
+            named = answer.hosts
+            for node in self.nodes:
+                if node.endpoint.host in named:
+                    node.seen[answer.source] = now
 
     def pruned(self, resolution: Resolution) -> Resolution:
         """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the

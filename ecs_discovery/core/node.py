@@ -69,11 +69,14 @@ class Node(_Pickable):
         "latency",
         "log_cost",
         "probe",
+        "pushed_at",
+        "pushed_back",
         "pushed_back_until",
         "reason",
         "reconnecting",
         "removed",
         "seen",
+        "streak",
         "successes",
         "suspected",
         "unfit",
@@ -81,6 +84,7 @@ class Node(_Pickable):
         "waiting",
         "warm_at",
         "window",
+        "window_before",
         "window_ends",
     )
 
@@ -95,6 +99,8 @@ class Node(_Pickable):
         self.failures = 0
         self.consecutive = 0
         """Failures since the last success."""
+        self.streak = (0, 0, 0, 0)
+        """As they were when those began: its successes and failures, and those of all nodes together."""
         self.connect_failures = 0
         """Failed connects since the last success."""
         self.reconnecting = False
@@ -113,8 +119,9 @@ class Node(_Pickable):
         self.reason = ""
         """Why it is not healthy, for people."""
         self.window = (0, 0, 0, 0)
-        """Requests of the last seconds, kept by `outlier`: successes and failures in all when this half window
-        began, and those of the half before."""
+        """The same as it was when this half window began: the requests of the last seconds, kept by `outlier`."""
+        self.window_before = (0, 0, 0, 0)
+        """How much each of these grew in the half window before."""
         self.window_ends = -inf
         """When another half window begins."""
         self.latency: float | None = None
@@ -135,6 +142,10 @@ class Node(_Pickable):
         """When it became a choice; None before that."""
         self.warm_at = -inf
         """When it has come up to its full share."""
+        self.pushed_back = False
+        """It is counted among those that are."""
+        self.pushed_at = -inf
+        """When it last said that it is overloaded."""
         self.pushed_back_until = -inf
         """It said that it is overloaded, and is to be left alone until then."""
         self.full = False

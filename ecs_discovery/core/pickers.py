@@ -1,18 +1,18 @@
 """Pickers: rules that choose one node of several. They never block, and change no node.
 
-A picker is made for the nodes of one tier and made anew when those change. `dice` is in [0, 1).
+A picker is made for a list of nodes, and is told when one was added to that or taken out. `dice` is in [0, 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from math import inf, log
 from typing import Protocol
 
 from ecs_discovery.core.cost import EQUAL
+from ecs_discovery.core.lots import Lots
 from ecs_discovery.core.node import Node
-from ecs_discovery.core.srv import Draw
 from ecs_discovery.policies import BalancingPolicy
 
 __all__ = ["AtRandom", "ByWeight", "InTurn", "LeastLoad", "Picker", "by_key", "make", "share_of"]
@@ -30,17 +30,23 @@ class Picker(Protocol):
     def compared(self) -> Sequence[Node]:
         """The nodes that the last pick compared, for people."""
 
+    def add(self, node: Node) -> None:
+        """It was added to the nodes."""
 
-def make(nodes: Sequence[Node], policy: BalancingPolicy, dice: Callable[[], float]) -> Picker:
-    """The picker for these nodes."""
+    def discard(self, node: Node) -> None:
+        """It was taken out of the nodes."""
+
+
+def make(
+    nodes: Sequence[Node], policy: BalancingPolicy, dice: Callable[[], float], *, weighted: bool = False
+) -> Picker:
+    """The picker for these nodes; `weighted` is whether their weights differ."""
     if policy.picker == "random":
         return AtRandom(nodes)
     if policy.picker == "round_robin":
         return InTurn(nodes, dice)
     equal = EQUAL if policy.picker == "peak_ewma" else 0.0
-    if len({node.endpoint.weight for node in nodes}) > 1:
-        return ByWeight(nodes, equal)
-    return LeastLoad(nodes, policy.full_scan, equal)
+    return ByWeight(nodes, equal) if weighted else LeastLoad(nodes, policy.full_scan, equal)
 
 
 class LeastLoad:
@@ -52,16 +58,26 @@ class LeastLoad:
     exclusions expected constant time, at worst linear.
     """
 
-    __slots__ = ("_all", "_count", "_equal", "_first", "_nodes", "_pairs", "_second")
+    __slots__ = ("_all", "_count", "_equal", "_first", "_full_scan", "_nodes", "_pairs", "_second")
 
     def __init__(self, nodes: Sequence[Node], full_scan: int, equal: float) -> None:
         self._nodes = nodes
-        self._count = len(nodes)
-        self._pairs = self._count * (self._count - 1)
-        self._all = self._count <= full_scan
+        self._full_scan = full_scan
         self._equal = equal
+        self._recount()
+
+    def _recount(self) -> None:
+        self._count = len(self._nodes)
+        self._pairs = self._count * (self._count - 1)
+        self._all = self._count <= self._full_scan
         self._first: Node | None = None
         self._second: Node | None = None
+
+    def add(self, node: Node) -> None:
+        self._recount()
+
+    def discard(self, node: Node) -> None:
+        self._recount()
 
     def compared(self) -> Sequence[Node]:
         return self._nodes if self._first is None or self._second is None else (self._first, self._second)
@@ -120,23 +136,31 @@ class ByWeight:
     Equal ones are picked in proportion to their weights. Expected constant time; with exclusions at worst linear.
     """
 
-    __slots__ = ("_compared", "_draw", "_equal", "_mean", "_nodes")
+    __slots__ = ("_compared", "_equal", "_lots", "_mean", "_nodes")
 
     def __init__(self, nodes: Sequence[Node], equal: float) -> None:
-        weights = [node.endpoint.weight for node in nodes]
         self._nodes = nodes
-        self._draw = Draw(weights)
+        self._lots = Lots(nodes)
         self._equal = equal
-        self._mean = sum(weights) / len(weights)
+        self._mean = self._lots.mean
         self._compared: tuple[Node, ...] = ()
+
+    def add(self, node: Node) -> None:
+        self._lots.add(node)
+
+    def discard(self, node: Node) -> None:
+        self._lots.discard(node)
 
     def compared(self) -> Sequence[Node]:
         return self._compared
 
     def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
-        nodes, draw = self._nodes, self._draw
+        nodes, lots = self._nodes, self._lots
+        if not nodes:
+            return None
         for _ in range(_TRIES if exclude else 1):
-            first, second = nodes[draw(dice)], nodes[draw(dice)]
+            first, second = lots(dice), lots(dice)
+            self._mean = lots.mean
             if exclude and first in exclude:
                 first = second
             if exclude and first in exclude:
@@ -162,44 +186,76 @@ class InTurn:
     Constant time; with exclusions at worst linear. It starts at random, so that many clients do not move in step.
     """
 
-    __slots__ = ("_at", "_turns")
+    __slots__ = ("_at", "_left", "_nodes", "_turns", "_unit", "_weights")
 
     def __init__(self, nodes: Sequence[Node], dice: Callable[[], float]) -> None:
-        self._turns = _schedule(nodes)
-        self._at = int(dice() * len(self._turns)) if self._turns else 0
+        self._nodes = nodes
+        self._renew()
+        self._at = int(dice() * len(self._turns))
+
+    def _renew(self) -> None:
+        self._weights = {node: max(node.endpoint.weight, 0.01) for node in self._nodes}
+        self._unit, self._turns = _schedule(self._weights)
+        self._left: set[Node] = set()  # their turns pass
+
+    def add(self, node: Node) -> None:
+        weight = max(node.endpoint.weight, 0.01)
+        if node in self._left and self._weights[node] == weight:
+            self._left.remove(node)
+        elif node in self._left or not self._turns:
+            self._renew()
+        else:
+            self._weights[node] = weight
+            times, total = max(1, round(weight / self._unit)), len(self._turns)
+            for turn in range(times):  # evenly apart, the first one soon
+                at = (self._at + 1 + int((turn + 0.5) / times * total)) % (total + 1)
+                self._turns.insert(at, node)
+
+    def discard(self, node: Node) -> None:
+        self._left.add(node)
+        if 16 * len(self._left) > len(self._weights):
+            self._renew()
 
     def compared(self) -> Sequence[Node]:
         return ()
 
     def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
-        turns = self._turns
+        turns, left = self._turns, self._left
         for _ in range(len(turns)):
             self._at = at = (self._at + 1) % len(turns)
-            if not exclude or turns[at] not in exclude:
-                return turns[at]
+            node = turns[at]
+            if (not exclude or node not in exclude) and (not left or node not in left):
+                return node
         return None
 
 
 class AtRandom:
     """A node drawn by its weight. Constant time; with exclusions expected constant time, at worst linear."""
 
-    __slots__ = ("_draw", "_nodes")
+    __slots__ = ("_lots", "_nodes")
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = nodes
-        weights = [node.endpoint.weight for node in nodes]
-        self._draw = Draw(weights) if len(set(weights)) > 1 else None
+        self._lots = Lots(nodes) if len({node.endpoint.weight for node in nodes}) > 1 else None
+
+    def add(self, node: Node) -> None:
+        if self._lots is not None:
+            self._lots.add(node)
+
+    def discard(self, node: Node) -> None:
+        if self._lots is not None:
+            self._lots.discard(node)
 
     def compared(self) -> Sequence[Node]:
         return ()
 
     def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         nodes: Sequence[Node] = self._nodes
-        draw = self._draw
+        lots = self._lots
         for _ in range(_TRIES if exclude else 1):
             if not nodes:
                 return None
-            node = nodes[int(dice() * len(nodes)) if draw is None else draw(dice)]
+            node = nodes[int(dice() * len(nodes))] if lots is None else lots(dice)
             if not exclude or node not in exclude:
                 return node
         nodes = [node for node in nodes if node not in exclude]
@@ -245,18 +301,19 @@ def _pending(node: Node) -> int:
     return node.pending
 
 
-def _schedule(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes in the order of their turns, each as often as its weight says and its turns evenly apart."""
-    weights = [max(node.endpoint.weight, 0.01) for node in nodes]
-    if len(set(weights)) < 2:
-        return tuple(nodes)
-    unit = max(min(weights), sum(weights) / max(_TURNS, len(nodes)))
+def _schedule(weights: Mapping[Node, float]) -> tuple[float, list[Node]]:
+    """The nodes in the order of their turns, each as often as its weight says and its turns evenly apart; and the
+    weight that makes one turn."""
+    values = weights.values()
+    if len(set(values)) < 2:
+        return next(iter(values), 1.0), list(weights)
+    unit = max(min(values), sum(values) / max(_TURNS, len(weights)))
     turns = []
-    for node, weight in zip(nodes, weights, strict=True):
+    for node, weight in weights.items():
         times = max(1, round(weight / unit))
         turns += [((turn + 0.5) / times, node) for turn in range(times)]
     turns.sort(key=_when)
-    return tuple(node for _, node in turns)
+    return unit, [node for _, node in turns]
 
 
 def _when(turn: tuple[float, Node]) -> float:

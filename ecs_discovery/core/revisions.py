@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from math import inf
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 __all__ = ["Asked", "Revisions"]
@@ -52,7 +52,7 @@ class Revisions(Generic[K, V]):
         self._full_after = full_after
         self._size = size
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<Revisions of {len(self._entries)} answers>"
@@ -103,7 +103,7 @@ class Revisions(Generic[K, V]):
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
 
     def _entry_locked(self, key: K) -> _Entry[V]:
         entry = self._entries.get(key)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from math import inf
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from ecs_discovery.core.balancer import Balancer
@@ -86,7 +86,7 @@ class Service:
         self.room = Room()
         """Those who wait because every endpoint is full."""
         self._hint = hint
-        self._lock = Lock()
+        self._lock = RLock()
         self._membership = Membership()
         self._balancer = Balancer(balancing, outlier, zone, dice, checks)
         self._balancer.own_zone = zone.own or own_zone
@@ -131,11 +131,13 @@ class Service:
                 self._news.look_up(finding.error, len(self._membership.nodes))
                 self._news.refused(finding.answer.refused)
                 self._accept(finding.answer, now)
-                for answer in news:
-                    self._witness(answer, now)
+                self._membership.witness(news, now)
             elif finding.error is not None:
                 return self._doubt_locked(finding, now)
-            return Due(finding.ask, finding.wait, again=finding.again)
+            due = Due(finding.ask, finding.wait, again=finding.again)
+        if self.room.crowded:
+            self.room.wake_all()  # there may be more endpoints now
+        return due
 
     def unusable(self) -> DiscoveryError:
         """The error that says why no endpoint can be used, with the look-up's own as its cause."""
@@ -183,19 +185,24 @@ class Service:
         """End a use."""
         with self._lock:
             self._balancer.release(node)
-        if self.room:
+        if self.room.crowded:
             self.room.wake()
 
     def abandon(self, node: Node) -> None:
         """End a use from a finaliser: the lock may be held by this very thread, so it is done at the next pick."""
         self._abandoned.append(node)
+        if self.room.crowded:
+            self.room.wake()
 
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """Record what a use, or a reconnect, told of a node. True if there are events to tell."""
         with self._lock:
             panic = self._balancer.panic
             changed = self._balancer.observe(node, outcome, now, seconds)
-            return changed is not None and self._tell_locked(node, changed, panic, now)
+            told = changed is not None and self._tell_locked(node, changed, panic, now)
+        if told and self.room.crowded:
+            self.room.wake_all()  # it may be back in choice
+        return told
 
     def finish(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """End a use and record what it told, at once. True if there are events to tell."""
@@ -204,7 +211,7 @@ class Service:
             changed = self._balancer.observe(node, outcome, now, seconds)
             self._balancer.release(node)
             told = changed is not None and self._tell_locked(node, changed, panic, now)
-        if self.room:
+        if self.room.crowded:
             self.room.wake()
         return told
 
@@ -219,7 +226,7 @@ class Service:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
         with self._lock:
             known = now < node.pushed_back_until
-            self._balancer.push_back(node, now + seconds)
+            self._balancer.push_back(node, now, now + seconds)
             if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
                 return False
             self._news.add(PushedBack(self.target, node.endpoint, seconds))
@@ -233,7 +240,7 @@ class Service:
     @property
     def stranded(self) -> bool:
         """Is there no endpoint that connects? Then a look-up under way is the only hope."""
-        return all(node.health is Health.DOWN for node in self._membership.nodes)
+        return self._balancer.stranded
 
     def untried(self, tried: Collection[Node]) -> int:
         """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
@@ -296,12 +303,11 @@ class Service:
 
     def reset_lock(self) -> None:
         """Fresh locks and no uses under way, for the child of a fork."""
-        self._lock = Lock()
+        self._lock = RLock()
         self.budget.reset_lock()
         if self.hedging is not None:
             self.hedging.reset_lock()
-        self.epoch += 1
-        self._abandoned.clear()
+        self.epoch, self._abandoned = self.epoch + 1, deque()
         self.room.clear()
         self._membership.after_fork()
         self._balancer.after_fork()
@@ -330,12 +336,15 @@ class Service:
         resolution = self._membership.pruned(resolution)
         if resolution != self.resolution:
             self.resolution = resolution
-        if self._membership.replace(resolution.endpoints, now):
-            panic = self._balancer.panic
+        change = self._membership.replace(resolution.endpoints, now)
+        if change is None:
+            return
+        panic = self._balancer.panic
+        self._balancer.update(self._membership.nodes, now, change)
+        if change.came or change.left:
             self.generation += 1
-            self._balancer.update(self._membership.nodes, now)
             self._news.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-            self._news.panic(panic, self._balancer.panic)
+        self._news.panic(panic, self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
@@ -351,18 +360,11 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _witness(self, answer: Resolution, now: float) -> None:
-        """Keep which source named which endpoint, and when."""
-        named = answer.hosts
-        for node in self._membership.nodes:
-            if node.endpoint.host in named:
-                node.seen[answer.source] = now
-
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
         self.generation += health is Health.DOWN  # its idle connections are worth nothing
         self._news.health(node, health, now)
         self._news.panic(panic, self._balancer.panic)
         known = self.resolution
-        if health is Health.DOWN and known is not None and self._membership.pruned(known) is not known:
+        if health is Health.DOWN and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good
         return True

@@ -8,9 +8,6 @@ factor), and gives back as it recovers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
-
-from ecs_discovery.core.node import Health, Node
 
 __all__ = ["Draw", "shares"]
 
@@ -18,23 +15,19 @@ _OVERPROVISIONING = 1.4
 _ZERO = 0.01  # weight 0 is legal and means: hardly ever, but not never (RFC 2782, page 3)
 
 
-def shares(nodes: Sequence[Node]) -> list[tuple[float, tuple[Node, ...]]]:
-    """The tiers that carry load now, each with its share of it; the shares add up to 1.
+def shares(tiers: Sequence[tuple[int, int]]) -> list[float]:
+    """The share of the load that each tier carries now; together 1, or 0 where no endpoint is healthy.
 
-    `nodes` are all endpoints. With no healthy one there are no shares.
+    Of each tier, lowest priority number first, it is told how many are healthy and how many there are.
     """
-    ordered = sorted(nodes, key=lambda node: node.endpoint.priority)
-    tiers = [tuple(tier) for _, tier in groupby(ordered, key=lambda node: node.endpoint.priority)]
-    found: list[tuple[float, tuple[Node, ...]]] = []
+    found: list[float] = []
     left = 1.0
-    for tier in tiers:
-        healthy = tuple(node for node in tier if node.health is Health.HEALTHY)
-        capacity = min(left, _OVERPROVISIONING * len(healthy) / len(tier))
-        if capacity > 0:
-            found.append((capacity, healthy))
-            left -= capacity
-    total = 1.0 - left
-    return [(share / total, tier) for share, tier in found] if total else []
+    for healthy, total in tiers:
+        capacity = max(0.0, min(left, _OVERPROVISIONING * healthy / total))
+        found.append(capacity)
+        left -= capacity
+    carried = 1.0 - left
+    return [capacity / carried for capacity in found] if carried else found
 
 
 class Draw:

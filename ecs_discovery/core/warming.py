@@ -10,27 +10,46 @@ from collections.abc import Sequence
 from math import inf
 
 from ecs_discovery.core import cost
+from ecs_discovery.core.fleet import Fleet
 from ecs_discovery.core.node import Node
 from ecs_discovery.policies import BalancingPolicy
 
-__all__ = ["share", "spare", "welcome"]
+__all__ = ["Warming", "share", "spare"]
 
 _LEAST = 0.1  # of its full share, from the first moment (Envoy's slow start)
 
 
-def welcome(nodes: Sequence[Node], policy: BalancingPolicy, now: float) -> None:
-    """Begin to warm up those of `nodes` that are new."""
-    fresh = [node for node in nodes if node.joined is None]
-    if not fresh:
-        return
-    known = [node for node in nodes if node.joined is not None]
-    cost.seed(fresh, known, policy, now)
-    for node in fresh:
-        node.joined = now if known else -inf  # the first ones are new to this process only
-    new = [node for node in nodes if node.joined is not None and now < node.joined + policy.slow_start]
-    for node in new:
-        node.warm_at = (node.joined or 0.0) + policy.slow_start if 2 * len(new) <= len(nodes) else -inf
-        spare(node)
+class Warming:
+    """The nodes that are warming up. Guarded by its service's lock."""
+
+    __slots__ = ("_policy", "_ramps", "_young")
+
+    def __init__(self, policy: BalancingPolicy) -> None:
+        self._policy = policy
+        self._young: dict[Node, None] = {}  # in the order of their coming
+        self._ramps = True  # they are few enough for the others to carry the rest
+
+    def welcome(self, came: Sequence[Node], fleet: Fleet, total: int, now: float) -> None:
+        """Begin to warm up those of the nodes that came and are new. There are so many in `total` now."""
+        fresh = dict.fromkeys(node for node in came if node.joined is None)
+        if fresh:
+            known = fleet.sample(fresh) or [node for node in fleet if node not in fresh]
+            cost.seed(fresh, known, self._policy, now)
+        for node in fresh:
+            node.joined = now if total > len(fresh) else -inf  # the first ones are new to this process only
+        # One that comes back may be at it still.
+        young = [node for node in came if node.joined is not None and now < node.joined + self._policy.slow_start]
+        self._young.update(dict.fromkeys(young))
+        for node in [node for node in self._young if node.removed or now >= self._end(node)]:
+            del self._young[node]
+        ramps = 2 * len(self._young) <= total
+        changed, self._ramps = ramps is not self._ramps, ramps
+        for node in self._young if changed else young:
+            node.warm_at = self._end(node) if ramps else -inf
+            spare(node)
+
+    def _end(self, node: Node) -> float:
+        return (node.joined or 0.0) + self._policy.slow_start
 
 
 def share(node: Node, policy: BalancingPolicy, now: float) -> float:

@@ -5,6 +5,7 @@ Both are choices of one client that must leave the load of all clients together 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 from ecs_discovery.core.node import Node
@@ -15,30 +16,25 @@ __all__ = ["by_zone", "subset"]
 _Nodes = tuple[Node, ...]
 
 
-def by_zone(nodes: _Nodes, own: str | None, policy: ZonePolicy) -> list[tuple[float, _Nodes]]:
-    """`nodes` by zone, each with its share of the uses; the shares add up to 1.
+def by_zone(counts: Mapping[str | None, int], own: str, policy: ZonePolicy) -> list[tuple[float, str | None]] | None:
+    """The zones that uses go to, each with its share of them; the shares add up to 1.
 
-    A zone takes from its own callers what it can carry without more load than the others (Envoy's zone aware
-    routing); the rest goes where there are more endpoints than callers. All in one where that cannot be told.
+    `counts` are the endpoints of each zone. A zone takes from its own callers what it can carry without more load than
+    the others (Envoy's zone aware routing); the rest goes where there are more endpoints than callers. None where that
+    cannot be told: then zones make no difference.
     """
-    whole = [(1.0, nodes)]
-    if own is None or len(nodes) < policy.min_endpoints:
-        return whole
-    zones: dict[str | None, list[Node]] = {}
-    for node in nodes:
-        zones.setdefault(node.endpoint.zone, []).append(node)
-    if own not in zones or len(zones) < 2:
-        return whole
-    callers = policy.callers or 1 / len(zones)
-    local = len(zones[own]) / len(nodes)
+    total = sum(counts.values())
+    if total < policy.min_endpoints or own not in counts or len(counts) < 2:
+        return None
+    callers = policy.callers or 1 / len(counts)
+    local = counts[own] / total
     if local >= callers:
-        return [(1.0, tuple(zones[own]))]
-    elsewhere = (1 - callers) / (len(zones) - 1)
+        return [(1.0, own)]
+    elsewhere = (1 - callers) / (len(counts) - 1)
     # What each other zone can carry beyond its own callers. Together that is no less than what is left over here.
-    room = {zone: max(0.0, len(members) / len(nodes) - elsewhere) for zone, members in zones.items() if zone != own}
-    left, total = 1 - local / callers, sum(room.values())
-    shares = {zone: left * part / total for zone, part in room.items() if part}
-    return [(local / callers, tuple(zones[own])), *((share, tuple(zones[zone])) for zone, share in shares.items())]
+    room = {zone: max(0.0, count / total - elsewhere) for zone, count in counts.items() if zone != own}
+    left, spare = 1 - local / callers, sum(room.values())
+    return [(local / callers, own), *((left * part / spare, zone) for zone, part in room.items() if part)]
 
 
 def subset(nodes: _Nodes, client: float, policy: BalancingPolicy) -> tuple[_Nodes, _Nodes]:

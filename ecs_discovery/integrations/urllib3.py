@@ -322,7 +322,7 @@ def _connector(endpoint: Endpoint) -> Callable[[Any, Any], Any]:
             raise ConnectTimeoutError(conn, f"{_tried(use, endpoint)}: no connection in time") from error
         except OSError as error:
             raise NewConnectionError(conn, f"{_tried(use, endpoint)}: {error}") from error
-        if use.lease.endpoint != endpoint:
+        if use.lease.endpoint.key != endpoint.key:  # other facts of it may have changed since the pool was made
             use.connected = sock
             raise Overtaken
         if use.leash is not None:

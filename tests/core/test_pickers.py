@@ -19,7 +19,8 @@ PICKERS = ["peak_ewma", "least_pending", "round_robin", "random"]
 
 
 def picker_of(fleet: Sequence[Node], kind: str = "peak_ewma", seed: int = 1):
-    return make(fleet, BalancingPolicy(picker=kind), Random(seed).random)
+    weighted = len({node.endpoint.weight for node in fleet}) > 1
+    return make(fleet, BalancingPolicy(picker=kind), Random(seed).random, weighted=weighted)
 
 
 def weighted(*weights: int) -> tuple[Node, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from ecs_discovery.core.node import Outcome
-from ecs_discovery.core.room import Room
-from ecs_discovery.models import Endpoint
+import pytest
+
+from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.core.room import Place, Room
+from ecs_discovery.models import Endpoint, Resolution
 from ecs_discovery.policies import BalancingPolicy, ZonePolicy
-from tests.support import endpoints, service_of
+from tests.support import endpoints, service_of, srv
 
 ONE = BalancingPolicy(max_pending=1)
 
@@ -15,16 +18,126 @@ def test_waking_when_nobody_waits_does_nothing():
     Room().wake()
 
 
-def test_the_end_of_a_use_wakes_the_first_who_waits_and_one_only():
-    service, woken = service_of(static=endpoints(1), balancing=ONE), []
+def test_the_end_of_a_use_calls_the_first_who_was_not_called_yet_and_one_only():
+    service, called = service_of(static=endpoints(1), balancing=ONE), []
     for name in ("first", "second", "third"):
-        service.room.queue(lambda name=name: woken.append(name))
+        service.room.queue(lambda name=name: called.append(name))
     node = service.pick(1000.0)
     service.release(node)
-    assert woken == ["first"]
+    assert called == ["first"]
     service.pick(1000.0)
     service.finish(node, Outcome.SUCCESS, 1000.0, 0.01)
-    assert woken == ["first", "second"]
+    assert called == ["first", "second"]
+
+
+def waiting(room: Room, *names: str) -> tuple[list[str], list[Place]]:
+    """Who was called, and the places of these."""
+    called: list[str] = []
+    return called, [room.queue(lambda name=name: called.append(name)) for name in names]
+
+
+def test_only_the_first_and_those_who_were_called_may_look():
+    room = Room()
+    _, (first, second, third) = waiting(room, "first", "second", "third")
+    assert [room.turn(place) for place in (first, second, third)] == [True, False, False]
+    room.wake()
+    room.wake()
+    assert [room.turn(place) for place in (first, second, third)] == [True, True, False]
+    assert not room.turn(second), "one look per call"
+    assert room.crowded
+    for place in (first, second, third):
+        room.leave(place)
+    assert not room.crowded
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_a_call_that_its_receiver_has_no_use_for_goes_to_the_next(looked: bool):
+    """It gave up meanwhile, or had found room by itself just before."""
+    room = Room()
+    called, (first, _) = waiting(room, "first", "second")
+    if looked:
+        assert room.turn(first)
+    room.wake()
+    room.leave(first)
+    assert called == ["first", "second"]
+
+
+def test_a_call_that_was_used_is_not_passed_on():
+    room = Room()
+    called, (first, _) = waiting(room, "first", "second")
+    room.wake()
+    assert room.turn(first)
+    room.leave(first)
+    assert called == ["first"]
+
+
+def test_calls_that_nobody_could_take_are_for_those_who_come_then():
+    room = Room()
+    called, (first,) = waiting(room, "first")
+    for _ in range(3):
+        room.wake()
+    later, _ = waiting(room, "second", "third")
+    assert room.turn(first)
+    room.leave(first)
+    assert (called, later) == (["first"], ["second"])
+
+
+def test_somebody_who_is_gone_is_passed_over():
+    room = Room()
+    gone = room.queue(lambda: False)
+    called, (first,) = waiting(room, "first")
+    room.wake()
+    assert called == ["first"]
+    assert len(room) == 1
+    room.leave(gone)
+    room.leave(first)
+    assert (len(room), room.crowded) == (0, False)
+
+
+def test_a_lease_that_was_forgotten_makes_room():
+    service = service_of(static=endpoints(1), balancing=ONE)
+    node = service.pick(1000.0)
+    called, (first,) = waiting(service.room, "first")
+    service.abandon(node)
+    assert called == ["first"]
+    assert service.room.turn(first)
+    assert service.pick(1000.0) is node
+
+
+def test_an_endpoint_that_comes_or_comes_back_makes_room_for_many():
+    service = service_of("srv://orders", balancing=ONE)
+
+    def told(serial: int, count: int) -> None:
+        answer = Resolution(endpoints(count), 10.0, "dns")
+        service.judge({srv(): Lookup(Freshness.FRESH, answer, None, False, 9999.0, serial)}, 1000.0)
+
+    told(1, 1)
+    called, places = waiting(service.room, "first", "second", "third")
+    told(2, 2)
+    assert called == ["first", "second", "third"]
+    assert [service.room.turn(place) for place in places] == [True, True, True]
+    service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
+    for place in places:
+        service.room.turn(place)
+    called.clear()
+    service.observe(service.nodes[0], Outcome.SUCCESS, 1000.0)
+    assert called == ["first", "second", "third"]
+
+
+def test_a_probe_is_not_one_use_more_than_an_endpoint_may_have():
+    service = service_of(static=endpoints(2), balancing=ONE, dice=lambda: 0.0)
+    busy = service.pick(1000.0)
+    for _ in range(5):
+        service.observe(busy, Outcome.FAILURE, 1000.0)
+    assert busy.health is Health.EJECTED
+    other = service.pick(1003.0)
+    assert other is not busy
+    assert busy.health is Health.PROBING
+    assert service.pick(1003.0) is None
+    assert service.pick(1003.0, key="ann") is None
+    assert busy.pending == 1
+    service.release(busy)
+    assert service.pick(1003.0) is busy
 
 
 def test_full_endpoints_of_a_tier_make_way_for_the_next_tier():

@@ -84,24 +84,15 @@ def test_excluded_endpoints_are_not_picked_by_weight():
     [(5, 1.0), (4, 1.0), (3, 0.84), (2, 0.56), (1, 0.28), (0, 0.0)],
 )
 def test_the_next_tier_takes_over_what_the_first_cannot_carry(healthy: int, share: float):
-    nodes = fleet(*[(1, 1)] * 5, *[(2, 1)] * 5)
-    for node in nodes[healthy:5]:
-        node.health = Health.DOWN
-    found = dict.fromkeys((1, 2), 0.0)
-    for part, tier in shares(nodes):
-        found[tier[0].endpoint.priority] = part
-    assert found[1] == pytest.approx(share)
-    assert found[1] + found[2] == pytest.approx(1.0)
+    first, second = shares([(healthy, 5), (5, 5)])
+    assert first == pytest.approx(share)
+    assert first + second == pytest.approx(1.0)
 
 
 def test_tiers_that_together_cannot_carry_everything_share_it_in_proportion():
-    nodes = fleet(*[(1, 1)] * 4, *[(2, 1)] * 4)
-    for node in (*nodes[:3], *nodes[4:7]):
-        node.health = Health.DOWN
-    assert [part for part, _ in shares(nodes)] == pytest.approx([0.5, 0.5])
-    for node in nodes:
-        node.health = Health.DOWN
-    assert shares(nodes) == []
+    assert shares([(1, 4), (1, 4)]) == pytest.approx([0.5, 0.5])
+    assert shares([(0, 4), (0, 4)]) == [0, 0]
+    assert shares([]) == []
 
 
 def test_a_lower_tier_gets_its_share_of_uses_and_gives_it_back():

@@ -100,8 +100,8 @@ def test_a_new_endpoint_begins_at_the_median_cost(seconds: float):
 def test_one_that_pushed_back_is_chosen_after_all_others_until_its_time_is_up(count: int, picker: str):
     fleet = nodes(count)
     balancer = balancer_of(fleet, picker=picker)
-    balancer.push_back(fleet[0], 5.0)
-    balancer.push_back(fleet[0], 3.0)  # an earlier end does not shorten it
+    balancer.push_back(fleet[0], 0.0, 5.0)
+    balancer.push_back(fleet[0], 0.0, 3.0)  # an earlier end does not shorten it
     assert fleet[0] not in uses(balancer, 400, 0.0)
     assert uses(balancer, 20 * count, 5.0)[fleet[0]] > 0
     assert balancer.pick(1.0, exclude=fleet[1:]) is fleet[0]
@@ -111,10 +111,10 @@ def test_one_that_pushed_back_is_chosen_after_all_others_until_its_time_is_up(co
 def test_when_all_pushed_back_they_are_used_all_the_same_and_evenly(count: int):
     fleet = nodes(count)
     balancer = balancer_of(fleet)
-    for node in fleet:
-        balancer.push_back(node, 1000.0)
-    found = uses(balancer, 100 * count, 0.0)
-    assert min(found.values()) >= 50
+    for number, node in enumerate(fleet):
+        balancer.push_back(node, 0.0, 1000.0 + number)
+    found = [balancer.pick(0.0) for _ in range(100 * count)]
+    assert min(Counter(found).values()) >= 50
 
 
 @pytest.mark.parametrize("picker", PICKERS)

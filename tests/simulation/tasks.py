@@ -51,10 +51,18 @@ def lognormal(median: float, sigma: float, *, pause: float = 0.0, pauses: float 
 
 
 class Task:
-    """One task at one address. `workers` requests are worked on at once; others queue."""
+    """One task at one address. `workers` requests are worked on at once; others queue, or are turned away with 503
+    where as many wait already as the `queue` is long."""
 
     def __init__(
-        self, host: str, dice: Random, service_time: ServiceTime, *, workers: int = 1000, port: Port = Port.OPEN
+        self,
+        host: str,
+        dice: Random,
+        service_time: ServiceTime,
+        *,
+        workers: int = 1000,
+        queue: int | None = None,
+        port: Port = Port.OPEN,
     ) -> None:
         self.host = host
         self.service_time = service_time
@@ -66,6 +74,7 @@ class Task:
         """When requests reached it."""
         self._dice = dice
         self._free = workers
+        self._length = queue
         self._queue: deque[asyncio.Future[None]] = deque()
 
     def __repr__(self) -> str:
@@ -102,6 +111,9 @@ class Task:
         self.served.append(asyncio.get_running_loop().time())
         if self._free:
             self._free -= 1
+        elif self._length is not None and len(self._queue) >= self._length:
+            await asyncio.sleep(ROUND_TRIP)
+            return 503
         else:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._queue.append(turn)

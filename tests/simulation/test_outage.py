@@ -164,3 +164,30 @@ def test_tasks_that_all_vanish_and_come_back_are_used_within_seconds(seed):
     assert max(request.seconds for request in world.between(1011, 1050)) < 3
     late = world.between(1055, 1065)
     assert all(request.ok for request in late), [request for request in late if not request.ok][:3]
+
+
+@pytest.mark.parametrize(("tasks", "clients"), [(4, 1), (4, 8), (40, 1), (40, 4)])
+@pytest.mark.parametrize("seconds", [60, 120])
+def test_after_a_long_outage_the_load_is_shared_as_soon_as_all_are_back(tasks, clients, seconds):
+    """All refuse for a minute or two. Two seconds after they listen again no task carries more than twice its share,
+    and none less than half of it: one that is back has all others looked at."""
+    world = World(tasks + clients)
+
+    async def scenario(world: World) -> None:
+        started = world.start(tasks)
+        callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
+        await world.load(callers, 20 * tasks, 5)
+        for task in started:
+            refuses(task)
+        await world.load(callers, 5, seconds)
+        for task in started:
+            recovers(task)
+        await world.load(callers, 20 * tasks, 12)
+
+    world.run(scenario)
+    back = 1005 + seconds
+    counts = [sum(back + 2 <= at < back + 12 for at in task.served) for task in world.network.values()]
+    mean = sum(counts) / len(counts)
+    assert max(counts) <= 2 * mean, counts
+    assert min(counts) >= mean / 2, counts
+    assert all(request.ok for request in world.between(back + 0.5, back + 12))

@@ -72,14 +72,21 @@ class World:
     # The service
 
     def start(
-        self, count: int = 1, service_time: ServiceTime | None = None, *, port: Port = Port.OPEN, workers: int = 1000
+        self,
+        count: int = 1,
+        service_time: ServiceTime | None = None,
+        *,
+        port: Port = Port.OPEN,
+        workers: int = 1000,
+        queue: int | None = None,
     ) -> list[Task]:
         """Start tasks and register them at once, as ECS does, whether they listen yet or not."""
         started = []
         for _ in range(count):
             self._address += 1
             host = f"10.{self._address // 65536}.{self._address // 256 % 256}.{self._address % 256}"
-            task = Task(host, Random(self.dice.random()), service_time or steady(0.002), workers=workers, port=port)
+            work = service_time or steady(0.002)
+            task = Task(host, Random(self.dice.random()), work, workers=workers, queue=queue, port=port)
             self.network[host] = task
             self._registered[host] = f"task-{self._address}"
             started.append(task)

@@ -1,0 +1,52 @@
+"""Telling: what changed goes to the log and to the hook, in the order in which it happened."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+from ecs_discovery.core.service import Service
+from ecs_discovery.events import Event, level_of
+from ecs_discovery.foreign_text import line
+
+__all__ = ["Teller"]
+
+logger = logging.getLogger("ecs_discovery")
+
+
+class Teller:
+    """One thread tells at a time: two would overtake each other, and a hook be told `healthy` before `down`.
+
+    Whoever has something to tell meanwhile leaves it to that one, which goes on until there is nothing left.
+    """
+
+    def __init__(self, on_event: Callable[[Event], object] | None) -> None:
+        self._on_event = on_event
+        self._services: deque[Service] = deque()  # they have something to tell
+        self._lock = Lock()  # never waited for
+
+    def tell(self, service: Service) -> None:
+        """Log what changed at the service and hand it to the hook."""
+        self._services.append(service)
+        while self._services and self._lock.acquire(blocking=False):
+            try:
+                while self._services:
+                    for event in self._services.popleft().take_events():
+                        self._tell(event)
+            finally:
+                self._lock.release()
+
+    def _tell(self, event: Event) -> None:
+        logger.log(level_of(event), "%s", line(event))
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:  # a hook's fault must not become the request's
+                logger.exception("%s", line(f"on_event hook failed for {event!r}"))
+
+    def after_fork(self) -> None:
+        """In the child of a fork: whoever was telling is not there."""
+        self._lock = Lock()
+        self._services.clear()

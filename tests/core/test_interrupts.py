@@ -1,0 +1,56 @@
+"""A signal handler or a finaliser may run in the middle of anything, also of what is done under a lock of ours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ecs_discovery.core.cache import TtlCache
+from ecs_discovery.core.node import Outcome
+from ecs_discovery.policies import BalancingPolicy, CachePolicy
+from tests.support import endpoints, service_of
+
+
+def in_time(work: Callable[[], object]) -> None:
+    """Fails if `work` does not end: a lock that waits for itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("picker", ["peak_ewma", "round_robin", "random"])
+def test_what_interrupts_a_pick_may_use_the_service_itself(picker: str):
+    interrupted: list[object] = []
+
+    def dice() -> float:  # thrown under the lock
+        if len(interrupted) == 1:
+            interrupted.append(None)
+            node = service.pick(1000.0)
+            assert node is not None
+            service.finish(node, Outcome.CONNECT, 1000.0)
+        return 0.3
+
+    service = service_of(static=endpoints(9), dice=dice, balancing=BalancingPolicy(picker=picker))
+
+    def work() -> None:
+        interrupted.append(None)
+        for _ in range(20):
+            node = service.pick(1000.0)
+            assert node is not None
+            service.release(node)
+
+    in_time(work)
+    assert sum(node.pending for node in service.nodes) == 0
+
+
+def test_what_interrupts_a_report_to_the_cache_may_look_there():
+    def dice() -> float:
+        cache.lookup("orders", 1000.0)
+        return 0.0
+
+    cache: TtlCache[str, int] = TtlCache(CachePolicy(), dice)
+    in_time(lambda: cache.store("orders", 1, 10.0, 1000.0))
+    assert cache.lookup("orders", 1000.0).value == 1
