@@ -30,6 +30,7 @@ __all__ = [
     "Tuning",
     "Watch",
     "acknowledged",
+    "answered_soon",
     "begin_connect",
     "connect",
     "connect_async",
@@ -346,6 +347,15 @@ def _info(sock: Any) -> bytes | None:
     return info if isinstance(info, bytes) and len(info) == _INFO_SIZE else None
 
 
+def answered_soon(sock: Any, limit: float, timeout: float | None) -> bool:
+    """Has the answer come by the first look? To be asked before `wait_for_answer`, which costs more. Never under TLS:
+    session tickets make a fresh connection readable."""
+    if hasattr(sock, "pending"):
+        return False
+    step = min(_FIRST, limit / 4)
+    return _ready(sock, step if timeout is None else min(step, timeout))
+
+
 def wait_for_answer(
     sock: socket.socket,
     limit: float,
@@ -376,6 +386,8 @@ def wait_for_answer(
         if timeout is not None and waited >= timeout:
             return True
         verdict = progress.silent(limit, now)
+        if verdict is None and _TCP_INFO is not None:
+            return True  # no socket of the kernel's: another library's TLS, or a mock
         if verdict or (gone is not None and gone()):
             return False
         if gone is None and waited >= limit and (verdict is None or acknowledged(sock) is not False):

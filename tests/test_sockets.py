@@ -247,3 +247,27 @@ def test_a_leash_that_was_dropped_or_whose_socket_is_closed_cuts_nothing(task: L
     other = sockets.Leash()
     other.hold(sock)
     other.cut()
+
+
+class Foreign:
+    """A socket of another library's: it has a descriptor, and no `getsockopt` that could be trusted."""
+
+    def __init__(self, sock: socket.socket, answer: object) -> None:
+        self._sock = sock
+        self._answer = answer
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def getsockopt(self, *_: object) -> object:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.mark.parametrize("answer", [AttributeError("no"), TypeError("no"), None, "text"], ids=str)
+def test_a_socket_of_another_library_is_left_to_an_ordinary_read(task: LabTask, answer: object):
+    with connected(task) as sock:
+        began = time.monotonic()
+        assert sockets.wait_for_answer(Foreign(sock, answer), 0.25, None, time.monotonic, lambda: False)  # type: ignore[arg-type]
+        assert time.monotonic() - began < 5  # its handler takes 30 seconds

@@ -35,6 +35,7 @@ __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
 
 _PORTS = {"http": 80, "https": 443}
 _ROUTES = 1000  # origins of ours that one adapter keeps connections for
+_NOTICEABLE = 0.0005  # seconds of reading a body that are taken off `elapsed`
 _FOREIGN = 1000  # origins that one adapter remembers as not ours
 
 
@@ -251,9 +252,10 @@ class DiscoveryAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> requests.Response:
-        if not self._link.owns(request.url or ""):
+        link = self._link
+        if not link.owns(request.url or ""):
             return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
-        _sending.stream = stream
+        _sending.request, _sending.stream = request, stream
         try:
             return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         except requests.RequestException as error:
@@ -272,26 +274,32 @@ class DiscoveryAdapter(HTTPAdapter):
             wrong = LocationValueError(str(error))
             wrong.ecs_discovery = error  # type: ignore[attr-defined]
             raise wrong from None
-        options = dict(getattr(getattr(self, "poolmanager", None), "connection_pool_kw", {}))
+        tls: Any = None
         if route.scheme == "https":
-            options.update(self.build_connection_pool_key_attributes(request, verify, cert)[1])
-        return ServicePool(route, request, getattr(_sending, "stream", True), options, self._pinned)
+            tls = self.build_connection_pool_key_attributes(request, verify, cert)[1]
+        stream = _sending.stream if getattr(_sending, "request", None) is request else True
+        pool = ServicePool(route, request, stream, self, tls, self._pinned)
+        # Where nobody looks at the body before requests does, it need not look unread.
+        pool.may_hand_over = type(self) is _PLAIN and not request.hooks.get("response")
+        return pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        if self._link.owns(request.url or ""):
+        if proxies and self._link.owns(request.url or ""):
             proxies = None  # a proxy of the environment is for other hosts
         return super().request_url(request, proxies)
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        response = super().build_response(req, resp)
+        response: Any = super().build_response(req, resp)
         told = getattr(resp, "ecs_discovery", None)
         if told is not None:
-            response.ecs_discovery = told.trail  # type: ignore[attr-defined]  # for people: not part of a pickled one
+            response.ecs_discovery = told.trail  # for people: not part of a pickled one
             response.connection = _wrapped(self._link.original, self._link, told.node)
-            if told.late and type(response) is requests.Response:
+            if told.body is not None:
+                response._content, response._content_consumed = told.body, True
+            if told.late > _NOTICEABLE and type(response) is requests.Response:
                 response.__class__ = Response
                 response.__dict__["_late"] = told.late
-        return response
+        return response  # type: ignore[no-any-return]
 
     def close_pools(self) -> None:
         """Close the connections to our endpoints. The adapter works on; the discovery stays open."""
@@ -362,6 +370,9 @@ def _kind_for(kind: Any) -> type[DiscoveryAdapter]:
         return type(kind.__name__, bases, names)
     except TypeError as error:
         raise ConfigurationError("adapter", kind, "an HTTPAdapter whose class can have subclasses") from error
+
+
+_PLAIN = _kind_for(HTTPAdapter)
 
 
 def _rewrapped(settings: Settings, original: HTTPAdapter) -> DiscoveryAdapter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -49,6 +49,7 @@ from ecs_discovery.integrations.urllib3 import (
     Overtaken,
     Use,
     UseTimeout,
+    put_back,
     read_whole,
 )
 from ecs_discovery.integrations.urllib3_failures import classify
@@ -91,14 +92,14 @@ class Route:
     def __repr__(self) -> str:
         return f"{self.scheme.upper()}ConnectionPool(host={self._host!r}, port={self._port!r})"
 
-    def pool(self, node: Node, tls: tuple[Any, ...], options: dict[str, Any]) -> HttpEndpointPool:
+    def pool(self, node: Node, tls: tuple[Any, ...], options: Callable[[], dict[str, Any]]) -> HttpEndpointPool:
         """The pool of an endpoint and these TLS options, made if there is none."""
         if self._generation != self.service.generation:
             self._sweep()
         key = (node, *tls)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._make(node, tls, options)
+            pool = self._make(node, tls, options())
             if not self._closed:  # else a request in flight when the session was closed: kept for that request only
                 pool = self._pools.setdefault(key, pool)
                 if tls:
@@ -153,6 +154,8 @@ class Answered(NamedTuple):
     node: Node
     late: float
     """Seconds that reading the body took, after the head had come."""
+    body: bytes | None
+    """The body, where it was read and nobody wants to read it from the connection."""
 
 
 class ServicePool:
@@ -171,15 +174,18 @@ class ServicePool:
         route: Route,
         request: requests.PreparedRequest,
         stream: bool,
-        options: dict[str, Any],
+        adapter: HTTPAdapter,
+        tls: dict[str, Any] | None,
         pinned: Node | None = None,
     ) -> None:
         self.route = route
         self.request = request
         self.stream = stream
-        self.options = options
         self.pinned = pinned
-        self.scheme = route.scheme
+        self.may_hand_over = False
+        """The body may reach requests without being read from the response."""
+        self._adapter = adapter
+        self._tls = tls
 
     def __repr__(self) -> str:
         return repr(self.route)
@@ -205,10 +211,15 @@ class ServicePool:
 
     def tls(self) -> tuple[Any, ...]:
         """What distinguishes connections to one endpoint."""
-        if self.scheme != "https":
+        if self._tls is None:
             return ()
-        context = self.options.get("ssl_context")
+        context = self._tls.get("ssl_context")
         return (*(getattr(self, name) for name in _TLS), id(context) if context is not None else None)
+
+    def options(self) -> dict[str, Any]:
+        """What urllib3's pools are made with: what the application set on its own adapter holds."""
+        manager = getattr(self._adapter, "poolmanager", None)
+        return {**getattr(manager, "connection_pool_kw", {}), **(self._tls or {})}
 
 
 class Exchange:
@@ -391,8 +402,14 @@ class Exchange:
                 # Read here, so that a body cut short is this attempt's failure.
                 clock = self._discovery.engine.clock
                 began = clock()
-                read_whole(response, keep_error=bool(response.get_redirect_location()))
+                status = response.status
+                body = read_whole(response, keep_error=300 <= status < 400)
                 use.late = clock() - began
+                if body is not None:
+                    if self._pool.may_hand_over and "Content-Encoding" not in response.headers:
+                        use.body = body
+                    else:
+                        put_back(response, body)
             return response
         finally:
             if use.connected is not None:
@@ -519,7 +536,7 @@ class Exchange:
             )
         engine.decide(call, lease, judgement, now, told)
         trail = Trail(lease.node.endpoint, now - lease.began, call.reports, failure is None)
-        response.ecs_discovery = Answered(trail, lease.node, self._use.late)  # type: ignore[attr-defined]
+        response.ecs_discovery = Answered(trail, lease.node, self._use.late, self._use.body)  # type: ignore[attr-defined]
 
     def _replayable(self) -> bool:
         """Can the body be sent a second time?"""
@@ -554,15 +571,15 @@ _OUTCOMES = {
 
 def _parts(timeout: Any) -> tuple[float | None, Any]:
     """urllib3's timeout as connect and read parts; None where it says nothing."""
-    if isinstance(timeout, Timeout):
-        connect, read, total = (
-            part if isinstance(part, (int, float)) else None
-            for part in (getattr(timeout, "_connect", None), getattr(timeout, "_read", None), timeout.total)
-        )
-        if total is None:
-            return connect, read
-        return min(total, connect or total), min(total, read or total)
-    return timeout, timeout
+    if not isinstance(timeout, Timeout):
+        return timeout, timeout
+    connect, read, total = timeout._connect, timeout._read, timeout.total
+    # urllib3 says "the default" by an object of its own.
+    connect = connect if isinstance(connect, (int, float)) else None
+    read = read if isinstance(read, (int, float)) else None
+    if not isinstance(total, (int, float)):
+        return connect, read
+    return min(total, connect or total), min(total, read or total)
 
 
 def _retry_after(response: HTTPResponse) -> float | None:

@@ -40,6 +40,7 @@ __all__ = [
     "ReadBody",
     "Use",
     "UseTimeout",
+    "put_back",
     "read_whole",
 ]
 
@@ -90,7 +91,7 @@ class Racer(Protocol):
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("connected", "late", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
+    __slots__ = ("body", "connected", "late", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
 
     def __init__(
         self,
@@ -110,6 +111,8 @@ class Use:
         """Limit of each write of the request, as the application gave it."""
         self.sent = False
         """True from the moment bytes of the request may be on the wire."""
+        self.body: bytes | None = None
+        """The body, where it was read and is handed over."""
         self.late = 0.0
         """Seconds that reading the body took."""
 
@@ -391,22 +394,29 @@ class ReadBody:
         """There is nothing to write."""
 
 
-def read_whole(response: HTTPResponse, *, keep_error: bool = False) -> None:
-    """Read the body of a response, and leave the response as if nobody had. Its connection is free then.
+def read_whole(response: HTTPResponse, *, keep_error: bool = False) -> bytes | None:
+    """The body of a response as it came. The response's connection is free then, and the response has been read.
 
-    Raises urllib3's error for a body cut short; with `keep_error` whoever reads the body meets that error.
+    Raises urllib3's error for a body cut short. With `keep_error` that is put back for whoever reads it, and the
+    result is None.
     """
-    error: Exception | None = None
     pieces: list[bytes] = []
     try:
         while piece := response.read(_PIECE, decode_content=False):
             pieces.append(piece)
+            if response.length_remaining == 0:
+                break
     except HTTPError as broken:
         if not keep_error:
             raise
-        error = broken
+        put_back(response, b"".join(pieces), broken)
+        return None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def put_back(response: HTTPResponse, data: bytes, error: Exception | None = None) -> None:
+    """Leave a response that was read as if it had not been: with this body, and the error that ends it."""
     # urllib3 has no way to say this. What is set here is what reading has changed.
-    data = b"".join(pieces)
     response._fp = ReadBody(data, error)  # type: ignore[assignment]
     response._fp_bytes_read = 0
     response.chunked = False
@@ -426,6 +436,8 @@ def _answer(conn: Any, pool: EndpointPool | None, limit: float, clock: Callable[
         return type(conn).getresponse(conn)
     timeout = conn.timeout  # the read timeout by now; the socket has yet to be told
     began = clock()
+    if sockets.answered_soon(sock, limit, timeout):  # most answers come so soon that nothing is made for the wait
+        return type(conn).getresponse(conn)
     wait = _Wait(use, sock, pool, limit, clock)
     try:
         answered = sockets.wait_for_answer(sock, limit, timeout, clock, wait.gone)

@@ -2,6 +2,7 @@
 
 `python -m pytest -p ours` in a suite's folder. With `ECS_CONFORMANCE_PLAIN=1` nothing is wrapped, for comparison.
 With `ECS_CONFORMANCE_ALL=1` every host name is ours, for suites that mock `example.com`.
+`ECS_CONFORMANCE_NAMES` are hosts that a suite's fake sockets know.
 At the end the outcomes are written as JSON to `ECS_CONFORMANCE_REPORT`, with the number of requests that went our way.
 """
 
@@ -27,10 +28,10 @@ outcomes: dict[str, str] = {}
 
 
 class ByName:
-    """Leaves the name to the socket: a suite that fakes sockets knows the host `mock` and no address."""
+    """Leaves the name to the socket: a suite that fakes sockets knows names and no addresses."""
 
     def resolve(self, question: Question, timeout: float) -> Resolution:
-        return Resolution((Endpoint(question.name, 80),), 60.0, "name")
+        return Resolution((Endpoint(question.name, 0),), 60.0, "name")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,11 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     hosts = Path(tempfile.mkdtemp()) / "hosts"
     hosts.write_text("127.0.0.1 localhost\n", encoding="ascii")
-    discovery = Discovery(
-        services={"localhost": "localhost", "mock": "byname://mock"},
-        resolvers={"byname": ByName()},
-        dns=DnsPolicy(hosts_file=str(hosts)),
-    )
+    dns = DnsPolicy(hosts_file=str(hosts))
+    discovery = Discovery(services={"localhost": "localhost"}, dns=dns)
+    names = os.environ.get("ECS_CONFORMANCE_NAMES", "").split()
+    if names:
+        discovery = Discovery(services={each: f"byname://{each}" for each in names}, resolvers={"byname": ByName()})
     plain_init = requests.Session.__init__
 
     def init(self: requests.Session) -> None:
