@@ -784,7 +784,7 @@ def test_an_interrupted_request_leaves_no_use_behind(lab: Lab, wrap, monkeypatch
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ecs_discovery.sockets.wait_for_answer", interrupt)
+    monkeypatch.setattr("ecs_discovery.sockets.answered_soon", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.get(f"http://{target}/", timeout=10)
     assert discovery_of(session).snapshot(target).nodes[0].pending == 0
