@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -78,25 +77,22 @@ class AsyncDnsResolver:
         if local is not None:
             return local
         servers = configured_servers(question, self._policy.nameservers)
+        turns = self._turns.get(loop)
+        if turns is None:
+            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
         try:
-            async with asyncio.timeout_at(deadline) as waiting:
-                async with self._turn(loop):
-                    waiting.reschedule(None)  # from here on the exchange keeps the time
-                    return await self._ask(asked, servers, deadline)
+            async with asyncio.timeout_at(deadline):
+                await turns.take()
         except TimeoutError as exc:
-            if not waiting.expired():
-                raise
             raise ResolutionTimeout(
                 f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other look-ups of this event loop are in flight",
                 target=str(question),
                 hint="is the DNS server reachable?",
             ) from exc
-
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> AbstractAsyncContextManager[None]:
-        turns = self._turns.get(loop)
-        if turns is None:
-            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
-        return turns.take()
+        try:
+            return await self._ask(asked, servers, deadline)
+        finally:
+            turns.give()
 
     async def _ask(self, asked: Question, servers: Sequence[Server], deadline: float) -> Resolution:
         loop = asyncio.get_running_loop()
@@ -134,28 +130,24 @@ class _Turns:
         self._free = size
         self._waiting: list[asyncio.Future[None]] = []
 
-    @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """A turn, for a `with` block."""
+    async def take(self) -> None:
+        """Wait for a turn, which `give` ends."""
         if self._free:
             self._free -= 1
-        else:
-            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(mine)
-            try:
-                await mine
-            except BaseException:
-                if mine.done() and not mine.cancelled():
-                    self._give()  # it was given a turn that it does not take
-                elif mine in self._waiting:
-                    self._waiting.remove(mine)
-                raise
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
         try:
-            yield
-        finally:
-            self._give()
+            await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled():
+                self.give()  # it was given a turn that it does not take
+            elif mine in self._waiting:
+                self._waiting.remove(mine)
+            raise
 
-    def _give(self) -> None:
+    def give(self) -> None:
+        """A turn is over: the next one begins."""
         while self._waiting:
             mine = self._waiting.pop()
             if not mine.done():

@@ -196,9 +196,10 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
     turns = dns_async._Turns(1)
 
     async def hold(entered: asyncio.Event, leave: asyncio.Event) -> None:
-        async with turns.take():
-            entered.set()
-            await leave.wait()
+        await turns.take()
+        entered.set()
+        await leave.wait()
+        turns.give()
 
     async def main() -> None:
         leave, inside = asyncio.Event(), [asyncio.Event() for _ in range(4)]
@@ -212,7 +213,6 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
         tasks[2].cancel()  # given its turn just now: the newest of those who wait
         await asyncio.gather(*tasks, return_exceptions=True)
         assert inside[1].is_set()
-        async with turns.take():
-            pass
+        await turns.take()
 
     asyncio.run(asyncio.wait_for(main(), 5))
