@@ -172,7 +172,12 @@ class ClosedError(DiscoveryError):
 
 
 class ResolutionError(DiscoveryError):
-    """The name could not be resolved: no server answered, or an answer made no sense."""
+    """The name could not be resolved: no server answered, or an answer made no sense.
+
+    `refused` are hosts that the source named and that no task can have, if that is why.
+    """
+
+    refused: tuple[str, ...] = ()
 
 
 class ResolutionTimeout(ResolutionError, TimeoutError):

@@ -10,13 +10,13 @@ import json
 import os
 import socket
 import time
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from threading import Lock
 from typing import Any
-from urllib.parse import urlsplit
 
 from ecs_discovery import _fork
 
@@ -89,7 +89,7 @@ def _ask(uri: str, timeout: float) -> TaskMetadata | None:
     # By hand: urllib follows redirects, and waits anew for each byte.
     until = time.monotonic() + timeout
     try:
-        place = urlsplit(f"{uri.rstrip('/')}/task")
+        place = urllib.parse.urlsplit(f"{uri.rstrip('/')}/task")
         host, port = place.hostname or "", place.port or 80
         request = f"GET {place.path} HTTP/1.0\r\nHost: {place.netloc}\r\nAccept: */*\r\n\r\n".encode("ascii")
         with socket.create_connection((host, port), _left(until)) as sock:

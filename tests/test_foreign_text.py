@@ -19,6 +19,7 @@ from ecs_discovery.foreign_text import LINE, LONGEST, foreign, line, plain
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers import CloudMapResolver
 from tests.cloud_map import FakeClient, client_error
+from tests.fuzz.bounds import unhurried
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -31,6 +32,7 @@ def is_fit(text: str, longest: int) -> bool:
     return len(text) <= longest and text.isprintable() and not any(part in text for part in PARTS)
 
 
+@unhurried
 @given(st.text(st.characters()), st.integers(10, 400))
 def test_whatever_is_said_comes_out_printable_and_short(text: str, longest: int):
     assert foreign(text, longest).isprintable()

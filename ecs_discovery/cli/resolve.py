@@ -54,6 +54,7 @@ def as_dict(target: str, resolution: Resolution) -> dict[str, Any]:
         "ttl": resolution.ttl if isfinite(resolution.ttl) else None,
         "partial": resolution.partial,
         "stale": resolution.stale,
+        "refused": list(resolution.refused),
         "endpoints": [
             {
                 "host": endpoint.host,
@@ -77,6 +78,7 @@ def headline(resolution: Resolution) -> str:
         for flag, text in (
             (resolution.partial, "there may be more endpoints"),
             (resolution.stale, "older than its TTL: the source could not be asked again"),
+            (bool(resolution.refused), f"refused: {', '.join(map(foreign, resolution.refused[:3]))}"),
         )
         if flag
     ]

@@ -169,7 +169,7 @@ class Knowledge:
             max((value.estimate for value in values if value.estimate is not None), default=None),
             stale=any(look.freshness is not Freshness.FRESH for look in answered),
             named=frozenset(host for value in values for host in value.hosts) if partial else None,
-            refused=tuple(dict.fromkeys(host for value in values for host in value.refused)),
+            refused=tuple(dict.fromkeys(host for look in looks.values() for host in _refused(look))),
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Finding(until, ask, wait, answer=answer, error=error, notice=notice)
@@ -223,6 +223,13 @@ def settled(look: Lookup[Resolution]) -> Lookup[Resolution]:
     if look.freshness is Freshness.MISSING and look.error is not None:
         return replace(look, freshness=Freshness.NEGATIVE, refresh=False)
     return look
+
+
+def _refused(look: Lookup[Resolution]) -> tuple[str, ...]:
+    """The hosts that were refused: of an answer some, or all of them where the others of its group answer."""
+    if look.value is not None:
+        return look.value.refused
+    return look.error.refused if isinstance(look.error, ResolutionError) else ()
 
 
 def _absent(look: Lookup[Resolution]) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -47,6 +47,9 @@ _MAX_CHANNELS = 64
 """Channels of one event loop at a time. Each costs a thread, an inotify instance (128 a user by default) and
 four descriptors; look-ups beyond this many are asked over the loop's own transports, which takes one descriptor."""
 _open_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_TRUSTED = 60.0  # seconds for which a server is believed after an answer with records
+_LOOK, _LOOKS = 0.005, 20  # seconds between looks whether such an answer comes, and how many
+_MAX_SERVERS = 64
 _MAX_LOOK_UPS = 64
 """Look-ups of one event loop in flight. Where servers are silent, each holds its descriptors for seconds."""
 
@@ -55,8 +58,9 @@ class AsyncDnsResolver:
     """Asks DNS for `a`, `aaaa` and `srv` questions, as `DnsResolver` does.
 
     Asks through aiodns, or where that cannot work (not installed, an event loop it does not know)
-    over asyncio's own transports; then one line in the log says so. What c-ares takes for "there is
-    none" is asked for again there: it takes some failures for that, and drops how long it holds.
+    over asyncio's own transports; then one line in the log says so. What c-ares takes for "there is none" is asked for
+    again there, unless the server has just shown that it can answer; then that comes without a TTL, because c-ares
+    drops the SOA record.
     """
 
     def __init__(self, policy: DnsPolicy, *, may_ask: Callable[[], bool] | None = None) -> None:
@@ -64,6 +68,7 @@ class AsyncDnsResolver:
         self._policy = policy
         self._may_ask = may_ask
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+        self._trust = _Trust()
         self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
@@ -78,25 +83,22 @@ class AsyncDnsResolver:
         if local is not None:
             return local
         servers = configured_servers(question, self._policy.nameservers)
+        turns = self._turns.get(loop)
+        if turns is None:
+            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
         try:
-            async with asyncio.timeout_at(deadline) as waiting:
-                async with self._turn(loop):
-                    waiting.reschedule(None)  # from here on the exchange keeps the time
-                    return await self._ask(asked, servers, deadline)
+            async with asyncio.timeout_at(deadline):
+                await turns.take()
         except TimeoutError as exc:
-            if not waiting.expired():
-                raise
             raise ResolutionTimeout(
                 f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other look-ups of this event loop are in flight",
                 target=str(question),
                 hint="is the DNS server reachable?",
             ) from exc
-
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> AbstractAsyncContextManager[None]:
-        turns = self._turns.get(loop)
-        if turns is None:
-            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
-        return turns.take()
+        try:
+            return await self._ask(asked, servers, deadline)
+        finally:
+            turns.give()
 
     async def _ask(self, asked: Question, servers: Sequence[Server], deadline: float) -> Resolution:
         loop = asyncio.get_running_loop()
@@ -104,7 +106,7 @@ class AsyncDnsResolver:
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
         channels = _channels_to(servers[0], deadline - loop.time())
-        ask = _confirming(channels.ask, allowance) if channels else ask_with_asyncio
+        ask = self._trust.wrapped(channels.ask, allowance) if channels else ask_with_asyncio
         try:
             asking = next(steps)
             while True:
@@ -134,28 +136,24 @@ class _Turns:
         self._free = size
         self._waiting: list[asyncio.Future[None]] = []
 
-    @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """A turn, for a `with` block."""
+    async def take(self) -> None:
+        """Wait for a turn, which `give` ends."""
         if self._free:
             self._free -= 1
-        else:
-            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(mine)
-            try:
-                await mine
-            except BaseException:
-                if mine.done() and not mine.cancelled():
-                    self._give()  # it was given a turn that it does not take
-                elif mine in self._waiting:
-                    self._waiting.remove(mine)
-                raise
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
         try:
-            yield
-        finally:
-            self._give()
+            await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled():
+                self.give()  # it was given a turn that it does not take
+            elif mine in self._waiting:
+                self._waiting.remove(mine)
+            raise
 
-    def _give(self) -> None:
+    def give(self) -> None:
+        """A turn is over: the next one begins."""
         while self._waiting:
             mine = self._waiting.pop()
             if not mine.done():
@@ -164,16 +162,40 @@ class _Turns:
         self._free += 1
 
 
-def _confirming(ask: Callable[[Question, Server], Awaitable[Reply | None]], allowance: Allowance) -> _Ask:
-    async def confirmed(question: Question, server: Server) -> Reply:
-        reply = await ask(question, server)
-        if reply is not None:
-            return reply
-        if not allowance.query():
-            raise BadAnswer("answered that there is none, which could not be confirmed")
-        return await ask_with_asyncio(question, server)
+class _Trust:
+    """Which servers are believed when c-ares says that there is none.
 
-    return confirmed
+    It says so of failures too (an echoed query, truncation over TCP). A server that has given an answer with records
+    lately, or does so at the same time, is believed; else the question is asked again where nothing is lost. So a cold
+    name with one kind of record costs one query for each kind.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[Server, float] = {}
+
+    def wrapped(self, ask: _Ask, allowance: Allowance) -> _Ask:
+        """`ask`, with what is empty confirmed."""
+
+        async def confirmed(question: Question, server: Server) -> Reply:
+            reply = await ask(question, server)
+            if reply.answers:
+                if len(self._until) >= _MAX_SERVERS:
+                    self._until.clear()
+                self._until[server] = time.monotonic() + _TRUSTED
+            elif not await self._soon(server):
+                if not allowance.query():
+                    raise BadAnswer("answered that there is none, which could not be confirmed")
+                return await ask_with_asyncio(question, server)
+            return reply
+
+        return confirmed
+
+    async def _soon(self, server: Server) -> bool:
+        for _ in range(_LOOKS):
+            if time.monotonic() < self._until.get(server, 0.0):
+                return True
+            await asyncio.sleep(_LOOK)
+        return False
 
 
 def _channels_to(server: Server, timeout: float) -> _Channels | None:
@@ -221,11 +243,8 @@ class _Channels:
             _open_channels[self._loop] = _open_channels.get(self._loop, 0) + 1
         return channel
 
-    async def ask(self, question: Question, server: Server) -> Reply | None:
-        """Ask once. None if c-ares takes the answer for "there is none", which it does for some failures too.
-
-        Raises `BadAnswer`.
-        """
+    async def ask(self, question: Question, server: Server) -> Reply:
+        """Ask once. An answer without records is what c-ares takes for that. Raises `BadAnswer`."""
         error = self._aiodns.error
         try:
             # The dot keeps c-ares from taking the name for a relative one.
@@ -233,7 +252,7 @@ class _Channels:
         except error.DNSError as exc:
             code = exc.args[0] if exc.args else None
             if code in (error.ARES_ENOTFOUND, error.ARES_ENODATA):
-                return None
+                return Reply(str(server), exists=code == error.ARES_ENODATA)
             if code == error.ARES_ETIMEOUT:
                 # c-ares expects a server that was fast to stay so, and gives up early. The next try is for the
                 # caller to time.
@@ -242,7 +261,7 @@ class _Channels:
         except UnicodeError as exc:
             raise BadAnswer(f"cannot be asked: {foreign(exc)}") from exc
         if not result.answer:
-            return None
+            raise BadAnswer("answered an unusual response code")
         return Reply(str(server), exists=True, answers=_records(result.answer), additional=_records(result.additional))
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from ecs_discovery.errors import NoEndpoints
 from ecs_discovery.models import PROXIED, Question, Resolution
 from ecs_discovery.resolvers.files import Stamp, opened
-from ecs_discovery.resolvers.records import MAX_ENDPOINTS, AddressRecord, endpoints_from_addresses, plain_name
+from ecs_discovery.resolvers.records import AddressRecord, endpoints_from_addresses, plain_name
 
 __all__ = ["HOSTS_TTL", "HostsFile"]
 
@@ -82,7 +82,7 @@ class HostsFile:
         if proxied:
             endpoints = tuple(replace(endpoint, attributes=(PROXIED,)) for endpoint in endpoints)
             return Resolution(endpoints[:1], HOSTS_TTL, "service-connect")
-        return Resolution(endpoints[:MAX_ENDPOINTS], HOSTS_TTL, "hosts", partial=len(endpoints) > MAX_ENDPOINTS)
+        return Resolution(endpoints, HOSTS_TTL, "hosts", partial=len(records) >= _MAX_LINES)
 
     def has_alias(self, name: str) -> bool:
         """Is this name a Service Connect alias?"""
@@ -99,7 +99,8 @@ class HostsFile:
                 records = _search(descriptor, name)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             return None
-        if stamp != self._found[0] or len(found) >= _MAX_NAMES:
+        known, found = self._found  # as it is now: another thread may have met a newer file
+        if stamp != known or len(found) >= _MAX_NAMES:
             found = {}
         found[name] = records
         self._found = (stamp, found)

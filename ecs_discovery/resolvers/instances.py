@@ -91,7 +91,7 @@ def read(question: Question, answer: Mapping[str, Any], policy: CloudMapPolicy) 
     found, refused = screened(endpoints(instances[:MAX_RESULTS], policy.families), policy.allowed_networks)
     if not found and refused:
         message, hint = refusal("Cloud Map", refused, "CloudMapPolicy")
-        raise ResolutionError(message, target=str(question), hint=hint)
+        raise ResolutionError(message, target=str(question), hint=hint, refused=refused)
     if not found:
         if instances:
             told = f"none of its {len(instances)} instances has an address and port that can be connected to"

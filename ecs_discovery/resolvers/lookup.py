@@ -99,7 +99,7 @@ def _resolution(
     kept, refused = screened(endpoints[:MAX_ENDPOINTS], policy.allowed_networks)
     if not kept:
         message, hint = refusal(reply.server, refused, "DnsPolicy")
-        raise ResolutionError(message, target=str(question), hint=hint)
+        raise ResolutionError(message, target=str(question), hint=hint, refused=refused)
     return Resolution(kept, ttl, "dns", partial=cut or partial, refused=refused)
 
 

@@ -169,3 +169,9 @@ def test_what_a_registry_says_does_not_steer_the_terminal():
     text = console.export_text()
     assert "a\\x1b[2J" in text
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_refused_addresses_are_shown():
+    resolution = Resolution((Endpoint("10.0.0.1", 80),), 5.0, "dns", refused=("169.254.169.254",) * 5)
+    assert "refused: 169.254.169.254, 169.254.169.254, 169.254.169.254" in headline(resolution)
+    assert as_dict("orders", resolution)["refused"] == ["169.254.169.254"] * 5

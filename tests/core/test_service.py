@@ -557,3 +557,14 @@ def test_an_overload_that_asks_for_no_pause_is_not_told():
     assert not any(service.push_back(node, 1000.0 + number, 0.0) for number in range(5))
     assert service.take_events() == ()
     assert service.push_back(node, 1010.0, 1.0)
+
+
+def test_a_family_of_refused_hosts_alone_is_told_while_the_other_answers():
+    service = service_of("orders:80")
+    error = ResolutionError("no address that a task can have", refused=("169.254.169.254",))
+    for other in (error, OSError("another failure")):
+        service = service_of("orders:80")
+        service.judge({a(): none(other), aaaa(): fresh("fd00::1"), srv(): none()}, 1000.0)
+        told = [str(event) for event in service.take_events() if isinstance(event, Notice)]
+        assert bool(told) is (other is error)
+    assert hosts(service) == ["[fd00::1]:80"]

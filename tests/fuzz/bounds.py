@@ -8,9 +8,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 CPU = 0.05  # seconds that a hostile answer may cost
 MEMORY = 8 * 2**20  # bytes at the peak
 _SLACK = 10  # a shared machine under load, coverage and tracing are allowed this much more time
+
+
+unhurried = settings(
+    # A time limit for each example would measure the machine; what is bounded is measured by `assert_cheap`.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    max_examples=200,
+)
 
 
 def cost(work: Callable[[], Any], *, runs: int = 3) -> tuple[float, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery import CloudMapPolicy, Question
@@ -13,7 +13,7 @@ from ecs_discovery.errors import ResolutionError
 from ecs_discovery.resolvers import CloudMapResolver
 from ecs_discovery.resolvers.instances import failure, read
 from tests.cloud_map import FakeClient, client_error, instance
-from tests.fuzz.bounds import assert_cheap
+from tests.fuzz.bounds import assert_cheap, unhurried
 
 ORDERS = Question("cloudmap", "prod/orders")
 POLICY = CloudMapPolicy()
@@ -42,7 +42,7 @@ INSTANCES = st.lists(INSTANCE, max_size=5) | JSON
 ANSWER = st.fixed_dictionaries({}, optional={"Instances": INSTANCES, "InstancesRevision": JSON})
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])  # the first text takes seconds
+@unhurried
 @given(ANSWER)
 def test_answers_of_any_shape_are_an_answer_or_a_resolution_error(answer: dict[str, Any]):
     try:
@@ -55,6 +55,7 @@ def test_answers_of_any_shape_are_an_answer_or_a_resolution_error(answer: dict[s
         assert all(len(value) <= 255 for _, value in endpoint.attributes)
 
 
+@unhurried
 @given(st.lists(INSTANCE, max_size=3) | JSON, JSON, JSON)
 def test_a_resolver_lets_nothing_out_but_resolution_errors(instances: Any, revision: Any, inside: Any):
     client = FakeClient(revision=revision)
@@ -70,6 +71,7 @@ def test_a_resolver_lets_nothing_out_but_resolution_errors(instances: Any, revis
         resolver.close()
 
 
+@unhurried
 @given(st.text(), st.text(), st.sampled_from(["DiscoverInstances", "DiscoverInstancesRevision"]))
 def test_errors_of_any_text_are_one_short_printable_line(code: str, text: str, operation: str):
     error = client_error(code)

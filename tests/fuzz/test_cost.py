@@ -26,8 +26,13 @@ class Server:
         self.queries = 0
         self._answer = answer
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", 0))
-        self._tcp = socket.create_server(self._udp.getsockname())
+        while True:  # the same port has to be free for both
+            self._tcp = socket.create_server(("127.0.0.1", 0))
+            try:
+                self._udp.bind(self._tcp.getsockname())
+                break
+            except OSError:
+                self._tcp.close()
         self.address = f"127.0.0.1:{self._udp.getsockname()[1]}"
 
     @contextmanager

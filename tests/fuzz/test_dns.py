@@ -7,7 +7,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.models import Question
@@ -16,7 +16,7 @@ from ecs_discovery.resolvers.dns import _Query
 from ecs_discovery.resolvers.exchange import NoEdns, Truncated
 from ecs_discovery.resolvers.nameservers import BadAnswer, Server
 from ecs_discovery.resolvers.records import AddressRecord, AliasRecord, Record, SrvRecord, plain_name, wire_ttl
-from tests.fuzz.bounds import assert_cheap
+from tests.fuzz.bounds import assert_cheap, unhurried
 from tests.fuzz.messages import KINDS, message, record
 
 SERVER = Server("127.0.0.1")
@@ -43,12 +43,13 @@ def taken_apart(data: bytes) -> None:
         assert reply is None or len(reply.answers) + len(reply.additional) <= len(data) / 11
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_bytes_of_any_kind_are_an_answer_or_none(data: bytes):
     taken_apart(data)
 
 
-@settings(max_examples=400)
+@unhurried
 @given(st.data())
 def test_answers_with_changed_bytes_are_an_answer_or_none(data: st.DataObject):
     changed = bytearray(data.draw(st.sampled_from(SEEDS)))
@@ -87,6 +88,7 @@ RECORD = st.one_of(
 )
 
 
+@unhurried
 @given(st.lists(RECORD, max_size=6, unique_by=lambda each: each[0]))
 def test_what_is_well_formed_says_what_dnspython_says(lines: list[tuple[str, str, str]]):
     answer = dns.message.make_response(dns.message.make_query("orders.", "A"))

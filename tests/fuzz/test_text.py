@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecs_discovery.checking import Answer
@@ -22,10 +22,9 @@ from ecs_discovery.resolvers import HostsFile
 from ecs_discovery.resolvers.nameservers import system_servers
 from ecs_discovery.resolvers.search import candidates
 from ecs_discovery.resolvers.search import parse as parse_search
-from tests.fuzz.bounds import assert_cheap
+from tests.fuzz.bounds import assert_cheap, unhurried
 from tests.fuzz.test_cloud_map import JSON
 
-files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 WORDS = ("10.0.0.1", "fe80::1%eth0", "orders", "ORDERS.", "#", "\\", "\0", "\x1b[2J", "nameserver", "x" * 300)
 WORD = st.sampled_from(WORDS)
 LINE = st.lists(WORD | st.text(max_size=8), max_size=6).map(" ".join)
@@ -34,7 +33,7 @@ LINE = st.lists(WORD | st.text(max_size=8), max_size=6).map(" ".join)
 TEXT = st.lists(LINE, max_size=8).map("\n".join)
 
 
-@files
+@unhurried
 @given(TEXT.map(lambda text: text.encode("utf-8", "replace")) | st.binary(max_size=300))
 def test_hosts_files_of_any_kind(tmp_path: Path, content: bytes):
     path = tmp_path / "hosts"
@@ -47,7 +46,7 @@ def test_hosts_files_of_any_kind(tmp_path: Path, content: bytes):
         assert found is None or all(each.host.isprintable() for each in found.endpoints)
 
 
-@files
+@unhurried
 @given(TEXT, st.text(max_size=30), st.text(max_size=30))
 def test_resolv_confs_of_any_kind(tmp_path: Path, content: str, override: str, options: str):
     path = tmp_path / "resolv.conf"
@@ -57,6 +56,7 @@ def test_resolv_confs_of_any_kind(tmp_path: Path, content: str, override: str, o
     assert len(candidates("orders", found)) <= 34
 
 
+@unhurried
 @given(JSON)
 @example({"Containers": [{"Networks": [{"IPv4Addresses": [5]}]}]})
 def test_task_descriptions_of_any_kind(task: Any):
@@ -64,6 +64,7 @@ def test_task_descriptions_of_any_kind(task: Any):
     assert found is None or isinstance(found, TaskMetadata)
 
 
+@unhurried
 @given(st.text(max_size=60) | st.datetimes().map(lambda at: at.strftime("%a, %d %b %Y %H:%M:%S GMT")))
 @example("0" * 100)
 @example("9" * 100)
@@ -77,6 +78,7 @@ def test_retry_after_fields_of_any_kind(text: str):
     assert found is None or 0 <= found < math.inf
 
 
+@unhurried
 @given(st.text(max_size=60))
 @example("timeout=" + "9" * 500)
 @example('timeout="5", max=100')
@@ -85,6 +87,7 @@ def test_keep_alive_fields_of_any_kind(text: str):
     assert _promise(text) >= 0
 
 
+@unhurried
 @given(st.text(max_size=80))
 @example("http://u:secret@x")
 @example("cloudmap://a/b?port=000001234567")
@@ -100,6 +103,7 @@ def test_targets_of_any_kind(text: str):
     assert "secret" not in told
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=40), max_size=8))
 @example([b"HTTP/1.1 103 x\r\n\r\n"] * 8)
 def test_answers_to_health_checks_of_any_kind(parts: list[bytes]):

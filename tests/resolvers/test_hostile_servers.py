@@ -196,9 +196,10 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
     turns = dns_async._Turns(1)
 
     async def hold(entered: asyncio.Event, leave: asyncio.Event) -> None:
-        async with turns.take():
-            entered.set()
-            await leave.wait()
+        await turns.take()
+        entered.set()
+        await leave.wait()
+        turns.give()
 
     async def main() -> None:
         leave, inside = asyncio.Event(), [asyncio.Event() for _ in range(4)]
@@ -212,7 +213,20 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
         tasks[2].cancel()  # given its turn just now: the newest of those who wait
         await asyncio.gather(*tasks, return_exceptions=True)
         assert inside[1].is_set()
-        async with turns.take():
-            pass
+        await turns.take()
 
     asyncio.run(asyncio.wait_for(main(), 5))
+
+
+def test_a_server_that_can_answer_is_not_asked_twice_about_what_is_not_there(server: ScriptedDns) -> None:
+    server.on(ORDERS, "orders.prod.local 60 A 10.0.0.1")
+    server.on("aaaa://orders.prod.local")
+    resolver = AsyncDnsResolver(server.policy())
+
+    async def main() -> None:
+        questions = [Question(kind, "orders.prod.local") for kind in ("a", "aaaa", "srv")]
+        for _ in range(2):
+            await asyncio.gather(*(resolver.resolve(each, 5) for each in questions), return_exceptions=True)
+
+    asyncio.run(main())
+    assert Counter(seen.kind for seen in server.seen) == {"A": 2, "AAAA": 2, "SRV": 2}
