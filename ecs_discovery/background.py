@@ -58,6 +58,8 @@ class Background:
         self.alarms = Alarms(engine.clock)
         self._told_of_loop = False
         self._workers = Workers()
+        self._own = Workers()  # for look-ups of other schemes: a resolver that blocks must not stop DNS
+        self._connects = Workers()  # for reconnects: endpoints that have vanished must not hold up look-ups
         self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
         _fork.track(self)
 
@@ -121,7 +123,8 @@ class Background:
             self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question)
         if leads:
-            self._workers.spawn(partial(self._fly, question, flight, force, allowed))
+            workers = self._workers if question.scheme in DNS_SCHEMES else self._own
+            workers.spawn(partial(self._fly, question, flight, force, allowed))
         return flight
 
     def rescue(self, service: Service, call: Call) -> None:
@@ -171,7 +174,7 @@ class Background:
     def work(self, service: Service) -> None:
         """Begin what is due: reconnects to endpoints that were down, and health checks."""
         for node in service.take_reconnects():
-            self._workers.spawn(partial(self._reconnect, service, node))
+            self._connects.spawn(partial(self._reconnect, service, node))
         for check in service.take_checks(self.engine.clock()):
             if not self._checkers.spawn(partial(self._examine, service, check), inline=False):
                 checking.report(self.engine, service, check, checking.UNTOLD)  # a check must not hold up a request
@@ -185,7 +188,7 @@ class Background:
         now = self.engine.clock()
         if now >= node.suspected:
             node.suspected = now + _LONGEST
-            self._workers.spawn(partial(self._check, service, node))
+            self._connects.spawn(partial(self._check, service, node))
 
     # In workers
 
@@ -271,7 +274,8 @@ class Background:
 
     def close(self) -> None:
         """Drop what has not begun."""
-        self._workers.close()
+        for workers in (self._workers, self._own, self._connects):
+            workers.close()
         self._checkers.close()
         self.attempts.close(drop=False)  # somebody waits for those
         self.alarms.close()

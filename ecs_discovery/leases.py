@@ -64,12 +64,12 @@ class _LeaseContext:
             raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
         service = self._service
         key = self._key if self._key is not None else current_options().key
-        node = service.pick(now, (), key)
-        if node is None:
-            raise service.unusable()
         self._failed = False
         self._began = now
         self._epoch = service.epoch
+        node = service.pick(now, (), key)
+        if node is None:
+            raise service.unusable()
         self._node = node
         if service.work_due:
             self._discovery.background.work(service)
@@ -78,19 +78,25 @@ class _LeaseContext:
         self._begin(self._discovery.engine.clock())
 
     def _end(self, error: BaseException | None) -> None:
-        node, self._node = self._node, None
-        service = self._service
+        node, service = self._node, self._service
         if node is None or self._epoch != service.epoch:
+            self._node = None
             return
         engine = self._discovery.engine
         try:
             outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
         except BaseException:  # of the application's own `is_failure`
+            self._node = None
             service.release(node)
             raise
         now = engine.clock()
+        self._node = None  # not before: should an asynchronous exception end this, the finaliser ends the use
         if service.finish(node, outcome, now, now - self._began):
             engine.tell(service)
+
+    def __del__(self) -> None:
+        if self._node is not None and self._epoch == self._service.epoch:  # entered, and dropped without an end
+            self._service.abandon(self._node)
 
     def _judge(self, node: Node, error: BaseException | None) -> Outcome:
         if error is None:

@@ -140,3 +140,24 @@ def test_a_resolver_that_ends_its_thread_is_an_error_and_is_not_asked_again_at_o
             with pytest.raises(ResolutionError, match="its resolver failed"):
                 discovery.resolve("own://orders:80")
     assert odd.asked == 1
+
+
+def test_a_resolver_that_blocks_does_not_stop_dns():
+    """On more names than there are threads for it."""
+    over = threading.Event()
+
+    class Blocking:
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            over.wait(30)
+            return answer("10.0.0.1", port=80)
+
+    class Quick:
+        def resolve(self, question: Question, timeout: float) -> Resolution:
+            return answer("10.0.0.2")
+
+    with Discovery(resolvers={"own": Blocking()}, timeout=PATIENT) as discovery:
+        discovery.background.dns = Quick()
+        for number in range(40):
+            discovery.background.ask(Question("own", f"name{number}"))
+        assert addresses(discovery.resolve("dns://orders:80", timeout=10)) == ["10.0.0.2"]
+        over.set()

@@ -137,7 +137,9 @@ class Balancer:
         return node
 
     def release(self, node: Node) -> None:
-        """A use of `node` has ended; what it told of the node is `observe`d apart."""
+        """A use of `node` has ended, unless it had already; what it told of the node is `observe`d apart."""
+        if not node.pending:
+            return
         pending = node.pending = node.pending - 1
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         if node.full and pending < self._limit:
@@ -333,8 +335,6 @@ class Balancer:
 
     def _may_eject(self) -> bool:
         return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
-
-    # Keeping step
 
     def _exchange(self, left: Collection[Node], came: Iterable[Node], now: float) -> None:
         self._comeback.exchange(left, came, now)

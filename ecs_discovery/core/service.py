@@ -207,9 +207,9 @@ class Service:
     def finish(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """End a use and record what it told, at once. True if there are events to tell."""
         with self._lock:
+            self._balancer.release(node)  # first: should an asynchronous exception end this, no use is left over
             panic = self._balancer.panic
             changed = self._balancer.observe(node, outcome, now, seconds)
-            self._balancer.release(node)
             told = changed is not None and self._tell_locked(node, changed, panic, now)
         if self.room.crowded:
             self.room.wake()

@@ -54,3 +54,29 @@ def test_what_interrupts_a_report_to_the_cache_may_look_there():
     cache: TtlCache[str, int] = TtlCache(CachePolicy(), dice)
     in_time(lambda: cache.store("orders", 1, 10.0, 1000.0))
     assert cache.lookup("orders", 1000.0).value == 1
+
+
+def test_a_use_that_ended_does_not_end_again():
+    service = service_of(static=endpoints(1))
+    node = service.pick(1000.0)
+    assert node is not None
+    service.release(node)
+    service.release(node)
+    assert node.pending == 0
+
+
+def test_an_exception_amid_the_end_of_a_use_leaves_no_use_over():
+    """What judges it is interrupted, as by `KeyboardInterrupt`."""
+
+    def dice() -> float:
+        raise KeyboardInterrupt
+
+    service = service_of(static=endpoints(3), dice=lambda: 0.5)
+    node = service.pick(1000.0)
+    assert node is not None
+    for _ in range(4):
+        service.observe(node, Outcome.FAILURE, 1000.0)
+    service._balancer._dice = dice
+    with pytest.raises(KeyboardInterrupt):
+        service.finish(node, Outcome.FAILURE, 1000.0, 0.01)
+    assert node.pending == 0
