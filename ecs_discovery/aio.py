@@ -26,7 +26,7 @@ from ecs_discovery.attempts import (
     verified_name,
 )
 from ecs_discovery.background_async import AsyncBackground
-from ecs_discovery.context import current_options
+from ecs_discovery.context import check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
@@ -143,7 +143,12 @@ class AsyncDiscovery:
         Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
         """
         service = self._service(target)
-        limit = deadline if deadline is not None else current_options().deadline
+        limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
+        check_key("key", key)
+        if limit is not None and limit <= 0:
+            raise DeadlineExceeded(
+                f"the deadline of {limit:g} s had passed before the call began", target=service.target
+            )
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
@@ -319,7 +324,7 @@ class AsyncDiscovery:
 
     def _limit(self, service: Service, timeout: float | None) -> float:
         if timeout is not None:
-            return timeout
+            return check_seconds("timeout", timeout)
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 

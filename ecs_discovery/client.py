@@ -17,12 +17,12 @@ from typing import Any, Self, TypeVar, Unpack
 from ecs_discovery import racing, retrying, sockets
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
 from ecs_discovery.background import Background
-from ecs_discovery.context import current_options
+from ecs_discovery.context import check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
-from ecs_discovery.errors import ConfigurationError, ResolutionError
+from ecs_discovery.errors import ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.hedging import hedged
 from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
@@ -139,7 +139,12 @@ class Discovery:
         to make it hard. Your exceptions come out as they are, with a note on what was tried.
         """
         service = self.engine.service(target)
-        limit = deadline if deadline is not None else current_options().deadline
+        limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
+        check_key("key", key)
+        if limit is not None and limit <= 0:
+            raise DeadlineExceeded(
+                f"the deadline of {limit:g} s had passed before the call began", target=service.target
+            )
         call = self.engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         self.background.ready(service, call.connect_until if limit is None else call.deadline)
         is_failure = service.outlier.is_failure
@@ -287,7 +292,7 @@ class Discovery:
 
     def _limit(self, service: Service, timeout: float | None) -> float:
         if timeout is not None:
-            return timeout
+            return check_seconds("timeout", timeout)
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ecs_discovery.errors import ConfigurationError
 
-__all__ = ["Options", "current_options", "options"]
+__all__ = ["Options", "check_key", "check_seconds", "current_options", "options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,19 @@ NONE = Options()
 _current: ContextVar[Options] = ContextVar("ecs_discovery_options", default=NONE)
 
 
+def check_seconds(field: str, value: float) -> float:
+    """The value. Raises `ConfigurationError` for what is no number of seconds; 0 and less mean that no time is left."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise ConfigurationError(field, value, "a number of seconds")
+    return value
+
+
+def check_key(field: str, key: str | bytes | None) -> None:
+    """Raises `ConfigurationError` for what is no key."""
+    if key is not None and not isinstance(key, (str, bytes)):
+        raise ConfigurationError(field, key, "a string or bytes")
+
+
 @contextmanager
 def options(
     *, deadline: float | None = None, idempotent: bool | None = None, key: str | bytes | None = None
@@ -36,13 +49,11 @@ def options(
     go to one endpoint while it is usable. An inner block adds to an outer one.
     Raises `ConfigurationError` for values of the wrong kind.
     """
-    number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
-    if deadline is not None and not (number and deadline > 0):
+    if deadline is not None and not check_seconds("options(deadline=)", deadline) > 0:
         raise ConfigurationError("options(deadline=)", deadline, "seconds above 0")
     if idempotent is not None and not isinstance(idempotent, bool):
         raise ConfigurationError("options(idempotent=)", idempotent, "True or False")
-    if key is not None and not isinstance(key, (str, bytes)):
-        raise ConfigurationError("options(key=)", key, "a string or bytes")
+    check_key("options(key=)", key)
     outer = _current.get()
     token = _current.set(
         Options(

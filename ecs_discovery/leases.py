@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ecs_discovery.context import current_options
+from ecs_discovery.context import check_key, current_options
 from ecs_discovery.core.node import Node, Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.core.service import Service
@@ -33,6 +33,7 @@ class _LeaseContext:
         self._service = service
         self._key = key
         self._node: Node | None = None
+        check_key("key", key)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -8,6 +8,7 @@ a process that does nothing has none, and before a fork.
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Condition, RLock, Thread, current_thread
@@ -158,11 +159,16 @@ class Workers:
 
 
 def _threads_forbidden() -> bool:
-    """Would a thread do harm? So it is in uWSGI, in two cases.
+    """Would a thread do harm, or is it refused? Isolated sub-interpreters refuse daemon threads (Python 3.12).
+
+    A thread would do harm in uWSGI, in two cases.
 
     Up to 2.0.26, without `enable-threads`, threads run during requests only: an answer that comes between two would be
     read in the next one, and be too late. And uWSGI forks its workers from a process that has loaded the application,
     without Python's hooks: a worker may hang that is forked while another thread waits for the interpreter.
     """
+    allowed = getattr(threading, "_daemon_threads_allowed", None)
+    if allowed is not None and not allowed():
+        return True
     uwsgi = sys.modules.get("uwsgi")
     return uwsgi is not None and not (uwsgi.has_threads and uwsgi.worker_id())

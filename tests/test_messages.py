@@ -165,3 +165,29 @@ def test_a_lookup_that_holds_up_an_event_loop_is_told_once(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, logger="ecs_discovery"):
         asyncio.run(main())
     assert caplog.text.count("holds up the event loop: use AsyncDiscovery") == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, "2", [1]], ids=repr)
+def test_what_is_no_number_of_seconds_is_a_configuration_error(value: Any):
+    with Discovery(namespace="prod.local") as discovery:
+        for call in (
+            lambda: discovery.call("orders:80", lambda attempt: None, deadline=value),
+            lambda: discovery.resolve("orders:80", timeout=value),
+            lambda: discovery.connect("orders:80", timeout=value),
+            lambda: discovery.warm("orders:80", timeout=value),
+        ):
+            assert "a number of seconds" in message(call)
+
+
+@pytest.mark.parametrize("deadline", [0, -1.5])
+def test_a_deadline_that_has_passed_is_told_as_that(deadline: float):
+    with Discovery(namespace="prod.local") as discovery:
+        text = message(lambda: discovery.call("orders:80", lambda attempt: None, deadline=deadline))
+    assert text == f"orders:80: the deadline of {deadline:g} s had passed before the call began"
+
+
+def test_a_key_that_is_no_text_is_a_configuration_error():
+    key: Any = 42
+    with Discovery() as discovery:
+        assert "key is 42" in message(lambda: discovery.lease("static://127.0.0.1:1", key=key))
+        assert "key is 42" in message(lambda: discovery.call("static://127.0.0.1:1", lambda attempt: None, key=key))
