@@ -6,7 +6,7 @@ One thread serves all of them, and there is none while there are no alarms, nor 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from threading import Condition, Lock, Thread
 from types import TracebackType
@@ -21,16 +21,18 @@ __all__ = ["Alarm", "Alarms"]
 class Alarm:
     """One alarm. Leaving its block calls it off."""
 
-    __slots__ = ("action",)
+    __slots__ = ("_alarms", "action")
 
-    def __init__(self, action: Callable[[], object]) -> None:
+    def __init__(self, action: Callable[[], object], alarms: Alarms) -> None:
         self.action: Callable[[], object] | None = action
+        self._alarms = alarms
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.action = None  # it stays in the heap until its time, and keeps nothing
+        self.action = None  # it stays in the heap for a while, and keeps nothing
+        self._alarms.called_off += 1
 
 
 class Alarms:
@@ -42,14 +44,20 @@ class Alarms:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._number = count()
         self._running = False
+        self.called_off = 0
+        """About how many in the heap were called off: no lock, a lost update only delays the tidying."""
         self._workers = Workers(1)
         _fork.track(self)
         _fork.track_threads(self)
 
     def at(self, when: float, action: Callable[[], object]) -> Alarm:
         """Do `action`, which must be quick, at `when`. Where no thread can be had nothing is done."""
-        alarm = Alarm(action)
+        alarm = Alarm(action, self)
         with self._wake:
+            if self.called_off > _TIDY and self.called_off > len(self._heap) // 2:
+                self._heap = [each for each in self._heap if each[2].action is not None]
+                heapify(self._heap)
+                self.called_off = 0
             heappush(self._heap, (when, next(self._number), alarm))
             start, self._running = not self._running, True
             if not start and self._heap[0][2] is alarm:
@@ -104,4 +112,5 @@ class Alarms:
         self._running = False
 
 
+_TIDY = 64  # alarms that were called off before their time
 _LONGEST = 60.0  # seconds of one wait: a clock may be another than the system's

@@ -156,3 +156,12 @@ def test_no_attempt_follows_a_function_that_outlives_the_deadline_of_a_call():
             discovery.call("static://127.0.0.1:1,127.0.0.1:2", fetch, deadline=0.2, idempotent=True)
         assert len(tried) == 1
         assert tried[0] <= 0.2
+
+
+def test_alarms_that_were_called_off_do_not_pile_up():
+    with Discovery() as discovery:
+        alarms = discovery.background.alarms
+        for _ in range(10_000):
+            with alarms.at(time.monotonic() + 600, lambda: None):
+                pass
+        assert len(alarms._heap) < 300

@@ -7,6 +7,7 @@ what they answer or wait for touches no endpoint. The URL stays as it is written
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -260,6 +261,8 @@ class DiscoveryAdapter(HTTPAdapter):
             return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         except requests.RequestException as error:
             told = as_requests_error(error, request)
+        finally:
+            _sending.request = None  # else the thread would keep the request and its body
         raise told  # outside of the block: else each error would be shown twice
 
     def get_connection_with_tls_context(
@@ -306,7 +309,7 @@ class DiscoveryAdapter(HTTPAdapter):
         self._link.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DiscoveryAdapter:
-        original = self._link.original
+        original = copy.deepcopy(self._link.original, memo)
         return _wrapped(original, self._link.twin_for(original))
 
 
@@ -340,10 +343,15 @@ def _wrapped(original: HTTPAdapter, link: _Link, pinned: Node | None = None) -> 
     """
     kind: Any = type(original)
     kind = _kind_for(kind)
-    made: Any = kind.__new__(kind)
-    made.__dict__ = original.__dict__
-    made._link = link
-    made._pinned = pinned
+    # By way of `object`: the class may ask for arguments, or be particular about its attributes.
+    made: Any = object.__new__(kind)
+    put = object.__setattr__
+    put(made, "__dict__", original.__dict__)
+    for name in kind.own_slots:
+        if hasattr(original, name):
+            put(made, name, getattr(original, name))
+    put(made, "_link", link)
+    put(made, "_pinned", pinned)
     return made  # type: ignore[no-any-return]
 
 
@@ -361,6 +369,7 @@ def _kind_for(kind: Any) -> type[DiscoveryAdapter]:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
+        "own_slots": _slots_of(kind),
         "__reduce__": reduce,
         "__reduce_ex__": reduce,
         "close": close,
@@ -369,7 +378,18 @@ def _kind_for(kind: Any) -> type[DiscoveryAdapter]:
     try:
         return type(kind.__name__, bases, names)
     except TypeError as error:
-        raise ConfigurationError("adapter", kind, "an HTTPAdapter whose class can have subclasses") from error
+        raise ConfigurationError(
+            "adapter", kind, f"an HTTPAdapter of which a subclass without arguments can be made ({error})"
+        ) from error
+
+
+def _slots_of(kind: Any) -> tuple[str, ...]:
+    """The slots of a class, whose values are no part of its instances' dict."""
+    found: list[str] = []
+    for each in kind.__mro__:
+        slots = vars(each).get("__slots__", ())
+        found += [slots] if isinstance(slots, str) else slots
+    return tuple(name for name in found if not name.startswith("__"))
 
 
 _PLAIN = _kind_for(HTTPAdapter)

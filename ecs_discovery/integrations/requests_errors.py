@@ -46,21 +46,29 @@ def as_requests_error(error: requests.RequestException, request: requests.Prepar
         made.message = str(told.args[0]) if told.args else ""
         made.__cause__ = told.__cause__ or told
     else:
-        made = _of_call(error, told)
+        made = _of_call(error, told, in_body=theirs.__dict__.pop("ecs_discovery_in_body", False))
         made.__cause__ = theirs
     made.args = (theirs,)
     made.__dict__.update(request=error.request or request, response=error.response)
     return made
 
 
-def _of_call(error: requests.RequestException, call: Call) -> DiscoveryError:
+def _of_call(error: requests.RequestException, call: Call, *, in_body: bool) -> DiscoveryError:
     last = call.reports[-1]
+    kind: type[requests.RequestException] = type(error)
+    if in_body:  # as requests has it where the body is read after the adapter
+        kind = requests.ConnectionError if kind is requests.ReadTimeout else kind
+        kind = (
+            requests.exceptions.ChunkedEncodingError
+            if kind is requests.ConnectionError and last.outcome in ("cut", "closed")
+            else kind
+        )
     ours: type[DiscoveryError]
     if isinstance(error, requests.ConnectTimeout):
         ours = ConnectTimeout
     else:
         ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls", "certificate") else RequestError
-    made: DiscoveryError = combined(ours, type(error))(
+    made: DiscoveryError = combined(ours, kind)(
         f"failed after {call.number} attempt{'s' if call.number > 1 else ''}: {last.error or last.outcome}",
         target=call.target,
         attempts=call.reports,

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    EmptyPoolError,
     HTTPError,
     MaxRetryError,
     NewConnectionError,
@@ -81,8 +82,8 @@ class Route:
         self.target = target
         """The name and port of the URL: another caller may have named the same service in another way first."""
         self.scheme = scheme
-        self._host = host
-        self._port = port
+        self.host = host
+        self.port = port
         self._generation = service.generation
         self._closed = False
         self._pools: dict[tuple[Any, ...], HttpEndpointPool] = {}
@@ -90,7 +91,7 @@ class Route:
         """TLS options with which an endpoint has answered: where these fail elsewhere, the endpoint is to blame."""
 
     def __repr__(self) -> str:
-        return f"{self.scheme.upper()}ConnectionPool(host={self._host!r}, port={self._port!r})"
+        return f"{self.scheme.upper()}ConnectionPool(host={self.host!r}, port={self.port!r})"
 
     def pool(self, node: Node, tls: tuple[Any, ...], options: Callable[[], dict[str, Any]]) -> HttpEndpointPool:
         """The pool of an endpoint and these TLS options, made if there is none."""
@@ -137,7 +138,7 @@ class Route:
         size = options.get("maxsize", _DEFAULT_SIZE)
         options = {**options, "maxsize": policy.max_idle if size == _DEFAULT_SIZE else size}
         clock = self.discovery.engine.clock
-        arguments = (node.endpoint, policy, self._host, self._port)
+        arguments = (node.endpoint, policy, self.host, self.port)
         if self.scheme != "https":
             return HttpEndpointPool(*arguments, clock=clock, **options)
         pool = HttpsEndpointPool(*arguments, clock=clock, tls_name=self.service.tls_name, **options)
@@ -168,6 +169,9 @@ class ServicePool:
     key_file: Any = None
     assert_hostname: Any = None
     assert_fingerprint: Any = None
+    proxy: Any = None
+    num_connections = num_requests = 0
+    """Adapters look at these of a pool; this one is of a single request."""
 
     def __init__(
         self,
@@ -182,6 +186,8 @@ class ServicePool:
         self.request = request
         self.stream = stream
         self.pinned = pinned
+        self.host = route.host
+        self.port = route.port
         self.may_hand_over = False
         """The body may reach requests without being read from the response."""
         self._adapter = adapter
@@ -331,6 +337,9 @@ class Exchange:
         else:
             told = call
             _without_frames(error)
+            if isinstance(error, EmptyPoolError):  # requests knows it only as the reason of another error
+                error = MaxRetryError(pool, self._url, error)
+            error.ecs_discovery_in_body = self._use.in_body  # type: ignore[attr-defined]
         error.ecs_discovery = told  # type: ignore[attr-defined]
         return error
 
@@ -403,6 +412,7 @@ class Exchange:
                 clock = self._discovery.engine.clock
                 began = clock()
                 status = response.status
+                use.in_body = True
                 body = read_whole(response, keep_error=300 <= status < 400)
                 use.late = clock() - began
                 if body is not None:
@@ -458,6 +468,7 @@ class Exchange:
             left = max(0.001, call.deadline - engine.clock())
             read = min(read, left) if isinstance(read, (int, float)) else left
         pool = self._pool.route.pool(lease.node, self._tls, self._pool.options)
+        limit = engine.connect_limit(lease.service, call)
         response: HTTPResponse = pool.urlopen(  # type: ignore[assignment]
             self._method,
             self._url,
@@ -466,8 +477,8 @@ class Exchange:
             retries=_NO_RETRIES,
             redirect=False,
             assert_same_host=False,
-            timeout=UseTimeout(engine.connect_limit(lease.service, call), read, use),
-            **self._options,
+            timeout=UseTimeout(limit, read, use),
+            **{**self._options, "pool_timeout": limit},  # of a pool that has callers wait for a connection
         )
         return response
 
@@ -599,6 +610,7 @@ def _retry_after(response: HTTPResponse) -> float | None:
 def _discard(response: HTTPResponse) -> None:
     """Let go of an answer that is not wanted. What was read has given its connection back; the rest is closed."""
     response.close()
+    response.release_conn()  # closed, it goes back to its pool: the use of the endpoint ends there
 
 
 def _without_frames(error: BaseException) -> BaseException:

@@ -91,7 +91,18 @@ class Racer(Protocol):
 class Use:
     """One request's passage through a pool: how far it came, and the lease to end when its connection is free."""
 
-    __slots__ = ("body", "connected", "late", "lease", "leash", "racer", "replayable", "send_timeout", "sent")
+    __slots__ = (
+        "body",
+        "connected",
+        "in_body",
+        "late",
+        "lease",
+        "leash",
+        "racer",
+        "replayable",
+        "send_timeout",
+        "sent",
+    )
 
     def __init__(
         self,
@@ -113,6 +124,8 @@ class Use:
         """True from the moment bytes of the request may be on the wire."""
         self.body: bytes | None = None
         """The body, where it was read and is handed over."""
+        self.in_body = False
+        """The head of the answer has come."""
         self.late = 0.0
         """Seconds that reading the body took."""
 
@@ -404,7 +417,7 @@ def read_whole(response: HTTPResponse, *, keep_error: bool = False) -> bytes | N
     try:
         while piece := response.read(_PIECE, decode_content=False):
             pieces.append(piece)
-            if response.length_remaining == 0:
+            if response.length_remaining == 0 and response.connection is None:
                 break
     except HTTPError as broken:
         if not keep_error:

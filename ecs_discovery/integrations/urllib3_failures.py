@@ -9,6 +9,7 @@ from ssl import SSLCertVerificationError, SSLEOFError, SSLZeroReturnError
 from urllib3.exceptions import (
     ClosedPoolError,
     ConnectTimeoutError,
+    EmptyPoolError,
     NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
@@ -37,7 +38,10 @@ def classify(error: BaseException, *, sent: bool, handled: BaseException | None 
     """
     chain = causes(error, handled)
     if not sent:
-        if any(isinstance(item, ClosedPoolError) or (isinstance(item, OSError) and is_ours(item)) for item in chain):
+        if any(
+            isinstance(item, (ClosedPoolError, EmptyPoolError)) or (isinstance(item, OSError) and is_ours(item))
+            for item in chain
+        ):
             return Failure.NOT_SENT, "own"
         if any(isinstance(item, ConnectTimeoutError) and not isinstance(item, NewConnectionError) for item in chain):
             return Failure.NOT_SENT, "connect timeout"

@@ -137,7 +137,7 @@ def test_the_methods_of_an_adapter_of_the_applications_own_act_on_our_hosts(flee
 
 def test_the_adapter_of_the_application_sees_a_request_once_however_many_attempts_it_takes(fleet: Any):
     each = fleet(3)
-    each.servers[0].answer = each.servers[1].answer = lambda handler: answer(handler, 503)
+    each.servers[0].answer = lambda handler: answer(handler, 503)
     session, own = requests.Session(), TimeoutAdapter(5)
     session.mount("http://", own)
     each.wrap(session)
@@ -511,3 +511,126 @@ def test_a_server_with_one_thread_is_reached_as_by_a_plain_session():
         session.close()
     server.shutdown()
     server.server_close()
+
+
+def test_an_unwanted_streamed_answer_gives_its_connection_back(fleet: Any):
+    """One connection per pool, waited for: a place that is not given back would be waited for in vain."""
+    turns = iter([503, 200] * 20)
+    each = fleet(1, lambda handler: answer(handler, next(turns), b"x" * 100_000))
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
+    each.wrap(session)
+    for _ in range(6):
+        with session.get(URL, stream=True, timeout=5) as response:
+            assert response.status_code == 200
+            assert len(response.content) == 100_000
+    assert [node.pending for node in each.discovery.snapshot("orders").nodes] == [0]
+
+
+def test_a_request_that_was_answered_is_not_kept(fleet: Any):
+    import gc
+    import weakref
+
+    session = fleet(1).wrap()
+    request = session.prepare_request(requests.Request("POST", URL, data=b"z" * 1000))
+    kept = weakref.ref(request)
+    assert session.send(request).ok
+    del request
+    gc.collect()
+    assert kept() is None
+
+
+def test_the_wait_for_a_pool_is_part_of_the_time_to_connect(fleet: Any):
+    each = fleet(1, lambda handler: answer(handler, 200, b"x" * 1_000_000))
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
+    each.wrap(session)
+    with session.get(URL, stream=True) as held:
+        with pytest.raises(requests.ConnectionError) as caught:
+            session.get(URL, timeout=(0.3, 5))
+        assert caught.value.attempts  # type: ignore[attr-defined]
+        assert held.status_code == 200
+    assert session.get(URL).ok
+    assert [node.pending for node in each.discovery.snapshot("orders").nodes] == [0]
+
+
+def broken_body(handler: Any) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b"half")
+    if handler.path == "/stall":
+        handler.wfile.flush()
+        time.sleep(1)
+    handler.close_connection = True
+
+
+def test_a_body_that_breaks_off_is_the_error_of_a_plain_session(fleet: Any):
+    session = fleet(1, broken_body).wrap()
+    with pytest.raises(requests.exceptions.ChunkedEncodingError) as caught:
+        session.post(URL, data=b"x", timeout=5)
+    assert caught.value.attempts  # type: ignore[attr-defined]
+    with pytest.raises(requests.ConnectionError):
+        session.post("http://orders/stall", data=b"x", timeout=0.3)
+
+
+def test_a_length_that_cannot_be_read_keeps_no_connection_and_no_use():
+    from tests.support import raw
+
+    odd = b"HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\nConnection: close\r\n\r\nabc"
+    with raw(odd) as (address, _), Discovery(services={"orders": f"static://{address}"}) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        with pytest.raises(requests.RequestException):
+            session.get(URL, timeout=0.3)  # the server keeps it open: a plain session waits as well
+        session.close()
+        assert [node.pending for node in discovery.snapshot("orders").nodes] == [0]
+
+
+class Slotted(HTTPAdapter):
+    __slots__ = ("token",)
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__()
+
+    def send(self, request: Any, **options: Any) -> Any:
+        request.headers["X-Token"] = self.token
+        return super().send(request, **options)
+
+
+class Particular(HTTPAdapter):
+    def __new__(cls, key: str) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **options)
+        assert pool.host
+        assert pool.num_requests >= 0
+        return pool
+
+
+@pytest.mark.parametrize("make", [Slotted, Particular])
+def test_adapters_of_unusual_classes_serve_our_hosts(fleet: Any, make: Any):
+    each = fleet(1)
+    session = requests.Session()
+    session.mount("http://", make("t"))
+    each.wrap(session)
+    assert session.get(URL).ok
+
+
+def test_a_deep_copy_of_a_session_shares_no_state_of_its_adapters(fleet: Any):
+    session = fleet(1).wrap()
+    twin = copy.deepcopy(session)
+    adapter: Any = twin.get_adapter(URL)
+    adapter.max_retries = 77
+    original: Any = session.get_adapter(URL)
+    assert original.max_retries != 77
+    twin.close()
