@@ -34,6 +34,7 @@ __all__ = [
     "begin_connect",
     "connect",
     "connect_async",
+    "connected",
     "end_connect",
     "is_ours",
     "probe_soon",
@@ -186,6 +187,11 @@ def begin_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.so
         sock.close()
         raise
     return sock
+
+
+def connected(sock: socket.socket) -> bool:
+    """Has a connect that `begin_connect` began ended? A connection and a refusal both show a kernel that lives."""
+    return _ready(sock, 0.0, read=False)
 
 
 def end_connect(sock: socket.socket) -> None:

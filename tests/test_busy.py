@@ -153,6 +153,7 @@ def test_an_idle_connection_tells_sooner_that_a_task_has_vanished(lab: Lab):
         session = wrap_session(requests.Session(), discovery)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: session.get(service.url("/slow/0.1")), range(8)))  # several connections to each
+            eventually(lambda: not any(task.in_flight for task in service.tasks))
             found = pool.submit(session.get, service.url("/slow/0.6"))
             eventually(lambda: any(task.in_flight for task in service.tasks))
             gone = next(task for task in service.tasks if task.in_flight)
@@ -179,4 +180,24 @@ def test_a_post_in_flight_to_a_vanished_task_has_others_stay_away(lab: Lab):
             with pytest.raises(requests.RequestException):
                 found.result(15)
         assert sum(task.requests for task in service.tasks) == 1  # it was not replayed
+        session.close()
+
+
+def test_a_lone_request_leaves_a_task_that_usually_answers_fast_when_a_test_connect_meets_silence(lab: Lab):
+    """It asks elsewhere, once, and does not judge the task by that."""
+    service = lab.service("orders", tasks=2)
+    with Discovery(namespace="prod.local", nameservers=[lab.nameserver]) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        for _ in range(6):
+            session.get(service.url())
+        eventually(lambda: not any(task.in_flight for task in service.tasks))
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(session.get, service.url("/slow/0.6"))
+            eventually(lambda: any(task.in_flight for task in service.tasks))
+            gone = next(task for task in service.tasks if task.in_flight)
+            gone.vanish()
+            response = found.result(15)
+        first, second = response.ecs_discovery.attempts  # type: ignore[attr-defined]
+        assert (first.outcome, second.outcome) == ("doubted", "ok")
+        assert first.seconds < 0.95  # a keep-alive probe would have taken more than a second
         session.close()

@@ -55,7 +55,8 @@ from ecs_discovery.integrations.urllib3 import (
 )
 from ecs_discovery.integrations.urllib3_failures import classify
 from ecs_discovery.judging import GOOD, Judgement, forget
-from ecs_discovery.sockets import Leash, Tuning
+from ecs_discovery.models import is_address
+from ecs_discovery.sockets import Leash, Tuning, begin_connect
 
 __all__ = ["Exchange", "Route", "ServicePool"]
 
@@ -68,6 +69,8 @@ _VARIANTS = 64  # connection pools to one endpoint with different TLS options
 _NO_RETRIES = Retry(0, read=False)  # as requests' own: one retry layer only, and its errors look as they always do
 _TLS = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file", "assert_hostname", "assert_fingerprint")
 _PLAIN = HTTPAdapter()
+_TESTS_APART = 1.0  # seconds between test connects to one endpoint: each takes a place in its queue
+_UNUSUAL = 4  # times the usual latency of an endpoint
 _DEFAULT_SIZE = 10  # of requests' pools: the application did not say
 
 
@@ -236,6 +239,7 @@ class Exchange:
         "_call",
         "_connect",
         "_discovery",
+        "_doubted",
         "_handled",
         "_headers",
         "_leashes",
@@ -275,6 +279,7 @@ class Exchange:
         self._tls = pool.tls()
         self._response: HTTPResponse | None = None
         self._leashes: tuple[Leash, ...] = ()
+        self._doubted = False
         self._handled = sys.exc_info()[1]  # what the application is handling led to none of our errors
         repeatable = method in _IDEMPOTENT or "Idempotency-Key" in headers
         self._call = self._discovery.engine.call(self._service, repeatable=repeatable, connect=self._connect)
@@ -315,6 +320,37 @@ class Exchange:
     def patience(self) -> float:
         """Seconds within which a host that lives acknowledges something."""
         return glance(self._service.connect_time)
+
+    def test(self, lease: Lease) -> socket.socket | None:
+        """A connect to the lease's endpoint that was begun as a test; None if it would serve nothing."""
+        node, now = lease.node, self._discovery.engine.clock()
+        if now < node.suspected or node.endpoint.proxied or not is_address(node.endpoint.host):
+            return None
+        if not self._could_move_on(lease, now):
+            return None
+        node.suspected = now + _TESTS_APART
+        try:
+            return begin_connect(node.endpoint)
+        except OSError:
+            return None
+
+    def may_move_on(self, lease: Lease, waited: float) -> bool:
+        """The test met silence. May a request that has waited so long go elsewhere, although that proves nothing?
+
+        Once, and where that is unusual for its endpoint. The endpoint is not judged by it.
+        """
+        latency = lease.node.latency
+        if latency is None or waited < _UNUSUAL * latency:
+            return False
+        self._doubted = self._could_move_on(lease, self._discovery.engine.clock())
+        return self._doubted
+
+    def _could_move_on(self, lease: Lease, now: float) -> bool:
+        call, service = self._call, self._service
+        if self._doubted or lease.node.latency is None or call.own_policy is not None:
+            return False
+        others = service.untried(call.tried) and call.number < service.retry.attempts
+        return bool(others) and service.budget.balance(now) >= 1
 
     def _told(self, error: Exception) -> Exception:
         """The error for requests' adapter: one of urllib3, with the whole story on it."""
@@ -572,6 +608,7 @@ class Exchange:
 # What a failure says of the endpoint's health, where that is not simply a failure.
 _OUTCOMES = {
     "silent": Outcome.CONNECT,
+    "doubted": Outcome.NEUTRAL,
     "connect": Outcome.CONNECT,
     "connect timeout": Outcome.UNANSWERED,
     "certificate": Outcome.NEUTRAL,  # as likely this session's `verify=` as the task's fault

@@ -27,7 +27,7 @@ from urllib3.util import Timeout
 from ecs_discovery import sockets
 from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.integrations.urllib3_failures import PeerSilentError
+from ecs_discovery.integrations.urllib3_failures import PeerDoubtedError, PeerSilentError
 from ecs_discovery.models import Endpoint
 from ecs_discovery.policies import ConnectionPolicy
 from ecs_discovery.sockets import Farewell, Leash, Tuning
@@ -86,6 +86,12 @@ class Racer(Protocol):
 
     def patience(self) -> float:
         """Seconds within which a host that lives acknowledges something."""
+
+    def test(self, lease: Lease) -> socket.socket | None:
+        """A connect to the lease's endpoint that was begun as a test; None if there was one lately."""
+
+    def may_move_on(self, lease: Lease, waited: float) -> bool:
+        """The test met silence. May a request that has waited so long go elsewhere, although that proves nothing?"""
 
 
 class Use:
@@ -458,6 +464,8 @@ def _answer(conn: Any, pool: EndpointPool | None, limit: float, clock: Callable[
         wait.end()
     if not answered:
         if use.replayable:
+            if wait.doubted:
+                raise PeerDoubtedError("no answer, and a test connect met silence")
             why = "its task has vanished" if wait.vanished else f"nothing was acknowledged within {limit:g} s"
             raise PeerSilentError(why)
         if use.racer is not None:  # the request waits on, but others need not go there
@@ -474,7 +482,20 @@ def _answer(conn: Any, pool: EndpointPool | None, limit: float, clock: Callable[
 class _Wait:
     """One wait for an answer: is the host still there? What it costs is paid from the first look on."""
 
-    __slots__ = ("_began", "_clock", "_doubt", "_farewell", "_idle", "_limit", "_pool", "_sock", "_use")
+    __slots__ = (
+        "_began",
+        "_clock",
+        "_doubt",
+        "_farewell",
+        "_idle",
+        "_limit",
+        "_pool",
+        "_sock",
+        "_test",
+        "_tested",
+        "_use",
+        "doubted",
+    )
 
     def __init__(
         self, use: Use, sock: Any, pool: EndpointPool | None, limit: float, clock: Callable[[], float]
@@ -488,6 +509,10 @@ class _Wait:
         self._doubt: Doubt | None = None
         self._farewell: Farewell | None = None
         self._idle: int | None = None
+        self._test: socket.socket | None = None
+        self._tested = 0.0
+        self.doubted = False
+        """The request goes elsewhere on a suspicion."""
 
     @property
     def vanished(self) -> bool:
@@ -507,6 +532,8 @@ class _Wait:
             # A connect would prove nothing: a busy task with a full queue leaves it without an answer too.
             self._idle = sockets.probe_soon(self._sock)
             self._farewell = self._pool.farewell() if self._pool is not None else None
+            if self._farewell is None and use.replayable:
+                self._test, self._tested = racer.test(use.lease), now
         farewell = self._farewell
         if farewell is not None:
             acknowledged = farewell.acknowledged
@@ -514,15 +541,25 @@ class _Wait:
                 self._end_farewell()
                 if not acknowledged:
                     racer.vanished(use.lease, farewell.began)
-        return doubt.gone and bool(use.replayable)
+        if self._test is not None and (sockets.connected(self._test) or now >= self._tested + racer.patience()):
+            silent = not sockets.connected(self._test)
+            self._end_test()
+            self.doubted = silent and racer.may_move_on(use.lease, now - self._began)
+        return (doubt.gone or self.doubted) and bool(use.replayable)
 
     def end(self) -> None:
         """The wait is over."""
         self._end_farewell()
+        self._end_test()
         if self._doubt is not None and self._use.racer is not None:
             self._use.racer.waits(self._use.lease, -1)
         if self._idle is not None:
             sockets.probe_soon(self._sock, self._idle)
+
+    def _end_test(self) -> None:
+        test, self._test = self._test, None
+        if test is not None:
+            test.close()
 
     def _end_farewell(self) -> None:
         farewell, self._farewell = self._farewell, None

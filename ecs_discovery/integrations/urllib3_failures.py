@@ -21,13 +21,17 @@ from ecs_discovery.core.retry import Failure
 from ecs_discovery.judging import causes
 from ecs_discovery.sockets import is_ours
 
-__all__ = ["PeerSilentError", "classify"]
+__all__ = ["PeerDoubtedError", "PeerSilentError", "classify"]
 
 _FILES = frozenset({errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR})
 
 
 class PeerSilentError(ConnectionAbortedError):
     """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
+
+
+class PeerDoubtedError(PeerSilentError):
+    """The task may have vanished, or be busy with a full queue for connections: the request goes elsewhere, once."""
 
 
 def classify(error: BaseException, *, sent: bool, handled: BaseException | None = None) -> tuple[Failure, str]:
@@ -64,6 +68,8 @@ def classify(error: BaseException, *, sent: bool, handled: BaseException | None 
         return Failure.CLOSED, "silent"
     if any(isinstance(item, (ReadTimeoutError, TimeoutError)) for item in chain):
         return Failure.OTHER, "read timeout"
+    if any(isinstance(item, PeerDoubtedError) for item in chain):
+        return Failure.CLOSED, "doubted"
     if any(isinstance(item, PeerSilentError) for item in chain):
         return Failure.CLOSED, "silent"
     if any(isinstance(item, (RemoteDisconnected, ConnectionError)) for item in chain):

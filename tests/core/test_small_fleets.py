@@ -15,6 +15,8 @@ from tests.support import endpoints, service_of
 NOW = 1000.0
 Mask = tuple[Health, ...]
 
+pytestmark = pytest.mark.timeout(300)  # every combination is tried, with coverage too
+
 
 def fleet(mask: Mask, pending: tuple[int, ...] = ()) -> Service:
     """A service whose nodes are in these states, each for another 100 s, with so many uses under way."""
