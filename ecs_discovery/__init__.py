@@ -162,7 +162,7 @@ def __getattr__(name: str) -> Any:
         module = import_module(f"{__name__}.{home}")
     except ModuleNotFoundError as error:
         if home == "integrations.requests" and error.name in ("requests", "urllib3"):
-            raise ImportError(f"{name} needs requests: pip install 'ecs_discovery[requests]'") from error
+            raise ImportError(f"{name} needs requests: from a clone, pip install '.[requests]'") from error
         raise
     value = globals()[name] = getattr(module, name)
     return value

@@ -26,7 +26,7 @@ from ecs_discovery.attempts import (
     verified_name,
 )
 from ecs_discovery.background_async import AsyncBackground
-from ecs_discovery.context import check_key, check_seconds, current_options
+from ecs_discovery.context import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
@@ -145,6 +145,7 @@ class AsyncDiscovery:
         service = self._service(target)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
+        check_flag("idempotent", idempotent)
         if limit is not None and limit <= 0:
             raise DeadlineExceeded(
                 f"the deadline of {limit:g} s had passed before the call began", target=service.target

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, Unpack
 from ecs_discovery import racing, retrying, sockets
 from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
 from ecs_discovery.background import Background
-from ecs_discovery.context import check_key, check_seconds, current_options
+from ecs_discovery.context import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
@@ -141,6 +141,7 @@ class Discovery:
         service = self.engine.service(target)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
+        check_flag("idempotent", idempotent)
         if limit is not None and limit <= 0:
             raise DeadlineExceeded(
                 f"the deadline of {limit:g} s had passed before the call began", target=service.target

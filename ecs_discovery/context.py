@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ecs_discovery.errors import ConfigurationError
 
-__all__ = ["Options", "check_key", "check_seconds", "current_options", "options"]
+__all__ = ["Options", "check_flag", "check_key", "check_seconds", "current_options", "options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,25 @@ class Options:
     key: str | bytes | None = None
 
 
+_LONGEST = 1e8  # seconds
 NONE = Options()
 _current: ContextVar[Options] = ContextVar("ecs_discovery_options", default=NONE)
 
 
 def check_seconds(field: str, value: float) -> float:
-    """The value. Raises `ConfigurationError` for what is no number of seconds; 0 and less mean that no time is left."""
+    """The value, or three years if that is less: sockets take no more. 0 and less mean that no time is left.
+
+    Raises `ConfigurationError` for what is no number of seconds.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise ConfigurationError(field, value, "a number of seconds")
-    return value
+    return min(value, _LONGEST)
+
+
+def check_flag(field: str, value: bool | None) -> None:
+    """Raises `ConfigurationError` for what is neither True nor False: a text such as "no" would count as true."""
+    if value is not None and not isinstance(value, bool):
+        raise ConfigurationError(field, value, "True or False")
 
 
 def check_key(field: str, key: str | bytes | None) -> None:
@@ -49,10 +59,11 @@ def options(
     go to one endpoint while it is usable. An inner block adds to an outer one.
     Raises `ConfigurationError` for values of the wrong kind.
     """
-    if deadline is not None and not check_seconds("options(deadline=)", deadline) > 0:
-        raise ConfigurationError("options(deadline=)", deadline, "seconds above 0")
-    if idempotent is not None and not isinstance(idempotent, bool):
-        raise ConfigurationError("options(idempotent=)", idempotent, "True or False")
+    if deadline is not None:
+        deadline = check_seconds("options(deadline=)", deadline)
+        if deadline <= 0:
+            raise ConfigurationError("options(deadline=)", deadline, "seconds above 0")
+    check_flag("options(idempotent=)", idempotent)
     check_key("options(key=)", key)
     outer = _current.get()
     token = _current.set(

@@ -222,7 +222,7 @@ class Engine:
         return ResolutionTimeout(
             f"not resolved within {max(0.0, seconds):.2g} s",
             target=service.target,
-            hint=dns or f"no answer came for {', '.join(map(str, service.wanted()))}",
+            hint=None if seconds <= 0 else dns or f"no answer came for {', '.join(map(str, service.wanted()))}",
         )
 
     def use(self, service: Service) -> Resolution:

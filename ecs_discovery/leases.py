@@ -57,7 +57,11 @@ class _LeaseContext:
         return self.endpoint.port
 
     def fail(self) -> None:
-        """Count this use as the endpoint's failure, although no exception leaves the block."""
+        """Count this use as the endpoint's failure, although no exception leaves the block.
+
+        Raises `ClosedError` outside the block.
+        """
+        _ = self.endpoint
         self._failed = True
 
     def _begin(self, now: float) -> None:

@@ -203,9 +203,7 @@ def parse_target(text: str) -> Target:
     if match is None:
         host, port = _split_port("target", text)
         if is_address(host):
-            raise ConfigurationError(
-                "target", text, f"'static://{text}' for an address (and a port: static://10.0.0.1:80)"
-            )
+            raise ConfigurationError("target", text, f"'static://{host}:{port or 80}': an address is not asked of DNS")
         return Target("auto", check_name("target", host), port)
     scheme, rest = match[1].lower(), match[2]
     if scheme == "static":

@@ -18,6 +18,7 @@ from ecs_discovery import (
     ResolutionTimeout,
     RetryPolicy,
     TargetNotFound,
+    options,
     wrap_session,
 )
 from ecs_discovery.lab import Lab
@@ -191,3 +192,43 @@ def test_a_key_that_is_no_text_is_a_configuration_error():
     with Discovery() as discovery:
         assert "key is 42" in message(lambda: discovery.lease("static://127.0.0.1:1", key=key))
         assert "key is 42" in message(lambda: discovery.call("static://127.0.0.1:1", lambda attempt: None, key=key))
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), 1e18, 10**400])
+def test_a_deadline_beyond_what_sockets_take_is_as_good_as_none(deadline: float):
+    import threading
+    from http.server import HTTPServer, SimpleHTTPRequestHandler
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        with Discovery(services={"orders": f"static://127.0.0.1:{server.server_port}"}) as discovery:
+            session = wrap_session(requests.Session(), discovery)
+            with options(deadline=deadline):
+                assert session.head("http://orders/nothing").status_code == 404
+            session.close()
+        thread.join(5)
+
+
+def test_a_word_for_idempotent_is_refused():
+    word: Any = "no"
+    with Discovery() as discovery:
+        text = message(lambda: discovery.call("static://127.0.0.1:1", lambda attempt: None, idempotent=word))
+    assert text == "idempotent is 'no'; allowed: True or False"
+
+
+def test_a_lease_that_was_never_entered_cannot_fail():
+    with Discovery() as discovery:
+        assert "with discovery.lease(" in message(lambda: discovery.lease("static://127.0.0.1:1").fail())
+
+
+def test_a_refused_connection_is_told_by_its_address_alone():
+    with Discovery(services={"dead": "static://127.0.0.1:1"}) as discovery:
+        session = wrap_session(requests.Session(), discovery)
+        text = message(lambda: session.get("http://dead/"))
+    assert "port=80" not in text
+    assert "127.0.0.1:1: [Errno 111] Connection refused" in text

@@ -51,7 +51,7 @@ except ImportError as error:
     assert result.stderr == ""
     assert result.stdout.splitlines() == [
         "127.0.0.1:1",
-        "wrap_session needs requests: pip install 'ecs_discovery[requests]'",
+        "wrap_session needs requests: from a clone, pip install '.[requests]'",
     ]
 
 

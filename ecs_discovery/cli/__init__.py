@@ -21,6 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         missing = (error.name or "").partition(".")[0]
         if missing == "ecs_discovery":
             raise
-        sys.stderr.write(f"ecs-discovery: {missing} is not installed: pip install 'ecs_discovery[cli]'\n")
+        sys.stderr.write(f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n")
         raise SystemExit(1) from None
     commands(args=arguments, prog_name="ecs-discovery")

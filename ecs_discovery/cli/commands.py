@@ -73,7 +73,7 @@ def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
         import h11  # noqa: F401  # the lab's HTTP
         import requests  # noqa: F401
     except ModuleNotFoundError as error:
-        sys.exit(fail(f"{error.name} is not installed: pip install 'ecs_discovery[demo]'", 1))
+        sys.exit(fail(f"{error.name} is not installed: from a clone, pip install '.[demo]'", 1))
     from ecs_discovery.cli.demo import show
 
     sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json))

@@ -26,7 +26,9 @@ def cause_of(error: BaseException) -> str:
     while True:
         deeper = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
         if not isinstance(deeper, BaseException):
-            return str(error)
+            text = str(error)
+            # urllib3 begins with the name and port of the URL, where nobody connected to.
+            return text.partition("): ")[2] if text.startswith("HTTP") and "): " in text else text
         error = deeper
 
 

@@ -539,10 +539,11 @@ class Exchange:
             outcome = Outcome.NEUTRAL  # this side's: a body that cannot be read, say
         if label in ("certificate", "tls") and not lease.service.untried(call.tried):
             failure = Failure.OTHER  # the same endpoint has the same certificate
+        said = "no answer by then" if label == "deadline" else cause_of(error)
         judgement = Judgement(outcome, failure, label)
         told = lease.observe(outcome, now)
         lease.release()  # a body that broke off has ended it already
-        self._discovery.background.force(engine.decide(call, lease, judgement, now, told, cause_of(error)))
+        self._discovery.background.force(engine.decide(call, lease, judgement, now, told, said))
         if label == "deadline":
             raise DeadlineExceeded(
                 "not done within the deadline", target=call.target, attempts=call.reports

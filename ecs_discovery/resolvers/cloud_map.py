@@ -201,7 +201,7 @@ class CloudMapResolver:
                     raise ResolutionError(
                         "Cloud Map needs boto3, which is not installed",
                         target=str(question),
-                        hint="pip install 'ecs_discovery[cloudmap]'",
+                        hint="from a clone, pip install '.[cloudmap]'",
                     ) from error
                 except Exception as error:
                     raise failure(question, error, "DiscoverInstances") from error

@@ -28,7 +28,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(run, monkeypatch,
     monkeypatch.setitem(sys.modules, missing, None)
     status, out, err = run("resolve", "orders")
     assert (status, out) == (1, "")
-    assert err == f"ecs-discovery: {missing} is not installed: pip install 'ecs_discovery[cli]'\n"
+    assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n"
 
 
 @pytest.mark.parametrize("missing", ["requests", "h11"])
@@ -36,7 +36,7 @@ def test_the_demo_names_its_own_extra(run, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     status, out, err = run("demo")
     assert (status, out) == (1, "")
-    assert err == f"ecs-discovery: {missing} is not installed: pip install 'ecs_discovery[demo]'\n"
+    assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n"
 
 
 def test_a_demo_too_short_for_its_script_is_refused(run):

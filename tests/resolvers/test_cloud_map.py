@@ -557,7 +557,7 @@ def test_a_fork_starts_with_fresh_locks_and_a_client_of_its_own(monkeypatch: pyt
 
 def test_without_boto3_the_error_says_what_to_install(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "boto3", None)
-    with pytest.raises(ResolutionError, match=r"pip install 'ecs_discovery\[cloudmap\]'"):
+    with pytest.raises(ResolutionError, match=r"pip install '\.\[cloudmap\]'"):
         ask(CloudMapResolver())
 
 
