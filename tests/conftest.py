@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -17,3 +18,22 @@ def clock() -> FakeClock:
 @pytest.fixture
 def dice() -> Random:
     return Random(7)
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """No coverage: it makes everything several times slower, which a test of load and time would show."""
+    try:
+        from coverage import Coverage
+    except ImportError:
+        yield
+        return
+    measuring = Coverage.current()
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()

@@ -19,6 +19,8 @@ from ecs_discovery.lab import Lab
 from ecs_discovery.models import Endpoint
 from tests.support import eventually, service_of
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"

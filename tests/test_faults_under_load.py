@@ -13,6 +13,8 @@ from ecs_discovery.lab import Lab, LabTask
 from tests.support import eventually
 from tests.traffic import Traffic, traffic
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:

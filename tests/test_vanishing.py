@@ -15,6 +15,8 @@ from ecs_discovery.lab import Lab, LabService
 from tests.support import eventually
 from tests.traffic import traffic
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
