@@ -145,7 +145,7 @@ class _Turns:
         self._waiting.append(mine)
         try:
             await mine
-        except BaseException:
+        except BaseException:  # cancelled, mostly: a turn that was given to this caller must go to the next one
             if mine.done() and not mine.cancelled():
                 self.give()  # it was given a turn that it does not take
             elif mine in self._waiting:
