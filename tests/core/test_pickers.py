@@ -232,3 +232,19 @@ def test_shares_of_keys_are_spread_evenly():
     assert all(0 <= share < 1 for share in found)
     assert 400 < sum(share < 0.5 for share in found) < 600
     assert share_of("ann") == share_of(b"ann")
+
+
+def test_a_node_that_comes_back_to_a_round_takes_its_turns_again():
+    from ecs_discovery.core.pickers import InTurn
+
+    fleet = list(nodes(2))
+    picker = InTurn(fleet, lambda: 0.0)
+    picker.discard(fleet[1])
+    picker.add(fleet[1])
+    assert {picker.pick(lambda: 0.0, ()) for _ in range(8)} == set(fleet)
+
+
+def test_a_draw_by_weight_among_nobody_gives_nobody():
+    from ecs_discovery.core.pickers import ByWeight
+
+    assert ByWeight([], 0.5).pick(lambda: 0.0, ()) is None
