@@ -15,7 +15,7 @@ import requests
 
 from ecs_discovery import ConnectTimeout, Discovery, wrap_session
 from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.lab import Lab
+from ecs_discovery.lab import Lab, LabService, LabTask
 from ecs_discovery.models import Endpoint
 from tests.support import eventually, service_of
 
@@ -123,6 +123,12 @@ def test_a_connect_without_an_answer_says_nothing_while_requests_in_flight_are_a
     assert node.health is Health.DOWN
 
 
+def task_at_work(service: LabService) -> LabTask:
+    """The task that has the request in flight, once there is a task that has it."""
+    eventually(lambda: any(task.in_flight for task in service.tasks))
+    return next(task for task in service.tasks if task.in_flight)
+
+
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab(namespace="prod.local", seed=5) as lab:
@@ -139,8 +145,7 @@ def test_a_lone_request_that_was_acknowledged_leaves_a_vanished_task_by_a_keep_a
         with ThreadPoolExecutor(1) as pool:
             began = time.monotonic()
             found = pool.submit(session.get, service.url("/slow/0.5"))
-            eventually(lambda: any(task.in_flight for task in service.tasks))
-            gone = next(task for task in service.tasks if task.in_flight)
+            gone = task_at_work(service)
             gone.vanish()
             response = found.result(15)
         assert response.headers["X-Task"] != gone.id
@@ -157,8 +162,7 @@ def test_an_idle_connection_tells_sooner_that_a_task_has_vanished(lab: Lab):
             list(pool.map(lambda _: session.get(service.url("/slow/0.1")), range(8)))  # several connections to each
             eventually(lambda: not any(task.in_flight for task in service.tasks))
             found = pool.submit(session.get, service.url("/slow/0.6"))
-            eventually(lambda: any(task.in_flight for task in service.tasks))
-            gone = next(task for task in service.tasks if task.in_flight)
+            gone = task_at_work(service)
             gone.vanish()
             response = found.result(15)
         first, second = response.ecs_discovery.attempts  # type: ignore[attr-defined]
@@ -173,8 +177,7 @@ def test_a_post_in_flight_to_a_vanished_task_has_others_stay_away(lab: Lab):
         session = wrap_session(requests.Session(), discovery)
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(session.post, service.url("/slow/0.5"), data=b"x", timeout=4)
-            eventually(lambda: any(task.in_flight for task in service.tasks))
-            gone = next(task for task in service.tasks if task.in_flight)
+            gone = task_at_work(service)
             gone.vanish()
             nodes = discovery.engine.service(f"orders:{service.port}").nodes
             node = next(each for each in nodes if each.endpoint.host == gone.address)
@@ -195,8 +198,7 @@ def test_a_lone_request_leaves_a_task_that_usually_answers_fast_when_a_test_conn
         eventually(lambda: not any(task.in_flight for task in service.tasks))
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(session.get, service.url("/slow/0.6"))
-            eventually(lambda: any(task.in_flight for task in service.tasks))
-            gone = next(task for task in service.tasks if task.in_flight)
+            gone = task_at_work(service)
             gone.vanish()
             response = found.result(15)
         first, second = response.ecs_discovery.attempts  # type: ignore[attr-defined]
