@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,9 @@ from ecs_discovery import _fork
 from ecs_discovery.workers import Workers
 
 __all__ = ["Alarm", "Alarms"]
+
+_TIDY = 64  # alarms that were called off before their time
+_LOOK = 1.0  # seconds between looks whether an alarm is still set: calling one off wakes no thread
 
 
 class Alarm:
@@ -40,7 +43,7 @@ class Alarms:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._wake = Condition(Lock())
+        self._wake = Condition()
         self._heap: list[tuple[float, int, Alarm]] = []
         self._number = count()
         self._running = False
@@ -55,9 +58,7 @@ class Alarms:
         alarm = Alarm(action, self)
         with self._wake:
             if self.called_off > _TIDY and self.called_off > len(self._heap) // 2:
-                self._heap = [each for each in self._heap if each[2].action is not None]
-                heapify(self._heap)
-                self.called_off = 0
+                self._tidy_locked()
             heappush(self._heap, (when, next(self._number), alarm))
             start, self._running = not self._running, True
             if not start and self._heap[0][2] is alarm:
@@ -67,20 +68,26 @@ class Alarms:
         return alarm
 
     def close(self) -> None:
-        """Those that are set still ring."""
+        """Those that are set still ring; the thread ends once there are none."""
+        with self._wake:
+            self._wake.notify()
         self._workers.close(drop=False)
+
+    def _tidy_locked(self) -> None:
+        self._heap = [each for each in self._heap if each[2].action is not None]
+        heapify(self._heap)
+        self.called_off = 0
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while self._heap and self._heap[0][2].action is None:
-                    heappop(self._heap)
+                self._tidy_locked()
                 if not self._heap or _fork.coming():
                     self._running = False
                     return
                 left = self._heap[0][0] - self._clock()
                 if left > 0:
-                    self._wake.wait(min(left, _LONGEST))
+                    self._wake.wait(min(left, _LOOK))
                     continue
                 action = heappop(self._heap)[2].action
             if action is not None:
@@ -107,10 +114,6 @@ class Alarms:
 
     def after_fork(self) -> None:
         """In the child nobody waits for what was set in the parent."""
-        self._wake = Condition(Lock())
+        self._wake = Condition()
         self._heap = []
         self._running = False
-
-
-_TIDY = 64  # alarms that were called off before their time
-_LONGEST = 60.0  # seconds of one wait: a clock may be another than the system's

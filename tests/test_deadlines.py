@@ -22,6 +22,7 @@ from ecs_discovery import (
     options,
     wrap_session,
 )
+from tests.support import eventually
 
 DRIP = 0.05  # seconds between bytes
 
@@ -165,3 +166,11 @@ def test_alarms_that_were_called_off_do_not_pile_up():
             with alarms.at(time.monotonic() + 600, lambda: None):
                 pass
         assert len(alarms._heap) < 300
+
+
+def test_the_thread_of_the_alarms_ends_although_a_late_one_was_set_and_called_off():
+    """A request with a long deadline is done at once: no thread stays for the rest of that time."""
+    before = set(threading.enumerate())
+    with Discovery() as discovery, discovery.background.alarms.at(time.monotonic() + 1e8, lambda: None):
+        assert set(threading.enumerate()) - before
+    eventually(lambda: not set(threading.enumerate()) - before)
