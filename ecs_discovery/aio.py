@@ -19,7 +19,6 @@ from ecs_discovery.attempts import (
     AsyncAttempt,
     Vanished,
     as_os_error,
-    judge_connect,
     no_connection,
     noted,
     perform,
@@ -34,7 +33,7 @@ from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.hedging_async import hedged_async
-from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
+from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_connect, judge_exception
 from ecs_discovery.leases import AsyncLeaseContext
 from ecs_discovery.models import Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver

@@ -25,11 +25,11 @@ from ecs_discovery.errors import (
     RequestError,
     ResolutionError,
     combined,
+    foreign,
 )
-from ecs_discovery.foreign_text import foreign
-from ecs_discovery.judging import GOOD, Judgement
+from ecs_discovery.judging import Judgement
 from ecs_discovery.models import Endpoint
-from ecs_discovery.sockets import Watch, is_ours
+from ecs_discovery.sockets import Watch
 
 __all__ = [
     "SILENT",
@@ -39,7 +39,6 @@ __all__ = [
     "Vanished",
     "as_os_error",
     "hint_of",
-    "judge_connect",
     "no_connection",
     "noted",
     "perform",
@@ -174,23 +173,6 @@ class Trail:
 
     def __repr__(self) -> str:
         return f"<Trail {'; '.join(map(str, self.attempts))}>"
-
-
-def judge_connect(connection: object, error: Exception | None) -> Judgement:
-    """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
-    if error is None:
-        return GOOD
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
-    if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
-        if is_ours(error):
-            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "own")
-        if isinstance(error, TimeoutError):
-            return Judgement(Outcome.UNANSWERED, Failure.NOT_SENT, "connect timeout")
-        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "tls")  # as likely a port that speaks no TLS
-        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
-    return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
 
 
 def verified_name(context: ssl.SSLContext | None, given: str | None, service: Service) -> str | None:

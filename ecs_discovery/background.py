@@ -24,9 +24,8 @@ from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
-from ecs_discovery.errors import Overloaded, ResolutionError
+from ecs_discovery.errors import Overloaded, ResolutionError, foreign
 from ecs_discovery.flights import Flight
-from ecs_discovery.foreign_text import foreign
 from ecs_discovery.metadata import own_zone
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver

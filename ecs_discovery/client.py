@@ -15,7 +15,7 @@ from types import CoroutineType
 from typing import Any, Self, TypeVar, Unpack
 
 from ecs_discovery import racing, retrying, sockets
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
+from ecs_discovery.attempts import Attempt, as_os_error, no_connection, noted, verified_name
 from ecs_discovery.background import Background
 from ecs_discovery.context import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
@@ -25,7 +25,7 @@ from ecs_discovery.engine import Engine
 from ecs_discovery.errors import ConfigurationError, DeadlineExceeded, ResolutionError
 from ecs_discovery.events import Event
 from ecs_discovery.hedging import hedged
-from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_exception
+from ecs_discovery.judging import GOOD, Judgement, failure_of, judge_connect, judge_exception
 from ecs_discovery.leases import LeaseContext
 from ecs_discovery.models import Resolution
 from ecs_discovery.resolvers.base import Resolver

@@ -28,11 +28,11 @@ from ecs_discovery.errors import (
     DeadlineExceeded,
     ResolutionError,
     ResolutionTimeout,
+    foreign,
     without_frames,
 )
 from ecs_discovery.events import Event
 from ecs_discovery.flights import Flight, Flights, fault_of
-from ecs_discovery.foreign_text import foreign
 from ecs_discovery.judging import Judgement
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering

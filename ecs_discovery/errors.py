@@ -2,18 +2,18 @@
 
 Every error a user can meet is a `DiscoveryError`. It names the target, the endpoints that were
 tried and what to do about it, keeps its cause, and survives pickling (the cause as text).
+What others wrote enters an error, a log line or a terminal by `foreign` only.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from traceback import clear_frames
 from typing import Any
-
-from ecs_discovery.foreign_text import foreign, plain
 
 __all__ = [
     "AttemptReport",
@@ -31,6 +31,9 @@ __all__ = [
     "ResolutionTimeout",
     "TargetNotFound",
     "combined",
+    "foreign",
+    "line",
+    "plain",
     "unknown_setting",
 ]
 
@@ -259,3 +262,45 @@ def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[Di
         )
         found = _combined.setdefault(bases, made)
     return found
+
+
+# Foreign text: what servers, APIs, files and other libraries say, made fit for a log line, an error and a terminal.
+# Its writer could forge log lines with line ends, steer a terminal with escape sequences, fill a disk with one answer,
+# or have the password of a URL repeated. So it passes through `foreign` where it enters a text of ours.
+
+_FOREIGN = 200
+"""Characters kept of one foreign text."""
+_LINE = 300
+"""Characters of a log line."""
+_CUT = "…"
+_USER_INFO = re.compile(r"(?<=://)[^\s/?#]{1,1000}@")
+
+
+def foreign(text: object, longest: int = _FOREIGN) -> str:
+    """`str(text)` in at most `longest` characters: control characters, line ends and what else is not printable are
+    escaped, and the user and password of a URL are left out."""
+    try:
+        found = str(text)
+    except Exception:  # noqa: BLE001  # the text of a foreign exception is foreign code
+        found = f"<{type(text).__name__} without a text>"
+    # Cut first: what follows would take as long as the text. Twice as much, since leaving out makes it shorter.
+    found = plain(found[: 2 * longest])
+    return found if len(found) <= longest else found[: longest - 1] + _CUT
+
+
+def line(text: object) -> str:
+    """The same for a whole log line."""
+    return foreign(text, _LINE)
+
+
+def plain(text: str) -> str:
+    """The same in full length, for a text of ours whose foreign parts were cut before."""
+    if "://" in text:
+        text = _USER_INFO.sub("…@", text)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -11,7 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from threading import RLock
 from typing import NamedTuple
 
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution
 
 __all__ = ["Flight", "Flights", "fault_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from traceback import clear_frames
 from typing import Any, NamedTuple
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.core.retry import Failure
 from ecs_discovery.errors import DiscoveryError, NotSent
+from ecs_discovery.sockets import is_ours
 
-__all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_exception"]
+__all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_connect", "judge_exception"]
 
 
 class Judgement(NamedTuple):
@@ -174,3 +176,20 @@ def judge_exception(
             failure = Failure.CLOSED
     counts = True if is_failure is None else bool(is_failure(error))
     return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)
+
+
+def judge_connect(connection: object, error: Exception | None) -> Judgement:
+    """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
+    if error is None:
+        return GOOD
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
+    if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
+        if is_ours(error):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "own")
+        if isinstance(error, TimeoutError):
+            return Judgement(Outcome.UNANSWERED, Failure.NOT_SENT, "connect timeout")
+        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "tls")  # as likely a port that speaks no TLS
+        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
+    return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)

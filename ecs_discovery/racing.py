@@ -10,13 +10,13 @@ import selectors
 import socket
 
 from ecs_discovery import sockets
-from ecs_discovery.attempts import judge_connect
 from ecs_discovery.background import Background
 from ecs_discovery.background_async import AsyncBackground
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Health
 from ecs_discovery.core.race import Race, head_start
 from ecs_discovery.core.retry import Call
+from ecs_discovery.judging import judge_connect
 from ecs_discovery.models import is_address
 from ecs_discovery.sockets import Sign, Tuning, sign_of
 

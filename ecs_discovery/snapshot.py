@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ecs_discovery.core.checks import Checked
+from ecs_discovery.core.node import Checked
 from ecs_discovery.core.journal import Pick
 from ecs_discovery.core.service import Service
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import foreign
 from ecs_discovery.models import Resolution
 
 __all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]

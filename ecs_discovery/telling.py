@@ -8,8 +8,8 @@ from collections.abc import Callable
 from threading import Lock
 
 from ecs_discovery.core.service import Service
+from ecs_discovery.errors import line
 from ecs_discovery.events import Event, level_of
-from ecs_discovery.foreign_text import line
 
 __all__ = ["Teller"]
 

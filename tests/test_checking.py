@@ -16,8 +16,8 @@ import pytest
 
 from ecs_discovery import CachePolicy, Discovery, HealthCheckPolicy, NoEndpoints, OutlierPolicy, checking
 from ecs_discovery.checking import Answer, Result
-from ecs_discovery.core.checks import Check, Checked
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.checks import Check
+from ecs_discovery.core.node import Checked, Health, Node, Outcome
 from ecs_discovery.events import HealthChanged
 from ecs_discovery.lab import Lab
 from ecs_discovery.models import Endpoint

@@ -14,8 +14,17 @@ from ecs_discovery import CachePolicy, CloudMapPolicy, Discovery, Endpoint, Reso
 from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.retry import Call
-from ecs_discovery.errors import ClosedError, ConfigurationError, DiscoveryError, ResolutionError
-from ecs_discovery.foreign_text import LINE, LONGEST, foreign, line, plain
+from ecs_discovery.errors import (
+    LINE,
+    LONGEST,
+    ClosedError,
+    ConfigurationError,
+    DiscoveryError,
+    ResolutionError,
+    foreign,
+    line,
+    plain,
+)
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers import CloudMapResolver
 from tests.cloud_map import FakeClient, client_error

@@ -7,7 +7,7 @@ import sys
 import click
 from rich.console import Console
 
-from ecs_discovery.foreign_text import plain
+from ecs_discovery.errors import plain
 
 __all__ = ["fail", "output"]
 

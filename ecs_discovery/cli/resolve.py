@@ -13,8 +13,7 @@ from rich.table import Table
 
 from ecs_discovery.cli.console import fail, output
 from ecs_discovery.client import Discovery
-from ecs_discovery.errors import ConfigurationError, DiscoveryError
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import ConfigurationError, DiscoveryError, foreign
 from ecs_discovery.models import Endpoint, Resolution, parse_target
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]

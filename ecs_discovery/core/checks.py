@@ -12,34 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.node import Checked, Health, Node, Outcome
 from ecs_discovery.policies import HealthCheckPolicy
 
-__all__ = ["Check", "Checked", "Checks"]
+__all__ = ["Check", "Checks"]
 
 _AT_ONCE = 4  # checks of one service under way
 _LOOKS = 50  # times in an interval that a pick looks whose check is due: that is linear in the nodes
 _LOST = 10.0  # seconds beyond its time limit after which a check that nobody reported is given up
-
-
-class Checked:
-    """What checks told of a node. Mutable; written under its service's lock, read for display without it."""
-
-    __slots__ = ("at", "due", "failures", "result", "successes", "took_out")
-
-    def __init__(self) -> None:
-        self.due = inf
-        """When the next one is due; inf: to be drawn."""
-        self.at = -inf
-        """When the last one ended."""
-        self.result = ""
-        """What it told: `ok`, or what was wrong."""
-        self.failures = 0
-        """Failed ones since the last good one."""
-        self.successes = 0
-        """Good ones since the last failed one."""
-        self.took_out = False
-        """Nothing else had taken the node out of choice when checks found it unfit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

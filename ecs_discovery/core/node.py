@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING
 
 from ecs_discovery.models import Endpoint
 
-if TYPE_CHECKING:
-    from ecs_discovery.core.checks import Checked
-
-__all__ = ["Health", "Node", "Outcome"]
+__all__ = ["Checked", "Health", "Node", "Outcome"]
 
 
 class Health(Enum):
@@ -43,6 +39,26 @@ class _Pickable:
     """What a pick reads and writes, side by side in memory: with thousands of endpoints that is what it waits for."""
 
     __slots__ = ("full", "health", "load", "pending", "picked", "score", "spared_until", "uses")
+
+
+class Checked:
+    """What checks told of a node. Mutable; written under its service's lock, read for display without it."""
+
+    __slots__ = ("at", "due", "failures", "result", "successes", "took_out")
+
+    def __init__(self) -> None:
+        self.due = inf
+        """When the next one is due; inf: to be drawn."""
+        self.at = -inf
+        """When the last one ended."""
+        self.result = ""
+        """What it told: `ok`, or what was wrong."""
+        self.failures = 0
+        """Failed ones since the last good one."""
+        self.successes = 0
+        """Good ones since the last failed one."""
+        self.took_out = False
+        """Nothing else had taken the node out of choice when checks found it unfit."""
 
 
 class Node(_Pickable):

@@ -13,8 +13,7 @@ from typing import Any
 
 from ecs_discovery.core.budget import RetryBudget
 from ecs_discovery.core.node import Node
-from ecs_discovery.errors import AttemptReport
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import AttemptReport, foreign
 from ecs_discovery.policies import RetryPolicy
 
 __all__ = ["NOT_REPEATED", "Call", "Failure"]

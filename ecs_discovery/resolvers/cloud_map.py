@@ -20,8 +20,7 @@ from weakref import WeakValueDictionary
 from ecs_discovery import _fork
 from ecs_discovery.core.governor import Governor
 from ecs_discovery.core.revisions import Asked, Revisions
-from ecs_discovery.errors import ResolutionError, ResolutionTimeout
-from ecs_discovery.foreign_text import foreign, line
+from ecs_discovery.errors import ResolutionError, ResolutionTimeout, foreign, line
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.cloud_map_calls import Calls

@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ecs_discovery.errors import ResolutionTimeout
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import ResolutionTimeout, foreign
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.dns import ask_with_asyncio

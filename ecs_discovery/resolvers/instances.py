@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound, foreign
 from ecs_discovery.models import Endpoint, Question, Resolution, parse_target, port_number
 from ecs_discovery.policies import CloudMapPolicy
 from ecs_discovery.resolvers.records import is_usable, refusal, screened

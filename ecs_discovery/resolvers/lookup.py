@@ -15,8 +15,8 @@ from ecs_discovery.errors import (
     ResolutionError,
     ResolutionTimeout,
     TargetNotFound,
+    foreign,
 )
-from ecs_discovery.foreign_text import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers.nameservers import Outcome

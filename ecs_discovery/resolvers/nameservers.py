@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ecs_discovery.errors import ResolutionError, ResolutionTimeout
-from ecs_discovery.foreign_text import foreign
+from ecs_discovery.errors import ResolutionError, ResolutionTimeout, foreign
 from ecs_discovery.models import Question, is_address, parse_host_port
 from ecs_discovery.resolvers.files import read_text
 from ecs_discovery.resolvers.records import Reply

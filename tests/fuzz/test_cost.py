@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from ecs_discovery import DnsPolicy
-from ecs_discovery.errors import ResolutionError
-from ecs_discovery.foreign_text import LINE
+from ecs_discovery.errors import LINE, ResolutionError
 from tests.fuzz.messages import KINDS
 from tests.worlds import Worlds, world
 
