@@ -15,53 +15,79 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_discovery.aio import AsyncDiscovery
-    from ecs_discovery.attempts import AsyncAttempt, Attempt
-    from ecs_discovery.client import Discovery
-    from ecs_discovery.context import options
-    from ecs_discovery.errors import (
-        AttemptReport,
-        ClosedError,
-        ConfigurationError,
-        ConnectError,
-        ConnectTimeout,
-        DeadlineExceeded,
-        DiscoveryError,
-        NoEndpoints,
-        NotSent,
-        Overloaded,
-        RequestError,
-        ResolutionError,
-        ResolutionTimeout,
-        TargetNotFound,
-    )
-    from ecs_discovery.events import Event
-    from ecs_discovery.integrations.requests import unwrap_session, wrap_session
-    from ecs_discovery.leases import AsyncLeaseContext, LeaseContext
-    from ecs_discovery.models import Endpoint, Question, Resolution
-    from ecs_discovery.policies import (
-        BalancingPolicy,
-        CachePolicy,
-        CloudMapPolicy,
-        ConnectionPolicy,
-        DnsPolicy,
-        HealthCheckPolicy,
-        HedgePolicy,
-        OutlierPolicy,
-        RetryPolicy,
-        TimeoutPolicy,
-        ZonePolicy,
-    )
-    from ecs_discovery.resolvers.base import AsyncResolver, Resolver
-    from ecs_discovery.settings import ServiceConfig, Settings
-    from ecs_discovery.snapshot import CandidateSnapshot, CheckSnapshot, NodeSnapshot, PickSnapshot, ServiceSnapshot
+    from ecs_discovery.client.aio.attempt import AsyncAttempt as AsyncAttempt
+    from ecs_discovery.client.aio.discovery import AsyncDiscovery as AsyncDiscovery
+    from ecs_discovery.client.aio.lease import AsyncLeaseContext as AsyncLeaseContext
+    from ecs_discovery.client.attempt import Attempt as Attempt
+    from ecs_discovery.client.snapshot import CandidateSnapshot as CandidateSnapshot
+    from ecs_discovery.client.snapshot import CheckSnapshot as CheckSnapshot
+    from ecs_discovery.client.snapshot import NodeSnapshot as NodeSnapshot
+    from ecs_discovery.client.snapshot import PickSnapshot as PickSnapshot
+    from ecs_discovery.client.snapshot import ServiceSnapshot as ServiceSnapshot
+    from ecs_discovery.client.sync.discovery import Discovery as Discovery
+    from ecs_discovery.client.sync.lease import LeaseContext as LeaseContext
+    from ecs_discovery.config.options import options as options
+    from ecs_discovery.config.policies import BalancingPolicy as BalancingPolicy
+    from ecs_discovery.config.policies import CachePolicy as CachePolicy
+    from ecs_discovery.config.policies import CloudMapPolicy as CloudMapPolicy
+    from ecs_discovery.config.policies import ConnectionPolicy as ConnectionPolicy
+    from ecs_discovery.config.policies import DnsPolicy as DnsPolicy
+    from ecs_discovery.config.policies import HealthCheckPolicy as HealthCheckPolicy
+    from ecs_discovery.config.policies import HedgePolicy as HedgePolicy
+    from ecs_discovery.config.policies import OutlierPolicy as OutlierPolicy
+    from ecs_discovery.config.policies import RetryPolicy as RetryPolicy
+    from ecs_discovery.config.policies import TimeoutPolicy as TimeoutPolicy
+    from ecs_discovery.config.policies import ZonePolicy as ZonePolicy
+    from ecs_discovery.config.settings import ServiceConfig as ServiceConfig
+    from ecs_discovery.config.settings import Settings as Settings
+    from ecs_discovery.errors import AttemptReport as AttemptReport
+    from ecs_discovery.errors import ClosedError as ClosedError
+    from ecs_discovery.errors import ConfigurationError as ConfigurationError
+    from ecs_discovery.errors import ConnectError as ConnectError
+    from ecs_discovery.errors import ConnectTimeout as ConnectTimeout
+    from ecs_discovery.errors import DeadlineExceeded as DeadlineExceeded
+    from ecs_discovery.errors import DiscoveryError as DiscoveryError
+    from ecs_discovery.errors import NoEndpoints as NoEndpoints
+    from ecs_discovery.errors import NotSent as NotSent
+    from ecs_discovery.errors import Overloaded as Overloaded
+    from ecs_discovery.errors import RequestError as RequestError
+    from ecs_discovery.errors import ResolutionError as ResolutionError
+    from ecs_discovery.errors import ResolutionTimeout as ResolutionTimeout
+    from ecs_discovery.errors import TargetNotFound as TargetNotFound
+    from ecs_discovery.events import Event as Event
+    from ecs_discovery.integrations.requests import unwrap_session as unwrap_session
+    from ecs_discovery.integrations.requests import wrap_session as wrap_session
+    from ecs_discovery.models import Endpoint as Endpoint
+    from ecs_discovery.models import Question as Question
+    from ecs_discovery.models import Resolution as Resolution
+    from ecs_discovery.resolvers.base import AsyncResolver as AsyncResolver
+    from ecs_discovery.resolvers.base import Resolver as Resolver
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "aio": ("AsyncDiscovery",),
-    "attempts": ("AsyncAttempt", "Attempt"),
-    "client": ("Discovery",),
+    "client.aio.attempt": ("AsyncAttempt",),
+    "client.aio.discovery": ("AsyncDiscovery",),
+    "client.aio.lease": ("AsyncLeaseContext",),
+    "client.attempt": ("Attempt",),
+    "client.snapshot": ("CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot"),
+    "client.sync.discovery": ("Discovery",),
+    "client.sync.lease": ("LeaseContext",),
+    "config.options": ("options",),
+    "config.policies": (
+        "BalancingPolicy",
+        "CachePolicy",
+        "CloudMapPolicy",
+        "ConnectionPolicy",
+        "DnsPolicy",
+        "HealthCheckPolicy",
+        "HedgePolicy",
+        "OutlierPolicy",
+        "RetryPolicy",
+        "TimeoutPolicy",
+        "ZonePolicy",
+    ),
+    "config.settings": ("ServiceConfig", "Settings"),
     "errors": (
         "AttemptReport",
         "ClosedError",
@@ -80,78 +106,12 @@ _HOMES = {
     ),
     "events": ("Event",),
     "integrations.requests": ("unwrap_session", "wrap_session"),
-    "leases": ("AsyncLeaseContext", "LeaseContext"),
     "models": ("Endpoint", "Question", "Resolution"),
-    "context": ("options",),
-    "policies": (
-        "BalancingPolicy",
-        "CachePolicy",
-        "CloudMapPolicy",
-        "ConnectionPolicy",
-        "DnsPolicy",
-        "HealthCheckPolicy",
-        "HedgePolicy",
-        "OutlierPolicy",
-        "RetryPolicy",
-        "TimeoutPolicy",
-        "ZonePolicy",
-    ),
     "resolvers.base": ("AsyncResolver", "Resolver"),
-    "settings": ("ServiceConfig", "Settings"),
-    "snapshot": ("CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "AsyncAttempt",
-    "AsyncDiscovery",
-    "AsyncLeaseContext",
-    "AsyncResolver",
-    "Attempt",
-    "AttemptReport",
-    "BalancingPolicy",
-    "CachePolicy",
-    "CandidateSnapshot",
-    "CheckSnapshot",
-    "ClosedError",
-    "CloudMapPolicy",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionPolicy",
-    "DeadlineExceeded",
-    "Discovery",
-    "DiscoveryError",
-    "DnsPolicy",
-    "Endpoint",
-    "Event",
-    "HealthCheckPolicy",
-    "HedgePolicy",
-    "LeaseContext",
-    "NoEndpoints",
-    "NodeSnapshot",
-    "NotSent",
-    "OutlierPolicy",
-    "Overloaded",
-    "PickSnapshot",
-    "Question",
-    "RequestError",
-    "Resolution",
-    "ResolutionError",
-    "ResolutionTimeout",
-    "Resolver",
-    "RetryPolicy",
-    "ServiceConfig",
-    "ServiceSnapshot",
-    "Settings",
-    "TargetNotFound",
-    "TimeoutPolicy",
-    "ZonePolicy",
-    "__version__",
-    "options",
-    "unwrap_session",
-    "wrap_session",
-]
+__all__ = ["__version__", *sorted(_HOME)]  # the table above says it once
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from traceback import clear_frames
 from typing import Any
 
 __all__ = [
+    "LINE",
+    "LONGEST",
     "AttemptReport",
     "ClosedError",
     "ConfigurationError",
@@ -268,15 +270,15 @@ def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[Di
 # Its writer could forge log lines with line ends, steer a terminal with escape sequences, fill a disk with one answer,
 # or have the password of a URL repeated. So it passes through `foreign` where it enters a text of ours.
 
-_FOREIGN = 200
+LONGEST = 200
 """Characters kept of one foreign text."""
-_LINE = 300
+LINE = 300
 """Characters of a log line."""
 _CUT = "…"
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#]{1,1000}@")
 
 
-def foreign(text: object, longest: int = _FOREIGN) -> str:
+def foreign(text: object, longest: int = LONGEST) -> str:
     """`str(text)` in at most `longest` characters: control characters, line ends and what else is not printable are
     escaped, and the user and password of a URL are left out."""
     try:
@@ -290,7 +292,7 @@ def foreign(text: object, longest: int = _FOREIGN) -> str:
 
 def line(text: object) -> str:
     """The same for a whole log line."""
-    return foreign(text, _LINE)
+    return foreign(text, LINE)
 
 
 def plain(text: str) -> str:

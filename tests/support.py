@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecs_discovery.core.checks import Checks
-from ecs_discovery.core.node import Node
-from ecs_discovery.core.plan import plan
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
+from ecs_discovery.config.targets import parse_target
+from ecs_discovery.core.balancing.health_checks import Checks
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.resolution.questions import plan
 from ecs_discovery.core.service import Service
-from ecs_discovery.models import Endpoint, Question, Resolution, parse_target
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
+from ecs_discovery.models import Endpoint, Question, Resolution
 
 
 @dataclass

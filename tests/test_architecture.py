@@ -10,45 +10,36 @@ import pytest
 
 import ecs_discovery
 from ecs_discovery import AsyncDiscovery, Discovery
-from ecs_discovery.background import Background
-from ecs_discovery.background_async import AsyncBackground
+from ecs_discovery.client.aio.background import AsyncBackground
+from ecs_discovery.client.sync.background import Background
 
 ROOT = Path(ecs_discovery.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Layers from the ground up: a module imports its own layer and those before it.
+# Layers from the ground up: a module imports its own layer and those before it, typing imports included.
 LAYERS = [
-    {"foreign_text"},
     {"errors"},
     {"models"},
-    {"rules"},
-    {"policies", "events", "context"},
-    {"settings"},
-    {"core"},
-    {
-        *("resolvers", "_fork", "metadata", "judging", "flights", "workers", "retrying", "sockets", "snapshot"),
-        *("transports", "telling"),
-    },
-    {"alarms"},
-    {"engine"},
-    {"attempts", "checking", "leases", "background", "background_async"},
-    {"racing", "hedging", "hedging_async"},
-    {"client", "aio"},
-    {"defaults"},
-    {"integrations"},
+    {"events"},
+    {"config"},
+    {"core", "runtime"},
+    {"resolvers"},
+    {"client"},
+    {"integrations", "telemetry"},
     {"cli"},
 ]
-FREE = {"lab"}  # stands beside: a world to run in, which knows nothing of the client
+BESIDE = "testing"  # may use anything, and only the demo uses it
+ROOMS = 13
 HOMES = {
-    "dns": {"resolvers.dns", "lab", "cli"},
-    "aiodns": {"resolvers.dns_async"},
-    "pycares": {"resolvers.dns_async"},
+    "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo"},
+    "aiodns": {"resolvers.dns.aio"},
+    "pycares": {"resolvers.dns.aio"},
     "boto3": {"resolvers.cloud_map"},
     "botocore": {"resolvers.cloud_map"},
-    "tenacity": {"retrying"},
-    "requests": {"integrations.requests", "integrations.requests_errors", "integrations.requests_exchange", "cli"},
+    "tenacity": {"client.retry", "client.sync.retry", "client.aio.retry", "config.settings"},
+    "requests": {"integrations.requests", "integrations._requests_errors", "integrations._requests_exchange", "cli"},
     "urllib3": {"integrations"},
-    "h11": {"lab", "cli"},
+    "h11": {"testing.lab", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -73,24 +64,30 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imports(path: Path) -> list[str]:
-    """Every module that a file imports at run time, wherever in it."""
-    found: list[str] = []
+MODULES = {name_of(path) for path in FILES}
 
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, wherever in it and for whatever purpose."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: absolute imports only"
             module = node.module or ""
-            found.extend(f"{module}.{alias.name}" if module == "ecs_discovery" else module for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text()))
+            inside = module.removeprefix("ecs_discovery").removeprefix(".")
+            for alias in node.names:
+                named = f"{inside}.{alias.name}".removeprefix(".")
+                found.append(
+                    f"{module}.{alias.name}" if module.startswith("ecs_discovery") and named in MODULES else module
+                )
     return sorted(set(found))
+
+
+def inside(path: Path) -> list[str]:
+    """The modules of this package that a file imports."""
+    return [module.removeprefix("ecs_discovery.") for module in imports(path) if module.startswith("ecs_discovery.")]
 
 
 def layer(module: str) -> int:
@@ -101,27 +98,47 @@ def layer(module: str) -> int:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_one_way(path: Path):
     name = name_of(path)
-    top = name.split(".")[0]
-    if not name:
+    if not name or name.startswith(BESIDE):
         return
-    for module in imports(path):
-        if not module.startswith("ecs_discovery."):
-            continue
-        other = module.removeprefix("ecs_discovery.")
-        other_top = other.split(".")[0]
-        if other_top == "__version__":
-            continue
-        if top in FREE:
-            assert other_top in {*FREE, "models", "errors"}, f"{name} imports {other}"
-        elif other_top in FREE:
-            assert top == "cli", f"{name} imports {other}"
+    for other in inside(path):
+        if other.startswith(BESIDE):
+            assert name.startswith("cli.demo"), f"{name} imports {other}"
         else:
             assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-def test_the_two_drivers_do_not_import_each_other():
-    assert "ecs_discovery.aio" not in imports(ROOT / "client.py")
-    assert "ecs_discovery.client" not in imports(ROOT / "aio.py")
+def test_no_module_leads_back_to_itself():
+    arrows = {name_of(path): inside(path) for path in FILES if name_of(path)}
+    ends: set[str] = set()  # modules whose imports were all followed, without a way back
+    for start in arrows:
+        trail: list[tuple[str, list[str]]] = [(start, list(arrows[start]))]
+        while trail:
+            module, left = trail[-1]
+            if not left:
+                ends.add(module)
+                trail.pop()
+                continue
+            following = left.pop()
+            if following in ends or following not in arrows:
+                continue
+            circle = [each for each, _ in trail]
+            assert following not in circle, f"a circle: {circle[circle.index(following) :]}"
+            trail.append((following, list(arrows[following])))
+
+
+def test_the_package_has_no_more_rooms_than_a_reader_can_keep_in_mind():
+    entries = {path.name for path in ROOT.iterdir()} - {"py.typed", "__main__.py", "__pycache__"}
+    assert len(entries) <= ROOMS, sorted(entries)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_what_both_worlds_need_imports_neither_of_them(path: Path):
+    name = name_of(path)
+    for other in inside(path):
+        if ".aio" in other and ".aio" not in name:
+            assert not name.startswith(("client", "resolvers.dns", "resolvers.cloud_map")), f"{name} imports {other}"
+        if name.startswith("client.") and ".sync" not in name and other.startswith("client.sync"):
+            assert (name, other) == ("client.aio.discovery", "client.sync.discovery"), f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -133,7 +150,7 @@ def test_each_third_party_package_has_one_home(path: Path):
             assert any(name == home or name.startswith(f"{home}.") for home in homes), f"{name} imports {module}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "core").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "core").rglob("*.py")), ids=name_of)
 def test_the_core_does_no_io_and_has_no_clock_or_dice_of_its_own(path: Path):
     for module in imports(path):
         top = module.split(".")[0]

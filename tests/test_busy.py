@@ -14,9 +14,9 @@ import pytest
 import requests
 
 from ecs_discovery import ConnectTimeout, Discovery, wrap_session
-from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.lab import Lab, LabService, LabTask
+from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.models import Endpoint
+from ecs_discovery.testing.lab import Lab, LabService, LabTask
 from tests.support import eventually, service_of
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -179,7 +179,7 @@ def test_a_post_in_flight_to_a_vanished_task_has_others_stay_away(lab: Lab):
             found = pool.submit(session.post, service.url("/slow/0.5"), data=b"x", timeout=4)
             gone = task_at_work(service)
             gone.vanish()
-            nodes = discovery.engine.service(f"orders:{service.port}").nodes
+            nodes = discovery._driver.engine.service(f"orders:{service.port}").nodes
             node = next(each for each in nodes if each.endpoint.host == gone.address)
             eventually(lambda: node.gone > 0)
             with pytest.raises(requests.RequestException):

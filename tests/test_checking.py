@@ -14,13 +14,16 @@ from errno import EMFILE
 
 import pytest
 
-from ecs_discovery import CachePolicy, Discovery, HealthCheckPolicy, NoEndpoints, OutlierPolicy, checking
-from ecs_discovery.checking import Answer, Result
-from ecs_discovery.core.checks import Check
-from ecs_discovery.core.node import Checked, Health, Node, Outcome
+from ecs_discovery import CachePolicy, Discovery, HealthCheckPolicy, NoEndpoints, OutlierPolicy
+from ecs_discovery.client import health_check as checking
+from ecs_discovery.client.aio.health_check import examine as examine_async
+from ecs_discovery.client.health_check import Answer, Result
+from ecs_discovery.client.sync.health_check import examine
+from ecs_discovery.core.balancing.health_checks import Check
+from ecs_discovery.core.balancing.node import Checked, Health, Node, Outcome
 from ecs_discovery.events import HealthChanged
-from ecs_discovery.lab import Lab
 from ecs_discovery.models import Endpoint
+from ecs_discovery.testing.lab import Lab
 from tests.support import FakeResolver, a, aaaa, answer, eventually, srv
 from tests.worlds import Worlds, refused_port, world
 
@@ -237,7 +240,7 @@ def test_the_child_of_a_fork_checks_for_itself():
     code = """
 import os, sys, time
 from ecs_discovery import Discovery, HealthCheckPolicy
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 with Lab(namespace="prod.local") as lab:
     tasks = lab.service("orders", tasks=2).tasks
     target = "static://" + ",".join(f"{task.address}:{task.port}" for task in tasks)
@@ -255,7 +258,7 @@ with Lab(namespace="prod.local") as lab:
     use(lambda: all(task.requests for task in tasks))
     pid = os.fork()
     if pid == 0:
-        service = discovery.engine.service(target)
+        service = discovery._driver.engine.service(target)
         try:
             use(lambda: all(node.checked.result == "ok" for node in service.nodes))
         except BaseException:
@@ -311,9 +314,9 @@ def examined(world: Worlds, port: int, policy: HealthCheckPolicy) -> Result:
     async def scenario(w):
         check = check_of(port, policy)
         if world.name == "threads":
-            found.append(checking.examine(check))
+            found.append(examine(check))
         else:
-            found.append(await checking.examine_async(check))
+            found.append(await examine_async(check))
 
     world.run(scenario)
     return found[0]
@@ -424,7 +427,7 @@ def test_a_check_that_meets_silence_is_a_failed_connect(lab: Lab, world: Worlds)
     found = []
 
     async def scenario(w):
-        found.append(checking.examine(check) if world.name == "threads" else await checking.examine_async(check))
+        found.append(examine(check) if world.name == "threads" else await examine_async(check))
 
     world.run(scenario)
     assert found == [Result(Outcome.UNANSWERED, "no connection within 1 s")]
@@ -439,17 +442,17 @@ def test_a_process_that_has_run_out_of_descriptors_says_nothing_of_the_task(
     def none(*_: object) -> socket.socket:
         raise OSError(EMFILE, "Too many open files")
 
-    monkeypatch.setattr("ecs_discovery.sockets.connect", none)
-    monkeypatch.setattr("ecs_discovery.sockets.connect_async", none_async)
+    monkeypatch.setattr("ecs_discovery.runtime.sockets.connect", none)
+    monkeypatch.setattr("ecs_discovery.runtime.sockets.connect_async", none_async)
     assert examined(world, 9, HTTP).outcome is Outcome.NEUTRAL
 
 
 def test_a_process_that_was_held_up_says_nothing_of_the_task():
     check = check_of(9, HealthCheckPolicy(kind="http", timeout=1))
-    assert checking._failed(check, TimeoutError(), True, 0.4).outcome is Outcome.FAILURE
-    assert checking._failed(check, TimeoutError(), False, 0.4).outcome is Outcome.UNANSWERED
-    assert checking._failed(check, TimeoutError(), True, 0.6).outcome is Outcome.NEUTRAL
-    assert checking._failed(check, TimeoutError(), False, 0.6).outcome is Outcome.NEUTRAL
+    assert checking.failed(check, TimeoutError(), True, 0.4).outcome is Outcome.FAILURE
+    assert checking.failed(check, TimeoutError(), False, 0.4).outcome is Outcome.UNANSWERED
+    assert checking.failed(check, TimeoutError(), True, 0.6).outcome is Outcome.NEUTRAL
+    assert checking.failed(check, TimeoutError(), False, 0.6).outcome is Outcome.NEUTRAL
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])

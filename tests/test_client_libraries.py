@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ecs_discovery import AsyncDiscovery, Discovery, DiscoveryError, NotSent, OutlierPolicy, RequestError
-from ecs_discovery.core.node import Outcome
-from ecs_discovery.core.retry import Failure
-from ecs_discovery.judging import failure_of, judge_exception
+from ecs_discovery.client.failures import failure_of, judge_exception
+from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.calls.failure_kinds import Failure
 
 CALM = OutlierPolicy(connect_min=30)
 FAULTS = ["refused", "reset", "end of stream", "time-out"]

@@ -11,8 +11,8 @@ import pytest
 
 from ecs_discovery import AsyncDiscovery, CachePolicy, CloudMapPolicy, ConfigurationError, Discovery, DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
-from ecs_discovery.lab import Lab
 from ecs_discovery.resolvers import CloudMapResolver
+from ecs_discovery.testing.lab import Lab
 from tests.cloud_map import FakeClient, client_for, instance
 from tests.support import FakeClock
 from tests.worlds import Worlds, world
@@ -245,8 +245,8 @@ def test_a_shared_discovery_shares_its_client_its_memory_and_its_flights(lab: La
             shared = AsyncDiscovery(share=discovery)
             results = await asyncio.gather(*(shared.resolve("orders", timeout=20) for _ in range(20)))
             assert len({len(result.endpoints) for result in results}) == 1
-            shared.background.force(shared.engine.service("orders").questions)
-            while len(shared.engine.flights):
+            shared._driver.background.force(shared._driver.engine.service("orders").questions)
+            while len(shared._driver.engine.flights):
                 await asyncio.sleep(0.002)
             await shared.aclose()
 
@@ -258,27 +258,29 @@ def test_a_shared_discovery_shares_its_client_its_memory_and_its_flights(lab: La
 def test_both_drivers_of_one_engine_ask_through_one_built_in_resolver():
     made: list[Any] = []
     with Discovery(services=SERVICES) as discovery:
-        threads = [threading.Thread(target=lambda: made.append(discovery.engine.cloud_map())) for _ in range(20)]
+        threads = [
+            threading.Thread(target=lambda: made.append(discovery._driver.engine.cloud_map())) for _ in range(20)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        joined: Any = AsyncDiscovery(share=discovery).background._resolver("cloudmap")
-        assert {*made, joined._resolver} == {discovery.engine.cloud_map()}
+        joined: Any = AsyncDiscovery(share=discovery)._driver.background._resolver("cloudmap")
+        assert {*made, joined._resolver} == {discovery._driver.engine.cloud_map()}
     with pytest.raises(ResolutionError, match="closed"):
-        made[0].resolve(discovery.engine.directory.service("orders", None, 0.0).questions[0], 1)
+        made[0].resolve(discovery._driver.engine.directory.service("orders", None, 0.0).questions[0], 1)
 
 
 def test_a_look_up_has_the_time_limit_of_its_own_policy():
     with Discovery(services=SERVICES, cloud_map=CloudMapPolicy(timeout=7), dns=DnsPolicy(timeout=1)) as discovery:
-        service = discovery.engine.service("orders")
-        assert discovery.engine.limit(service.questions[0]) == 7
-        assert discovery.engine.limit(discovery.engine.service("x:1").questions[0]) == 1
+        service = discovery._driver.engine.service("orders")
+        assert discovery._driver.engine.limit(service.questions[0]) == 7
+        assert discovery._driver.engine.limit(discovery._driver.engine.service("x:1").questions[0]) == 1
 
 
 def test_a_direct_target_is_verified_under_its_dns_name():
     with Discovery(namespace="prod.local") as discovery:
-        assert discovery.engine.service("cloudmap://prod.local/orders").tls_name == "orders.prod.local"
+        assert discovery._driver.engine.service("cloudmap://prod.local/orders").tls_name == "orders.prod.local"
 
 
 def test_a_wrong_declaration_is_told_at_construction():

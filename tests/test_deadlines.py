@@ -95,9 +95,9 @@ def test_a_deadline_does_not_cut_a_request_that_is_done_before(dribble: Any):
     services = {"orders": f"static://127.0.0.1:{dribble(HEAD, b'x' * 0 + b'')}"}
     with Discovery(services=services) as discovery:
         fired: list[int] = []
-        with discovery.background.alarms.at(time.monotonic() + 0.1, lambda: fired.append(1)):
+        with discovery._driver.background.alarms.at(time.monotonic() + 0.1, lambda: fired.append(1)):
             pass
-        kept = discovery.background.alarms.at(time.monotonic() + 0.15, lambda: fired.append(2))
+        kept = discovery._driver.background.alarms.at(time.monotonic() + 0.15, lambda: fired.append(2))
         time.sleep(0.4)
         assert fired == [2]
         assert kept.action is None or fired == [2]
@@ -161,7 +161,7 @@ def test_no_attempt_follows_a_function_that_outlives_the_deadline_of_a_call():
 
 def test_alarms_that_were_called_off_do_not_pile_up():
     with Discovery() as discovery:
-        alarms = discovery.background.alarms
+        alarms = discovery._driver.background.alarms
         for _ in range(10_000):
             with alarms.at(time.monotonic() + 600, lambda: None):
                 pass
@@ -171,6 +171,6 @@ def test_alarms_that_were_called_off_do_not_pile_up():
 def test_the_thread_of_the_alarms_ends_although_a_late_one_was_set_and_called_off():
     """A request with a long deadline is done at once: no thread stays for the rest of that time."""
     before = set(threading.enumerate())
-    with Discovery() as discovery, discovery.background.alarms.at(time.monotonic() + 1e8, lambda: None):
+    with Discovery() as discovery, discovery._driver.background.alarms.at(time.monotonic() + 1e8, lambda: None):
         assert set(threading.enumerate()) - before
     eventually(lambda: not set(threading.enumerate()) - before)

@@ -282,7 +282,7 @@ def test_events_reach_the_hook_in_the_order_in_which_they_happened():
             told.append(event.health)
 
     with Discovery(services={"orders": "static://127.0.0.1:1,127.0.0.1:2"}, on_event=hook) as discovery:
-        engine, service = discovery.engine, discovery.engine.service("orders")
+        engine, service = discovery._driver.engine, discovery._driver.engine.service("orders")
         node = service.nodes[0]
         failing = threading.Thread(target=engine.reconnected, args=(service, node, False))
         failing.start()
@@ -844,7 +844,7 @@ def test_asyncio_and_threads_can_share_what_is_known():
 
     dns = dns_of("10.0.0.1")
     with Discovery() as discovery:
-        discovery.background.dns = dns
+        discovery._driver.background.dns = dns
         discovery.resolve("orders:80")
 
         async def main():
@@ -883,11 +883,11 @@ def test_what_is_shared_is_looked_up_by_the_resolvers_of_the_shared_discovery(sc
     async def main(discovery: Discovery) -> None:
         async with AsyncDiscovery(share=discovery) as shared:
             assert (await shared.resolve(target)).endpoints[0].host == "10.0.0.1"
-            shared.background.ask(question, force=True)
+            shared._driver.background.ask(question, force=True)
             while len(inventory.asked) < 2:
                 await asyncio.sleep(0.01)
         async with AsyncDiscovery(share=discovery, resolvers={scheme: own}) as shared:
-            shared.background.ask(question, force=True)
+            shared._driver.background.ask(question, force=True)
             while not own.asked:
                 await asyncio.sleep(0.01)
 
@@ -905,7 +905,7 @@ def test_one_async_discovery_serves_several_loops_one_after_another():
 
     clock, dns = FakeClock(), dns_of("10.0.0.1")
     discovery = AsyncDiscovery(clock=clock)
-    discovery.background.dns = AsyncResolverOf(dns)
+    discovery._driver.background.dns = AsyncResolverOf(dns)
     for _ in range(3):
         found = asyncio.run(discovery.resolve("orders:80"))
         assert found.endpoints[0].host == "10.0.0.1"
@@ -937,7 +937,7 @@ def test_a_lookup_whose_leader_is_cancelled_is_started_again_by_whoever_waits():
             first.cancel()
             await asyncio.sleep(0.01)
             assert slow.asked == 1  # a waiter that gives up does not end the flight
-            for task in list(discovery.background.tasks):
+            for task in list(discovery._driver.background.tasks):
                 task.cancel()
             assert (await second).endpoints[0].host == "10.1.1.1"
             assert slow.asked == 2

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import pytest
 
 import ecs_discovery
-from ecs_discovery import errors, policies, settings
-from ecs_discovery.lab import Lab
+from ecs_discovery import errors
+from ecs_discovery.config import policies, settings
+from ecs_discovery.testing.lab import Lab
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

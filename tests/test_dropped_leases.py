@@ -9,7 +9,7 @@ from ecs_discovery import Discovery
 
 def test_a_lease_that_was_entered_and_dropped_is_no_use_any_more():
     with Discovery(services={"orders": "static://127.0.0.1:80"}) as discovery:
-        node = discovery.engine.service("orders").nodes[0]
+        node = discovery._driver.engine.service("orders").nodes[0]
         lease = discovery.lease("orders")
         lease.__enter__()
         assert node.pending == 1

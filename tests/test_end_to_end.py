@@ -25,7 +25,7 @@ from ecs_discovery import (
     ResolutionTimeout,
     TargetNotFound,
 )
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 from tests.support import FakeClock, eventually
 from tests.worlds import Worlds, world
 
@@ -359,10 +359,10 @@ def test_a_look_up_whose_loop_ended_is_made_again_by_the_next_who_asks(lab: Lab)
 
         async def main():
             async with AsyncDiscovery(share=discovery) as shared:
-                shared.background.ask(discovery.engine.service(target).wanted()[0], force=True)
+                shared._driver.background.ask(discovery._driver.engine.service(target).wanted()[0], force=True)
 
         asyncio.run(main())  # closed before the look-up's first step
-        eventually(lambda: len(discovery.engine.flights) == 0)
+        eventually(lambda: len(discovery._driver.engine.flights) == 0)
         total = lab.dns.total
         eventually(lambda: discovery.resolve(target) and lab.dns.total > total)
 
@@ -382,7 +382,7 @@ def test_closing_wakes_those_who_wait(lab: Lab):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    eventually(lambda: len(discovery.engine.flights) > 0)
+    eventually(lambda: len(discovery._driver.engine.flights) > 0)
     discovery.close()
     thread.join(10)
     assert [type(error) for error in errors] == [ClosedError]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ecs_discovery import Discovery
-from ecs_discovery.lab import Lab, LabTask
+from ecs_discovery.testing.lab import Lab, LabTask
 from tests.support import eventually
 from tests.traffic import Traffic, traffic
 

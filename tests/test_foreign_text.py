@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery import CachePolicy, CloudMapPolicy, Discovery, Endpoint, Resolution, RetryPolicy
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.node import Node
-from ecs_discovery.core.retry import Call
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.budget import RetryBudget
+from ecs_discovery.core.calls.call import Call
 from ecs_discovery.errors import (
     LINE,
     LONGEST,
@@ -98,7 +98,7 @@ def test_what_cloud_map_says_forges_no_line(operation: str, code: str, world: Wo
 
     async def scenario(w):
         found = await w.many(1, lambda: w.resolve("cloudmap://prod/orders?port=80"))
-        w.discovery.background.ask(Question("cloudmap", "prod/orders"), force=False)
+        w.discovery._driver.background.ask(Question("cloudmap", "prod/orders"), force=False)
         await w.pause(0.05)
         for each in found:
             if isinstance(each, Exception):
@@ -130,7 +130,7 @@ def test_what_a_resolver_of_an_other_package_says_forges_no_line(outcome: Any, w
 
     async def scenario(w):
         await w.resolve("foreign://orders")
-        w.discovery.background.ask(Question("foreign", "orders"), force=True)
+        w.discovery._driver.background.ask(Question("foreign", "orders"), force=True)
         for _ in range(500):
             if any("look-up failed" in str(event) for event in events):
                 break
@@ -168,7 +168,7 @@ def test_a_hook_that_fails_makes_one_short_line(caplog):
     targets = ",".join(f"10.0.{n // 250}.{n % 250 + 1}:80" for n in range(1000))
     with Discovery(on_event=hook) as discovery:
         discovery.resolve(f"static://{targets}")
-        discovery.engine.tell(discovery.engine.service(f"static://{targets}"))
+        discovery._driver.engine.tell(discovery._driver.engine.service(f"static://{targets}"))
     assert all(len(record.getMessage()) <= LINE for record in caplog.records)
 
 

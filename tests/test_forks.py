@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import ecs_discovery
-from ecs_discovery.lab import Lab
-from ecs_discovery.workers import Workers
+from ecs_discovery.runtime.workers import Workers
+from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
 ROOT = Path(ecs_discovery.__file__).parent.parent
@@ -27,7 +27,7 @@ import os, sys, threading, time
 from threading import Event, Thread
 at_fork = [lambda: None]
 os.register_at_fork(before=lambda: at_fork[0]())
-from ecs_discovery.workers import Workers
+from ecs_discovery.runtime.workers import Workers
 
 def fork(in_child=lambda: 0):
     pid = os.fork()
@@ -63,7 +63,7 @@ from ecs_discovery import wrap_session
 nameserver, url = sys.argv[1:]
 session = wrap_session(requests.Session(), namespace="prod.local", nameservers=[nameserver])
 session.get(url, timeout=10)
-flights = session.get_adapter("http://").discovery.engine.flights
+flights = session.get_adapter("http://").discovery._driver.engine.flights
 while len(flights):
     time.sleep(0.005)
 before, alive = len(ours()), []

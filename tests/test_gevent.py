@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ecs_discovery
-from ecs_discovery.lab import Lab, LabService
+from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import required_module
 
 ROOT = Path(ecs_discovery.__file__).parent.parent

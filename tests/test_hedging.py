@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ecs_discovery import AsyncDiscovery, Discovery, HedgePolicy, RetryPolicy, ServiceConfig, TimeoutPolicy
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.balancing.node import Outcome
 from tests.support import eventually
 from tests.worlds import Worlds, world
 
@@ -323,7 +323,7 @@ def test_a_hundred_hedged_calls_leave_no_use_task_or_thread(world: Worlds):
         if w.name == "asyncio":
             await asyncio.sleep(0)
             assert asyncio.all_tasks() == {asyncio.current_task()}
-            assert not w.discovery.background.tasks
+            assert not w.discovery._driver.background.tasks
 
     world.run(scenario, **THREE)
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "ecs_discovery"])
@@ -381,7 +381,7 @@ def test_the_child_of_a_fork_hedges_with_threads_and_locks_of_its_own():
 import os, time
 from ecs_discovery import Discovery, HedgePolicy
 discovery = Discovery(services={"orders": "static://127.0.0.1:81,127.0.0.1:82"}, hedge=HedgePolicy(enabled=True))
-hedging = discovery.engine.service("orders").hedging
+hedging = discovery._driver.engine.service("orders").hedging
 def hedge():
     for _ in range(100):
         hedging.delay(1000)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ecs_discovery
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 
 ROOT = Path(ecs_discovery.__file__).parent.parent
 ROUNDS, WARM = 12, 4
@@ -77,8 +77,8 @@ for number, target in enumerate(urls):
 until = time.monotonic() + 10
 while count() > allowed and time.monotonic() < until:
     time.sleep(0.01)
-tasks = [task for task in discovery.background.tasks if not task.get_loop().is_closed()]
-print(json.dumps([statuses, count() <= allowed, len(tasks), len(discovery.engine.flights)]))
+tasks = [task for task in discovery._driver.background.tasks if not task.get_loop().is_closed()]
+print(json.dumps([statuses, count() <= allowed, len(tasks), len(discovery._driver.engine.flights)]))
 """
     with Lab(namespace="prod.local") as lab:
         services = [lab.service(f"orders{number}", tasks=1) for number in range(ROUNDS)]

@@ -42,7 +42,7 @@ def addresses(found: Resolution) -> list[str]:
 def test_a_loop_per_request_learns_of_new_tasks_although_no_look_up_outlasts_a_loop():
     clock, source = FakeClock(), Slow()
     discovery = AsyncDiscovery(clock=clock, cache=CALM, timeout=PATIENT)
-    discovery.background.dns = source
+    discovery._driver.background.dns = source
 
     def request() -> list[str]:
         return addresses(asyncio.run(discovery.resolve("dns://orders:80")))
@@ -65,15 +65,15 @@ def test_a_look_up_whose_loop_runs_no_more_is_made_by_somebody_else(stopped: str
             return answer("10.0.0.2")
 
     with Discovery(timeout=PATIENT) as discovery:
-        discovery.background.dns = Quick()
+        discovery._driver.background.dns = Quick()
         shared, source = AsyncDiscovery(share=discovery), Slow()
-        shared.background.dns, source.seconds = source, 3600
+        shared._driver.background.dns, source.seconds = source, 3600
         loop, found = asyncio.new_event_loop(), list[Any]()
         waiting = threading.Thread(target=lambda: found.append(discovery.resolve("dns://orders:80")))
 
         async def begin() -> None:
-            for question in discovery.engine.due(discovery.engine.service("dns://orders:80")).wait:
-                shared.background.ask(question)
+            for question in discovery._driver.engine.due(discovery._driver.engine.service("dns://orders:80")).wait:
+                shared._driver.background.ask(question)
             while source.begun < 2:
                 await asyncio.sleep(0.001)
             if already:
@@ -82,7 +82,7 @@ def test_a_look_up_whose_loop_runs_no_more_is_made_by_somebody_else(stopped: str
 
         loop.run_until_complete(begin())
         if stopped == "closed":
-            for each in shared.background.tasks:
+            for each in shared._driver.background.tasks:
                 each._log_destroy_pending = False  # type: ignore[attr-defined]
             loop.close()
         if not already:
@@ -156,8 +156,8 @@ def test_a_resolver_that_blocks_does_not_stop_dns():
             return answer("10.0.0.2")
 
     with Discovery(resolvers={"own": Blocking()}, timeout=PATIENT) as discovery:
-        discovery.background.dns = Quick()
+        discovery._driver.background.dns = Quick()
         for number in range(40):
-            discovery.background.ask(Question("own", f"name{number}"))
+            discovery._driver.background.ask(Question("own", f"name{number}"))
         assert addresses(discovery.resolve("dns://orders:80", timeout=10)) == ["10.0.0.2"]
         over.set()

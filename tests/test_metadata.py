@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ecs_discovery.metadata import TaskMetadata, parse, task_metadata
+from ecs_discovery.runtime.task_metadata import TaskMetadata, parse, task_metadata
 
 FARGATE = {
     "Cluster": "arn:aws:ecs:eu-west-1:111122223333:cluster/blue",

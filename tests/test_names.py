@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ecs_discovery import NoEndpoints, TargetNotFound
-from ecs_discovery.lab import Lab
-from ecs_discovery.policies import CloudMapPolicy
-from ecs_discovery.resolvers.cloud_map import CloudMapResolver
+from ecs_discovery.config.policies import CloudMapPolicy
+from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
+from ecs_discovery.testing.lab import Lab
 from tests.cloud_map import client_for
 from tests.servers import UnboundServer, required
 from tests.support import FakeClock, a

@@ -22,7 +22,7 @@ from ecs_discovery import (
     wrap_session,
 )
 from ecs_discovery.errors import Overloaded
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 from tests.support import FakeClock, raw
 from tests.worlds import Asyncio, Threads, Worlds, world
 

@@ -65,7 +65,7 @@ def test_every_public_name_is_there():
 
 def test_using_the_package_leaves_its_functions_under_their_names():
     """A submodule of the same name would hide a function once it is imported."""
-    import ecs_discovery.context
+    import ecs_discovery.config.options
     import ecs_discovery.integrations.requests
 
     assert callable(ecs_discovery.options)

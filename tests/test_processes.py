@@ -13,9 +13,9 @@ import requests
 
 import ecs_discovery
 from ecs_discovery import CachePolicy, Discovery, wrap_session
-from ecs_discovery.flights import Flights
-from ecs_discovery.lab import Lab
-from ecs_discovery.workers import Workers
+from ecs_discovery.runtime.single_flight import Flights
+from ecs_discovery.runtime.workers import Workers
+from ecs_discovery.testing.lab import Lab
 from tests.support import a, eventually
 
 ROOT = Path(ecs_discovery.__file__).parent.parent
@@ -36,20 +36,20 @@ def test_the_child_of_a_fork_has_fresh_locks_dice_and_threads_and_keeps_what_is_
 import os, sys, time
 import requests
 from ecs_discovery import Discovery, wrap_session
-from ecs_discovery.defaults import _registry
-from ecs_discovery.lab import Lab
+from ecs_discovery.client.sync.shared import _registry
+from ecs_discovery.testing.lab import Lab
 with Lab(namespace="prod.local") as lab:
     service = lab.service("orders", tasks=3, ttl=60)
     target = f"orders:{service.port}"
     session = wrap_session(requests.Session(), namespace="prod.local", nameservers=[lab.nameserver])
     session.get(f"http://{target}/", timeout=10)
     discovery = session.get_adapter("http://").discovery
-    inner = discovery.engine.service(target)
-    while len(discovery.engine.flights):  # the other record types are still on their way
+    inner = discovery._driver.engine.service(target)
+    while len(discovery._driver.engine.flights):  # the other record types are still on their way
         time.sleep(0.005)
     asked = lab.dns.total
-    locks = (inner._lock, discovery.engine.directory._lock, discovery.engine.directory.cache._lock,
-             discovery.engine.flights._lock, _registry._lock, discovery.background._workers._wake)
+    locks = (inner._lock, discovery._driver.engine.directory._lock, discovery._driver.engine.directory.cache._lock,
+             discovery._driver.engine.flights._lock, _registry._lock, discovery._driver.background._workers._wake)
     for lock in locks:
         lock.acquire()
     children = []
@@ -58,12 +58,12 @@ with Lab(namespace="prod.local") as lab:
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            draws = [discovery.engine.dice() for _ in range(3)]
+            draws = [discovery._driver.engine.dice() for _ in range(3)]
             fresh = wrap_session(requests.Session(), namespace="prod.local", nameservers=[lab.nameserver])
             code = fresh.get(f"http://{target}/", timeout=10).status_code
             same = fresh.get_adapter("http://").discovery is discovery
             code = max(code, session.get(f"http://{target}/", timeout=10).status_code)
-            os.write(write, repr((draws, code, same, discovery.engine.queries)).encode())
+            os.write(write, repr((draws, code, same, discovery._driver.engine.queries)).encode())
             os._exit(0)
         os.close(write)
         children.append((pid, read))
@@ -91,7 +91,7 @@ def test_a_child_can_look_names_up_itself():
     code = """
 import os
 from ecs_discovery import Discovery
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 with Lab(namespace="prod.local") as lab:
     service = lab.service("orders", tasks=3)
     lab.service("other", tasks=2, port=service.port)
@@ -162,7 +162,7 @@ def test_workers_run_jobs_side_by_side_up_to_their_limit_and_then_in_line():
 
 
 def test_idle_workers_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ecs_discovery.workers._IDLE", 0.01)
+    monkeypatch.setattr("ecs_discovery.runtime.workers._IDLE", 0.01)
     workers = Workers()
     workers.spawn(lambda: None)
     eventually(lambda: not workers._threads)
@@ -260,7 +260,7 @@ def test_threads_that_switch_all_the_time_share_a_session_while_its_name_is_aske
         finally:
             sys.setswitchinterval(interval)
         assert statuses == [200] * 150
-        eventually(lambda: session.get(service.url(), timeout=20).ok and discovery.engine.queries > 3)
+        eventually(lambda: session.get(service.url(), timeout=20).ok and discovery._driver.engine.queries > 3)
         target = f"orders.prod.local:{service.port}" if service.port else "orders.prod.local"
         assert all(node.pending == 0 for node in discovery.snapshot(target).nodes)
         session.close()
@@ -299,7 +299,7 @@ def use(url):
 
 use(urls[0])
 until, before = time.monotonic() + 10, sizes()
-while before["ecs_discovery._fork", "_threaded"] and time.monotonic() < until:
+while before["ecs_discovery.runtime.fork", "_threaded"] and time.monotonic() < until:
     time.sleep(0.01)
     before = sizes()
 for url in urls:

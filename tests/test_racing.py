@@ -22,9 +22,9 @@ from ecs_discovery import (
     RetryPolicy,
     TimeoutPolicy,
 )
-from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.lab import Lab
+from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.testing.lab import Lab
 from tests.support import FakeClock
 from tests.worlds import Worlds, world
 
@@ -52,7 +52,7 @@ def fleet(lab: Lab, count: int, vanished: int):
 
 
 def by_health(discovery, target: str) -> dict[Health, int]:
-    nodes = discovery.engine.service(target).nodes
+    nodes = discovery._driver.engine.service(target).nodes
     return {health: sum(node.health is health for node in nodes) for health in Health}
 
 
@@ -278,13 +278,13 @@ def test_a_cancelled_race_leaves_nothing(lab: Lab):
             await asyncio.sleep(0.05)
             before = len(os.listdir("/proc/self/fd"))
             task = asyncio.create_task(discovery.open_connection(target))
-            while sum(node.pending for node in discovery.engine.service(target).nodes) < 3:
+            while sum(node.pending for node in discovery._driver.engine.service(target).nodes) < 3:
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await asyncio.sleep(0.05)
-            assert [node.pending for node in discovery.engine.service(target).nodes] == [0, 0, 0]
+            assert [node.pending for node in discovery._driver.engine.service(target).nodes] == [0, 0, 0]
             assert by_health(discovery, target)[Health.DOWN] == 0
             assert len(os.listdir("/proc/self/fd")) == before
 

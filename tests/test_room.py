@@ -65,7 +65,7 @@ async def _nap() -> None:
 
 def test_those_who_wait_are_served_in_the_order_of_their_coming():
     with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-        room = discovery.engine.service("orders").room
+        room = discovery._driver.engine.service("orders").room
         order: list[int] = []
 
         def use(number: int) -> None:
@@ -86,7 +86,7 @@ def test_those_who_wait_are_served_in_the_order_of_their_coming():
 def test_a_task_cancelled_while_it_waits_leaves_the_queue():
     async def scenario() -> None:
         async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-            room = discovery.engine.service("orders").room
+            room = discovery._driver.engine.service("orders").room
 
             async def use() -> None:
                 async with discovery.lease("orders"):
@@ -135,7 +135,7 @@ def test_nobody_is_served_more_often_than_others_who_come_back_as_fast():
         async def main() -> None:
             async with AsyncDiscovery(share=discovery) as shared:
                 tasks = [asyncio.create_task(in_task(shared, number)) for number in range(16, 64)]
-                while len(discovery.engine.service("orders").room) < 50:
+                while len(discovery._driver.engine.service("orders").room) < 50:
                     await asyncio.sleep(0.001)
                 everybody.set()
                 await asyncio.gather(*tasks)
@@ -147,12 +147,12 @@ def test_nobody_is_served_more_often_than_others_who_come_back_as_fast():
         for thread in threads:
             thread.join(30)
         assert max(uses) <= 12, uses
-        assert len(discovery.engine.service("orders").room) == 0
+        assert len(discovery._driver.engine.service("orders").room) == 0
 
 
 def test_a_place_that_was_offered_to_a_closed_loop_goes_to_the_next():
     with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-        room = discovery.engine.service("orders").room
+        room = discovery._driver.engine.service("orders").room
         loop = asyncio.new_event_loop()
         shared = AsyncDiscovery(share=discovery)
 
@@ -185,7 +185,7 @@ def test_one_who_gives_up_after_it_was_called_passes_the_call_on():
 
     async def scenario() -> None:
         async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-            room = discovery.engine.service("orders").room
+            room = discovery._driver.engine.service("orders").room
 
             async def use() -> None:
                 async with discovery.lease("orders"):

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import ecs_discovery
-from ecs_discovery.lab import Lab, LabService
+from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import free_port, required_module
 from tests.support import eventually
 
@@ -46,7 +46,7 @@ def meet():
         time.sleep(0.005)
 
 def report():
-    dice = [discovery.engine.dice() for _ in range(3)]
+    dice = [discovery._driver.engine.dice() for _ in range(3)]
     status = session.get(url, timeout=10).status_code
     threads = [thread.name for thread in threading.enumerate()]
     return {"pid": os.getpid(), "status": status, "dice": dice, "threads": threads}

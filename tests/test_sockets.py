@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from ecs_discovery import sockets
-from ecs_discovery.lab import Lab, LabTask
 from ecs_discovery.models import Endpoint
+from ecs_discovery.runtime import sockets, tcp_info
+from ecs_discovery.testing.lab import Lab, LabTask
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 REQUEST = b"GET /slow/30 HTTP/1.1\r\nHost: orders\r\n\r\n"
@@ -64,17 +64,17 @@ def test_a_peer_that_vanished_is_silent(task: LabTask):
     with connected(task) as sock:
         task.vanish()
         sock.sendall(REQUEST)
-        assert not sockets.wait_for_answer(sock, 0.25, None, time.monotonic)
-        assert sockets.acknowledged(sock) is False
+        assert not tcp_info.wait_for_answer(sock, 0.25, None, time.monotonic)
+        assert tcp_info.acknowledged(sock) is False
 
 
 @linux
 def test_a_slow_application_is_not(task: LabTask):
     with connected(task) as sock:
         sock.sendall(REQUEST)
-        assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
-        assert sockets.Progress(sock).silent(0.0, 0.0) is False
-        assert sockets.acknowledged(sock)
+        assert tcp_info.wait_for_answer(sock, 0.1, None, time.monotonic)
+        assert tcp_info.Progress(sock).silent(0.0, 0.0) is False
+        assert tcp_info.acknowledged(sock)
 
 
 @linux
@@ -87,7 +87,7 @@ def test_what_a_vanished_peer_still_repeats_does_not_pass_for_life(task: LabTask
         task.vanish()
         sock.sendall(REQUEST)
         began = time.monotonic()
-        assert not sockets.wait_for_answer(sock, 0.25, None, time.monotonic)
+        assert not tcp_info.wait_for_answer(sock, 0.25, None, time.monotonic)
         assert time.monotonic() - began < 0.5
 
 
@@ -95,14 +95,14 @@ def test_an_acknowledged_request_is_waited_for_until_its_peer_is_known_to_be_gon
     with connected(task) as sock:
         sock.sendall(REQUEST)
         looks = iter([False, False, True])
-        assert not sockets.wait_for_answer(sock, 0.05, None, time.monotonic, lambda: next(looks))
+        assert not tcp_info.wait_for_answer(sock, 0.05, None, time.monotonic, lambda: next(looks))
         assert next(looks, None) is None
 
 
 def test_an_acknowledged_request_is_waited_for_no_longer_than_its_read_timeout(task: LabTask):
     with connected(task) as sock:
         sock.sendall(REQUEST)
-        assert sockets.wait_for_answer(sock, 0.05, 0.2, time.monotonic, lambda: False)
+        assert tcp_info.wait_for_answer(sock, 0.05, 0.2, time.monotonic, lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_a_connect_tells_of_a_host(error: OSError | None, sign: sockets.Sig
 def test_a_peer_that_answers_is_waited_for_no_longer_than_it_takes(task: LabTask):
     with connected(task) as sock:
         sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
-        assert sockets.wait_for_answer(sock, 5.0, None, time.monotonic)
+        assert tcp_info.wait_for_answer(sock, 5.0, None, time.monotonic)
         assert sock.recv(12) == b"HTTP/1.1 200"
 
 
@@ -132,7 +132,7 @@ def test_a_read_timeout_shorter_than_the_limit_comes_first(task: LabTask):
     with connected(task) as sock:
         task.vanish()
         sock.sendall(REQUEST)
-        assert sockets.wait_for_answer(sock, 0.25, 0.05, time.monotonic)
+        assert tcp_info.wait_for_answer(sock, 0.25, 0.05, time.monotonic)
 
 
 @linux
@@ -146,7 +146,7 @@ def test_a_peer_that_reads_an_upload_late_is_not_silent():
                 sock.send(b"x" * 65536)
         except BlockingIOError:
             pass
-        until, progress = time.monotonic() + 0.8, sockets.Progress(sock)
+        until, progress = time.monotonic() + 0.8, tcp_info.Progress(sock)
         while time.monotonic() < until:
             assert not progress.silent(0.25, time.monotonic())
             time.sleep(0.02)
@@ -173,23 +173,23 @@ def test_under_tls_session_tickets_do_not_pass_for_an_answer(lab: Lab, vanish: b
         if vanish:
             task.vanish()
         sock.sendall(REQUEST)
-        assert sockets.wait_for_answer(sock, 0.25, None, time.monotonic) is not vanish
+        assert tcp_info.wait_for_answer(sock, 0.25, None, time.monotonic) is not vanish
 
 
 def test_where_nothing_can_be_told_the_read_comes_next(task: LabTask, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sockets, "_TCP_INFO", None)
+    monkeypatch.setattr(tcp_info, "_TCP_INFO", None)
     with connected(task) as sock:
-        assert sockets.wait_for_answer(sock, 0.1, None, time.monotonic)
-        assert sockets.Progress(sock).silent(0.1, 0.0) is None
-        assert sockets.acknowledged(sock) is None
+        assert tcp_info.wait_for_answer(sock, 0.1, None, time.monotonic)
+        assert tcp_info.Progress(sock).silent(0.1, 0.0) is None
+        assert tcp_info.acknowledged(sock) is None
 
 
 @linux
 def test_a_closed_socket_tells_nothing():
     sock = socket.socket()
     sock.close()
-    assert sockets.Progress(sock).silent(0.1, 0.0) is None
-    assert sockets.acknowledged(sock) is None
+    assert tcp_info.Progress(sock).silent(0.1, 0.0) is None
+    assert tcp_info.acknowledged(sock) is None
 
 
 def test_connecting_to_a_vanished_task_ends_at_its_timeout(task: LabTask):
@@ -210,9 +210,9 @@ def test_a_name_is_passed_through_where_discovery_is_switched_off():
 def test_the_select_fallback_reads_as_poll_does(task: LabTask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr("select.poll", raising=False)
     with connected(task) as sock:
-        assert not sockets._ready(sock, 0.01)
+        assert not sockets.is_ready(sock, 0.01)
         sock.sendall(REQUEST.replace(b"slow/30", b"quick"))
-        assert sockets._ready(sock, 5)
+        assert sockets.is_ready(sock, 5)
     assert threading.active_count() < 20
 
 
@@ -269,5 +269,5 @@ class Foreign:
 def test_a_socket_of_another_library_is_left_to_an_ordinary_read(task: LabTask, answer: object):
     with connected(task) as sock:
         began = time.monotonic()
-        assert sockets.wait_for_answer(Foreign(sock, answer), 0.25, None, time.monotonic, lambda: False)  # type: ignore[arg-type]
+        assert tcp_info.wait_for_answer(Foreign(sock, answer), 0.25, None, time.monotonic, lambda: False)  # type: ignore[arg-type]
         assert time.monotonic() - began < 5  # its handler takes 30 seconds

@@ -109,7 +109,7 @@ def test_a_connection_cancelled_at_any_step_leaves_the_loop_and_no_socket(
                 await writer.wait_closed()
             await asyncio.sleep(0.1)
             assert descriptors() == before
-            assert [node.pending for node in discovery.engine.service(target).nodes] == [0]
+            assert [node.pending for node in discovery._driver.engine.service(target).nodes] == [0]
 
     with asyncio.Runner(loop_factory=partial(new_loop, kind)) as runner:
         runner.run(main())

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from ecs_discovery import errors
-from ecs_discovery.context import Options, current_options, options
-from ecs_discovery.errors import AttemptReport, ConfigurationError, ConnectError, DiscoveryError, combined
-from ecs_discovery.models import Endpoint, Target, check_name, parse_host_port, parse_target
-from ecs_discovery.policies import (
+from ecs_discovery.config.options import Options, current_options, options
+from ecs_discovery.config.policies import (
     BalancingPolicy,
     CachePolicy,
     CloudMapPolicy,
@@ -25,7 +23,10 @@ from ecs_discovery.policies import (
     TimeoutPolicy,
     from_environment,
 )
-from ecs_discovery.settings import ServiceConfig, Settings, disabled
+from ecs_discovery.config.settings import ServiceConfig, Settings, disabled
+from ecs_discovery.config.targets import Target, check_name, parse_host_port, parse_target
+from ecs_discovery.errors import AttemptReport, ConfigurationError, ConnectError, DiscoveryError, combined
+from ecs_discovery.models import Endpoint
 
 
 @pytest.mark.parametrize(

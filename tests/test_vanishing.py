@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from ecs_discovery import Discovery, wrap_session
-from ecs_discovery.lab import Lab, LabService
+from ecs_discovery.testing.lab import Lab, LabService
 from tests.support import eventually
 from tests.traffic import traffic
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from ecs_discovery import AsyncDiscovery, OutlierPolicy, RequestError, RetryPolicy
-from ecs_discovery.core.node import Health
-from ecs_discovery.lab import Lab
+from ecs_discovery.core.balancing.node import Health
+from ecs_discovery.testing.lab import Lab
 
 CALM = OutlierPolicy(connect_min=30)
 
@@ -68,7 +68,7 @@ def test_a_request_to_a_task_that_vanished_goes_elsewhere(lab: Lab, run):
                 assert host == tasks[1].address or not tasks[0].faults
             assert tasks[0].faults
             assert time.monotonic() - began < 3
-            health = {node.health for node in discovery.engine.service(target(tasks)).nodes}
+            health = {node.health for node in discovery._driver.engine.service(target(tasks)).nodes}
             assert health == {Health.DOWN, Health.HEALTHY}
 
     run(main())

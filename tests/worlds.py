@@ -45,11 +45,11 @@ class Threads:
             settings["dns"] = settings.pop("dnspolicy")
         self.discovery = Discovery(**settings)
         if resolver is not None:
-            self.discovery.background.dns = resolver
+            self.discovery._driver.background.dns = resolver
 
     @property
     def engine(self) -> Any:
-        return self.discovery.engine
+        return self.discovery._driver.engine
 
     async def resolve(self, target: str, **options: Any) -> Resolution:
         return self.discovery.resolve(target, **options)
@@ -120,11 +120,11 @@ class Asyncio:
             }
         self.discovery = AsyncDiscovery(**settings)
         if resolver is not None:
-            self.discovery.background.dns = AsyncResolverOf(resolver)
+            self.discovery._driver.background.dns = AsyncResolverOf(resolver)
 
     @property
     def engine(self) -> Any:
-        return self.discovery.engine
+        return self.discovery._driver.engine
 
     async def resolve(self, target: str, **options: Any) -> Resolution:
         return await self.discovery.resolve(target, **options)

@@ -12,8 +12,8 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from ecs_discovery import policies
-from ecs_discovery.rules import unreadable
+from ecs_discovery.config import policies
+from ecs_discovery.config.fields import unreadable
 
 _HEAD = ("Field", "Default", "Allowed", "Variable", "Meaning")
 

@@ -74,6 +74,6 @@ def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
         import requests  # noqa: F401
     except ModuleNotFoundError as error:
         sys.exit(fail(f"{error.name} is not installed: from a clone, pip install '.[demo]'", 1))
-    from ecs_discovery.cli.demo import show
+    from ecs_discovery.cli.demo.command import show
 
     sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json))

@@ -12,9 +12,10 @@ from rich import box
 from rich.table import Table
 
 from ecs_discovery.cli.console import fail, output
-from ecs_discovery.client import Discovery
+from ecs_discovery.client.sync.discovery import Discovery
+from ecs_discovery.config.targets import parse_target
 from ecs_discovery.errors import ConfigurationError, DiscoveryError, foreign
-from ecs_discovery.models import Endpoint, Resolution, parse_target
+from ecs_discovery.models import Endpoint, Resolution
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]
 

@@ -7,15 +7,16 @@ from dataclasses import replace
 from math import inf
 from threading import RLock
 
-from ecs_discovery.core.cache import TtlCache
-from ecs_discovery.core.checks import Checks
-from ecs_discovery.core.knowledge import Due
-from ecs_discovery.core.plan import plan
+from ecs_discovery.config.settings import ServiceConfig, Settings
+from ecs_discovery.config.targets import Target, parse_target
+from ecs_discovery.core.balancing.health_checks import Checks
+from ecs_discovery.core.resolution.cache import TtlCache
+from ecs_discovery.core.resolution.partial import Union
+from ecs_discovery.core.resolution.questions import plan
+from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
-from ecs_discovery.core.union import Union
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
-from ecs_discovery.models import Endpoint, Question, Resolution, Target, parse_target
-from ecs_discovery.settings import ServiceConfig, Settings
+from ecs_discovery.models import Endpoint, Question, Resolution
 
 __all__ = ["Directory"]
 

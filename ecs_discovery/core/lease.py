@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ecs_discovery.core.node import Node, Outcome
+from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint
 

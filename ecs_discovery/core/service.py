@@ -14,20 +14,27 @@ from math import inf
 from threading import RLock
 from typing import Any
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.checks import Check, Checks
-from ecs_discovery.core.hedge import Hedging
-from ecs_discovery.core.knowledge import Due, Finding, Knowledge, Looks, settled
-from ecs_discovery.core.membership import Membership
-from ecs_discovery.core.news import News
-from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.plan import Group
-from ecs_discovery.core.room import Room
+from ecs_discovery.config.policies import (
+    BalancingPolicy,
+    HedgePolicy,
+    OutlierPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+    ZonePolicy,
+)
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.health_checks import Check, Checks
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.calls.admission import Room
+from ecs_discovery.core.calls.budget import RetryBudget
+from ecs_discovery.core.calls.hedge import Hedging
+from ecs_discovery.core.event_buffer import News
+from ecs_discovery.core.resolution.membership import Membership
+from ecs_discovery.core.resolution.questions import Group
+from ecs_discovery.core.resolution.sources import Due, Finding, Knowledge, Looks, settled
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, Event, Notice, PushedBack
 from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.policies import BalancingPolicy, HedgePolicy, OutlierPolicy, RetryPolicy, TimeoutPolicy, ZonePolicy
 
 __all__ = ["Service"]
 

@@ -21,16 +21,16 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.exceptions import LocationValueError
 from urllib3.util import parse_url
 
-from ecs_discovery import _fork
-from ecs_discovery.client import Discovery
-from ecs_discovery.core.node import Node
-from ecs_discovery.defaults import shared_discovery
+from ecs_discovery.client.sync.discovery import Discovery
+from ecs_discovery.client.sync.shared import shared_discovery
+from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
+from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.events import Event
-from ecs_discovery.integrations.requests_errors import as_requests_error
-from ecs_discovery.integrations.requests_exchange import Route, ServicePool
+from ecs_discovery.integrations._requests_errors import as_requests_error
+from ecs_discovery.integrations._requests_exchange import Route, ServicePool
 from ecs_discovery.resolvers.base import Resolver
-from ecs_discovery.settings import Policies, ServiceConfig, Settings
+from ecs_discovery.runtime import fork
 
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
 
@@ -163,7 +163,7 @@ class _Link:
         self._discovery = discovery
         self._routes: dict[str, Route] = {}
         self._foreign: set[str] = set()
-        _fork.track(self)
+        fork.track(self)
 
     @property
     def discovery(self) -> Discovery:
@@ -198,7 +198,7 @@ class _Link:
             parsed = parse_url(origin)
             host, scheme = parsed.host or "", parsed.scheme or "http"
             target = host if parsed.port is None else f"{host}:{parsed.port}"
-            service = self.discovery.engine.service(target, _PORTS.get(scheme))
+            service = self.discovery._driver.engine.service(target, _PORTS.get(scheme))
             if len(self._routes) >= _ROUTES:
                 oldest = self._routes.pop(next(iter(self._routes)), None)
                 if oldest is not None:

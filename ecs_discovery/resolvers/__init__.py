@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ecs_discovery.resolvers.base import AsyncResolver, Remembering, Resolver
 
 if TYPE_CHECKING:
-    from ecs_discovery.resolvers.cloud_map import CloudMapResolver
-    from ecs_discovery.resolvers.cloud_map_async import AsyncCloudMapResolver
-    from ecs_discovery.resolvers.dns import DnsResolver
-    from ecs_discovery.resolvers.dns_async import AsyncDnsResolver
+    from ecs_discovery.resolvers.cloud_map.aio import AsyncCloudMapResolver
+    from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
+    from ecs_discovery.resolvers.dns.aio import AsyncDnsResolver
+    from ecs_discovery.resolvers.dns.sync import DnsResolver
     from ecs_discovery.resolvers.hosts import HostsFile
 
 __all__ = [
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 _WHERE = {
-    "AsyncCloudMapResolver": "cloud_map_async",
-    "AsyncDnsResolver": "dns_async",
-    "CloudMapResolver": "cloud_map",
-    "DnsResolver": "dns",
+    "AsyncCloudMapResolver": "cloud_map.aio",
+    "AsyncDnsResolver": "dns.aio",
+    "CloudMapResolver": "cloud_map.sync",
+    "DnsResolver": "dns.sync",
     "HostsFile": "hosts",
 }
 

@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 
 from ecs_discovery.errors import NoEndpoints
 from ecs_discovery.models import PROXIED, Question, Resolution
-from ecs_discovery.resolvers.files import Stamp, opened
-from ecs_discovery.resolvers.records import AddressRecord, endpoints_from_addresses, plain_name
+from ecs_discovery.resolvers.dns.records import AddressRecord, endpoints_from_addresses, plain_name
+from ecs_discovery.runtime.files import Stamp, opened
 
 __all__ = ["HOSTS_TTL", "HostsFile"]
 

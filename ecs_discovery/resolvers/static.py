@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from ecs_discovery.models import Question, Resolution, parse_target
+from ecs_discovery.config.targets import parse_target
+from ecs_discovery.models import Question, Resolution
 
 __all__ = ["AsyncStaticResolver", "StaticResolver"]
 

@@ -26,7 +26,7 @@ def test_cached_resolve(benchmark, count: int):
 @pytest.mark.parametrize("count", SIZES)
 def test_choice_alone(benchmark, count: int):
     """The picker's part of a pick, after uses have scattered what it reads over memory."""
-    service = discovery_of(count).engine.service("orders")
+    service = discovery_of(count)._driver.engine.service("orders")
     for _ in range(3 * count):
         service.release(service.pick(0.0))
     balancer = service._balancer
@@ -37,16 +37,16 @@ def test_choice_alone(benchmark, count: int):
 def test_pick(benchmark, count: int):
     """Choosing, and beginning a use, under the service's lock."""
     discovery = discovery_of(count)
-    service = discovery.engine.service("orders")
+    service = discovery._driver.engine.service("orders")
     benchmark.pedantic(service.pick, (0.0,), **ROUNDS)
 
 
 @pytest.mark.parametrize("count", SIZES)
 def test_pick_with_a_third_of_the_endpoints_out_and_one_excluded(benchmark, count: int):
-    from ecs_discovery.core.node import Outcome
+    from ecs_discovery.core.balancing.node import Outcome
 
     discovery = discovery_of(count)
-    service = discovery.engine.service("orders")
+    service = discovery._driver.engine.service("orders")
     for node in service.nodes[: count // 3]:
         node.health = type(node.health).DOWN
         node.until = 1e9

@@ -26,7 +26,7 @@ ROUNDS, REQUESTS = 30, 150
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[dict[str, Any]]:
-    command = [sys.executable, "-m", "ecs_discovery.lab", "--tasks", "3", "--seconds", "300"]
+    command = [sys.executable, "-m", "ecs_discovery.testing.lab", "--tasks", "3", "--seconds", "300"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None

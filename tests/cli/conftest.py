@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from ecs_discovery.cli import main
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 
 
 class Ran(NamedTuple):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 
 COMMAND = [sys.executable, "-m", "ecs_discovery.cli", "demo", "--seconds", "10", "--seed", "1"]
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from ecs_discovery.cli.plain_dns import PlainDns
+from ecs_discovery.cli.demo.plain_dns import PlainDns
 
 
 @pytest.fixture

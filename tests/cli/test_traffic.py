@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.cli.story import fate
-from ecs_discovery.cli.traffic import Answer, Request, Traffic, percentile, summarize
+from ecs_discovery.cli.demo.story import fate
+from ecs_discovery.cli.demo.traffic import Answer, Request, Traffic, percentile, summarize
 from tests.lab.wire import eventually
 
 

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from ecs_discovery.cli.story import fate
-from ecs_discovery.cli.traffic import Request, summarize
-from ecs_discovery.cli.view import Line, TaskRow, comparison, live, vanish_lines, verdict
+from ecs_discovery.cli.demo.story import fate
+from ecs_discovery.cli.demo.traffic import Request, summarize
+from ecs_discovery.cli.demo.view import Line, TaskRow, comparison, live, vanish_lines, verdict
 
 
 def drawn(*parts):

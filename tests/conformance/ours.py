@@ -18,9 +18,9 @@ import pytest
 import requests
 
 from ecs_discovery import Discovery, DnsPolicy, Endpoint, Question, Resolution, wrap_session
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.config.targets import is_address
 from ecs_discovery.integrations.requests import DiscoveryAdapter
-from ecs_discovery.models import is_address
-from ecs_discovery.settings import Settings
 
 PLAIN = bool(os.environ.get("ECS_CONFORMANCE_PLAIN"))
 taken = 0

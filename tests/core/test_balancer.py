@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 
@@ -298,7 +298,7 @@ def test_whatever_happens_load_is_counted_right_and_somebody_can_be_chosen(count
 
 
 def test_a_probed_node_that_leaves_and_comes_back_is_probed_again():
-    from ecs_discovery.core.membership import Membership
+    from ecs_discovery.core.resolution.membership import Membership
 
     membership = Membership()
     membership.replace([node.endpoint for node in nodes(3)], 0.0)

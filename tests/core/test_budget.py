@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.policies import RetryPolicy
+from ecs_discovery.config.policies import RetryPolicy
+from ecs_discovery.core.calls.budget import RetryBudget
 
 
 def spend(budget: RetryBudget, now: float) -> int:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.cache import Freshness, TtlCache
-from ecs_discovery.policies import CachePolicy
+from ecs_discovery.config.policies import CachePolicy
+from ecs_discovery.core.resolution.cache import Freshness, TtlCache
 
 FAILURE = RuntimeError("SERVFAIL")
 NEGATIVE = LookupError("NXDOMAIN")

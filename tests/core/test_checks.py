@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecs_discovery.core.checks import Check
+from ecs_discovery.client.snapshot import CheckSnapshot, take
+from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy
+from ecs_discovery.config.settings import ServiceConfig, Settings
+from ecs_discovery.core.balancing.health_checks import Check
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.core.directory import Directory
-from ecs_discovery.core.node import Health, Node, Outcome
 from ecs_discovery.core.service import Service
 from ecs_discovery.events import HealthChanged
 from ecs_discovery.models import PROXIED, Endpoint, Resolution
-from ecs_discovery.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy
-from ecs_discovery.settings import ServiceConfig, Settings
-from ecs_discovery.snapshot import CheckSnapshot, take
 from tests.support import endpoints, service_of
 
 NOW = 1000.0

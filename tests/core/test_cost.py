@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.core import cost
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.cost import CROWD, EQUAL, MOST
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing import cost
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.cost import CROWD, EQUAL, MOST
+from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Node, Outcome
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import endpoints, nodes, service_of
 
 POLICY = BalancingPolicy()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from ecs_discovery.config.policies import RetryPolicy
+from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core import directory as directory_module
-from ecs_discovery.core.cache import Freshness
+from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.directory import Directory
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.resolution.cache import Freshness
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
-from ecs_discovery.policies import RetryPolicy
-from ecs_discovery.settings import ServiceConfig, Settings
 from tests.support import a, aaaa, answer, srv
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.doubt import Doubt
+from ecs_discovery.core.calls.liveness import Doubt
 from tests.support import nodes
 
 

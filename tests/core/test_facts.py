@@ -7,11 +7,11 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from ecs_discovery.core.cache import Freshness, Lookup
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.config.policies import ZonePolicy
+from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Resolution
-from ecs_discovery.policies import ZonePolicy
 from tests.support import endpoints, service_of, srv
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.fleet import Fleet
-from ecs_discovery.core.membership import Membership
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.tiers import Fleet
+from ecs_discovery.core.resolution.membership import Membership
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 PICKERS = ("peak_ewma", "least_pending", "round_robin", "random")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.governor import Governor
+from ecs_discovery.core.rate_limiter import Governor
 
 
 def taken(governor: Governor, now: float) -> int:

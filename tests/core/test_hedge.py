@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.hedge import Hedging
-from ecs_discovery.policies import HedgePolicy, RetryPolicy
+from ecs_discovery.config.policies import HedgePolicy, RetryPolicy
+from ecs_discovery.core.calls.budget import RetryBudget
+from ecs_discovery.core.calls.hedge import Hedging
 
 
 def hedging_of(*, budget: RetryBudget | None = None, **policy: float) -> Hedging:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ecs_discovery.core.cache import TtlCache
-from ecs_discovery.core.node import Outcome
-from ecs_discovery.policies import BalancingPolicy, CachePolicy
+from ecs_discovery.config.policies import BalancingPolicy, CachePolicy
+from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.resolution.cache import TtlCache
 from tests.support import endpoints, service_of
 
 

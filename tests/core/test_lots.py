@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from ecs_discovery.core.lots import Lots
-from ecs_discovery.core.node import Node
+from ecs_discovery.core.balancing.lottery import Lots
+from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.models import Endpoint
 
 

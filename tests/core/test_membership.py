@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.membership import Membership
-from ecs_discovery.core.node import Health
+from ecs_discovery.core.balancing.node import Health
+from ecs_discovery.core.resolution.membership import Membership
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints
 

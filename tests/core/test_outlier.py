@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core import outlier
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing import outlier
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Outcome
 from tests.support import nodes
 
 POLICY = OutlierPolicy()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from tests.support import nodes
 
 

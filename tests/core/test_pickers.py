@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.core.cost import EQUAL
-from ecs_discovery.core.node import Node
-from ecs_discovery.core.pickers import LeastLoad, by_key, make, share_of
+from ecs_discovery.config.policies import BalancingPolicy
+from ecs_discovery.core.balancing.cost import EQUAL
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.balancing.pickers import LeastLoad, by_key, make, share_of
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy
 from tests.support import nodes
 
 PICKERS = ["peak_ewma", "least_pending", "round_robin", "random"]
@@ -235,7 +235,7 @@ def test_shares_of_keys_are_spread_evenly():
 
 
 def test_a_node_that_comes_back_to_a_round_takes_its_turns_again():
-    from ecs_discovery.core.pickers import InTurn
+    from ecs_discovery.core.balancing.pickers import InTurn
 
     fleet = list(nodes(2))
     picker = InTurn(fleet, lambda: 0.0)
@@ -245,6 +245,6 @@ def test_a_node_that_comes_back_to_a_round_takes_its_turns_again():
 
 
 def test_a_draw_by_weight_among_nobody_gives_nobody():
-    from ecs_discovery.core.pickers import ByWeight
+    from ecs_discovery.core.balancing.pickers import ByWeight
 
     assert ByWeight([], 0.5).pick(lambda: 0.0, ()) is None

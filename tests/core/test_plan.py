@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.plan import Group, plan
+from ecs_discovery.config.targets import parse_target
+from ecs_discovery.core.resolution.questions import Group, plan
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import Endpoint, parse_target
+from ecs_discovery.models import Endpoint
 
 BOTH = ("a", "aaaa")
 

@@ -6,8 +6,8 @@ from math import inf
 
 import pytest
 
+from ecs_discovery.core.calls.race import Race, glance, head_start
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.race import Race, glance, head_start
 from tests.support import endpoints, service_of
 
 

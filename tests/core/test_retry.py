@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.retry import Call, Failure
-from ecs_discovery.policies import RetryPolicy
+from ecs_discovery.config.policies import RetryPolicy
+from ecs_discovery.core.calls.budget import RetryBudget
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Failure
 from tests.support import nodes
 
 

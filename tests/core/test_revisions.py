@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.revisions import Revisions
+from ecs_discovery.resolvers.cloud_map.revisions import Revisions
 
 
 def known(*revisions: int, full_after: float = 25.0) -> Revisions[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.cache import Freshness, Lookup
-from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.core.room import Place, Room
+from ecs_discovery.config.policies import BalancingPolicy, ZonePolicy
+from ecs_discovery.core.balancing.node import Health, Outcome
+from ecs_discovery.core.calls.admission import Place, Room
+from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.models import Endpoint, Resolution
-from ecs_discovery.policies import BalancingPolicy, ZonePolicy
 from tests.support import endpoints, service_of, srv
 
 ONE = BalancingPolicy(max_pending=1)

@@ -7,10 +7,10 @@ from math import inf
 
 import pytest
 
-from ecs_discovery.core.cache import Freshness, Lookup
-from ecs_discovery.core.knowledge import Due
+from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Health, Outcome
+from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged

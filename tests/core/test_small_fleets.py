@@ -7,8 +7,8 @@ from itertools import chain, combinations, product
 
 import pytest
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.core.service import Service
 from tests.support import endpoints, service_of
 

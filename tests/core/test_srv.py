@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Node, Outcome
-from ecs_discovery.core.pickers import ByWeight
-from ecs_discovery.core.srv import Draw, shares
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.pickers import ByWeight
+from ecs_discovery.core.balancing.weights import Draw, shares
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 
 
 def fleet(*specs: tuple[int, int]) -> tuple[Node, ...]:

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from ecs_discovery.core.budget import RetryBudget
-from ecs_discovery.core.cache import Freshness, Lookup
+from ecs_discovery.config.policies import OutlierPolicy, RetryPolicy
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Question, Resolution
-from ecs_discovery.policies import OutlierPolicy, RetryPolicy
 from tests.support import endpoints, service_of
 
 POLICY = OutlierPolicy()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.union import Union
+from ecs_discovery.core.resolution.partial import Union
 from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
 from tests.support import answer
 

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from ecs_discovery.core.balancer import Balancer
-from ecs_discovery.core.node import Health, Node, Outcome
+from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from tests.support import nodes
 
 PICKERS = ["peak_ewma", "least_pending", "round_robin", "random"]

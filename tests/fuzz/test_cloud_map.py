@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ecs_discovery import CloudMapPolicy, Question
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.resolvers import CloudMapResolver
-from ecs_discovery.resolvers.instances import failure, read
+from ecs_discovery.resolvers.cloud_map.instances import failure, read
 from tests.cloud_map import FakeClient, client_error, instance
 from tests.fuzz.bounds import assert_cheap, unhurried
 

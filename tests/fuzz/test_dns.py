@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers import wire
-from ecs_discovery.resolvers.dns import _Query
-from ecs_discovery.resolvers.exchange import NoEdns, Truncated
-from ecs_discovery.resolvers.nameservers import BadAnswer, Server
-from ecs_discovery.resolvers.records import AddressRecord, AliasRecord, Record, SrvRecord, plain_name, wire_ttl
+from ecs_discovery.resolvers.dns import wire
+from ecs_discovery.resolvers.dns.blocking import NoEdns, Truncated
+from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, plain_name, wire_ttl
+from ecs_discovery.resolvers.dns.replies import _Query
+from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
 from tests.fuzz.bounds import assert_cheap, unhurried
 from tests.fuzz.messages import KINDS, message, record
 

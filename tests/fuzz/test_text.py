@@ -12,16 +12,17 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ecs_discovery.checking import Answer
+from ecs_discovery.client.health_check import Answer
+from ecs_discovery.config.targets import parse_target
 from ecs_discovery.errors import ConfigurationError, NoEndpoints
-from ecs_discovery.integrations.requests_exchange import _retry_after
-from ecs_discovery.integrations.urllib3 import _promise
-from ecs_discovery.metadata import TaskMetadata, parse
-from ecs_discovery.models import Question, parse_target
+from ecs_discovery.integrations._requests_exchange import _retry_after
+from ecs_discovery.integrations._urllib3_pool import _promise
+from ecs_discovery.models import Question
 from ecs_discovery.resolvers import HostsFile
-from ecs_discovery.resolvers.nameservers import system_servers
-from ecs_discovery.resolvers.search import candidates
-from ecs_discovery.resolvers.search import parse as parse_search
+from ecs_discovery.resolvers.dns.search import candidates
+from ecs_discovery.resolvers.dns.search import parse as parse_search
+from ecs_discovery.resolvers.dns.system import system_servers
+from ecs_discovery.runtime.task_metadata import TaskMetadata, parse
 from tests.fuzz.bounds import assert_cheap, unhurried
 from tests.fuzz.test_cloud_map import JSON
 

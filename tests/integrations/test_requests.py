@@ -38,14 +38,14 @@ from ecs_discovery import (
     TargetNotFound,
     TimeoutPolicy,
     options,
-    racing,
     unwrap_session,
     wrap_session,
 )
+from ecs_discovery.client.sync import race as racing
 from ecs_discovery.events import PushedBack
+from ecs_discovery.integrations._requests_exchange import Exchange
 from ecs_discovery.integrations.requests import DiscoveryAdapter
-from ecs_discovery.integrations.requests_exchange import Exchange
-from ecs_discovery.lab import Lab, LabTask
+from ecs_discovery.testing.lab import Lab, LabTask
 from tests.support import FakeClock, eventually, raw
 
 
@@ -670,7 +670,7 @@ def test_a_wrapped_session_works_after_close_and_never_closes_the_discovery(lab:
     session.get(url, timeout=10)
     session.close()
     assert session.get(url, timeout=10).status_code == 200
-    assert not discovery_of(session).engine.closed
+    assert not discovery_of(session)._driver.engine.closed
 
 
 def test_a_closed_discovery_is_told_through_requests(lab: Lab, wrap):
@@ -784,7 +784,7 @@ def test_an_interrupted_request_leaves_no_use_behind(lab: Lab, wrap, monkeypatch
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ecs_discovery.sockets.answered_soon", interrupt)
+    monkeypatch.setattr("ecs_discovery.runtime.tcp_info.answered_soon", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.get(f"http://{target}/", timeout=10)
     assert discovery_of(session).snapshot(target).nodes[0].pending == 0

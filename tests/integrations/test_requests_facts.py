@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from ecs_discovery import CachePolicy, ConnectionPolicy, Discovery, wrap_session
-from ecs_discovery.lab import Lab
 from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.testing.lab import Lab
 from tests.support import FakeResolver, eventually
 from tests.traffic import traffic
 
@@ -49,8 +49,8 @@ class Source:
         told[number] = replace(told[number], **facts)
         self.told = tuple(told)
         self.resolver.answers[QUESTION] = Resolution(self.told, 1.0, "registry")
-        self.discovery.background.ask(QUESTION, force=True)
-        nodes = self.discovery.engine.service("orders:80")
+        self.discovery._driver.background.ask(QUESTION, force=True)
+        nodes = self.discovery._driver.engine.service("orders:80")
         self.discovery.resolve("orders:80")
         eventually(lambda: tuple(node.endpoint for node in nodes.nodes) == self.told)
 

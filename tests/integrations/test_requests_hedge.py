@@ -24,8 +24,8 @@ from ecs_discovery import (
     options,
     wrap_session,
 )
-from ecs_discovery.integrations.requests_exchange import Exchange
-from ecs_discovery.lab import Lab
+from ecs_discovery.integrations._requests_exchange import Exchange
+from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
 HEDGE = HedgePolicy(enabled=True)
@@ -301,4 +301,4 @@ def test_without_hedging_no_thread_is_used(lab: Lab, wrap):
     service = lab.service("orders", tasks=2)
     session = wrap(hedge=None)
     session.get(service.url(), timeout=10)
-    assert session.get_adapter("http://").discovery.background.attempts._threads == set()  # type: ignore[attr-defined]
+    assert session.get_adapter("http://").discovery._driver.background.attempts._threads == set()  # type: ignore[attr-defined]

@@ -13,8 +13,8 @@ import trustme
 from urllib3.connection import HTTPConnection
 
 from ecs_discovery import ConnectError, ConnectTimeout, Discovery, OutlierPolicy, wrap_session
-from ecs_discovery.core.node import Health
-from ecs_discovery.lab import Lab
+from ecs_discovery.core.balancing.node import Health
+from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
 CALM = OutlierPolicy(connect_min=30)
@@ -62,7 +62,7 @@ def test_the_winners_connection_is_kept_in_its_own_pool(lab: Lab, session: reque
         session.get(service.url())
     assert service.tasks[1].requests == 4
     eventually(lambda: service.tasks[1].open_connections == 1)  # what further races won was not needed
-    nodes = discovery.engine.service(f"orders:{service.port}").nodes
+    nodes = discovery._driver.engine.service(f"orders:{service.port}").nodes
     assert [node.pending for node in nodes] == [0, 0]
 
 
@@ -114,8 +114,10 @@ def test_idle_connections_to_an_endpoint_that_went_down_are_closed(
     down = service.tasks[0]
     assert down.open_connections == 2
     down.refuse()
-    node = next(n for n in discovery.engine.service(f"orders:{service.port}").nodes if n.endpoint.host == down.address)
-    discovery.background.suspect(discovery.engine.service(f"orders:{service.port}"), node)
+    node = next(
+        n for n in discovery._driver.engine.service(f"orders:{service.port}").nodes if n.endpoint.host == down.address
+    )
+    discovery._driver.background.suspect(discovery._driver.engine.service(f"orders:{service.port}"), node)
     eventually(lambda: node.health is Health.DOWN)
     assert session.get(service.url()).headers["X-Task"] == service.tasks[1].id
     eventually(lambda: down.open_connections == 0)
@@ -165,7 +167,7 @@ def test_a_tool_that_wraps_the_connection_class_sees_the_request_once(
             seen.append(url)
             super().request(method, url, *args, **kwargs)
 
-    monkeypatch.setattr("ecs_discovery.integrations.urllib3.HttpEndpointPool.ConnectionCls", Recorder)
+    monkeypatch.setattr("ecs_discovery.integrations._urllib3_pool.HttpEndpointPool.ConnectionCls", Recorder)
     for number in range(3):
         assert session.get(service.url(f"/{number}")).status_code == 200
     assert seen == ["/0", "/1", "/2"]

@@ -24,14 +24,14 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from ecs_discovery.core.retry import Failure
+from ecs_discovery.config.policies import ConnectionPolicy
+from ecs_discovery.core.calls.failure_kinds import Failure
 from ecs_discovery.errors import DiscoveryError, NoEndpoints
-from ecs_discovery.integrations.requests_errors import as_requests_error, cause_of
-from ecs_discovery.integrations.requests_exchange import _parts, _retry_after
-from ecs_discovery.integrations.urllib3 import HttpEndpointPool, Use, UseTimeout, _promise
-from ecs_discovery.integrations.urllib3_failures import PeerSilentError, classify
+from ecs_discovery.integrations._requests_errors import as_requests_error, cause_of
+from ecs_discovery.integrations._requests_exchange import _parts, _retry_after
+from ecs_discovery.integrations._urllib3_failures import PeerSilentError, classify
+from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, Use, UseTimeout, _promise
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import ConnectionPolicy
 
 POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_discovery.lab import Lab, LabTask
+from ecs_discovery.testing.lab import Lab, LabTask
 
 
 @pytest.fixture

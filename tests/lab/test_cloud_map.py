@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ecs_discovery.lab import CloudMapFault, Lab
+from ecs_discovery.testing.lab import CloudMapFault, Lab
 from tests.support import eventually
 
 

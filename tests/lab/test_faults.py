@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ecs_discovery.lab import Errors, Hang, Reset, Slow, TaskState
+from ecs_discovery.testing.lab import Errors, Hang, Reset, Slow, TaskState
 from tests.lab.wire import dial, eventually, get, send
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ecs_discovery.lab import Lab
+from ecs_discovery.testing.lab import Lab
 from tests.lab.wire import addresses, ask, dial, eventually, records, said, send
 
 NAME = "orders.prod.local."
@@ -143,7 +143,17 @@ def certificate(folder: Path) -> Path:
 
 
 def test_a_lab_runs_in_a_process_of_its_own_and_obeys_its_standard_input():
-    command = [sys.executable, "-m", "ecs_discovery.lab", "--service", "users", "--tasks", "2", "--seconds", "20"]
+    command = [
+        sys.executable,
+        "-m",
+        "ecs_discovery.testing.lab",
+        "--service",
+        "users",
+        "--tasks",
+        "2",
+        "--seconds",
+        "20",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
@@ -168,6 +178,6 @@ def test_a_lab_runs_in_a_process_of_its_own_and_obeys_its_standard_input():
 
 
 def test_the_process_ends_when_its_seconds_are_over():
-    command = [sys.executable, "-m", "ecs_discovery.lab", "--seconds", "0.05"]
+    command = [sys.executable, "-m", "ecs_discovery.testing.lab", "--seconds", "0.05"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.wait(5) == 0

@@ -14,7 +14,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from ecs_discovery.lab import DnsFault, Lab
+from ecs_discovery.testing.lab import DnsFault, Lab
 from tests.lab.wire import addresses, ask, records
 
 NAME = "orders.prod.local."

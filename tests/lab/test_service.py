@@ -9,7 +9,7 @@ import dns.rcode
 import pytest
 
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.lab import TaskState, Vanish
+from ecs_discovery.testing.lab import TaskState, Vanish
 from tests.lab.wire import addresses, ask, dial, eventually, get, records, send
 
 NAME = "orders.prod.local."

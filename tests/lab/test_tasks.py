@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ecs_discovery.lab import LabTask
+from ecs_discovery.testing.lab import LabTask
 from tests.lab.wire import dial, eventually, get, said, send
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ecs_discovery.lab import Lab, Refuse, Vanish
+from ecs_discovery.testing.lab import Lab, Refuse, Vanish
 from tests.lab.wire import dial, eventually, get, send, unacknowledged
 
 

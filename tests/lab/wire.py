@@ -13,7 +13,7 @@ from typing import Any
 import dns.message
 import dns.query
 
-from ecs_discovery.lab import Lab, LabTask
+from ecs_discovery.testing.lab import Lab, LabTask
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 3.0) -> None:

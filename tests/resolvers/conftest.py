@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_discovery.resolvers import dns_async
+from ecs_discovery.resolvers.dns import aio as dns_async
 from tests.resolvers.support import ScriptedDns, World
 from tests.servers import KnotServer, UnboundServer, required
 

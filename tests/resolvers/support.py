@@ -17,8 +17,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver
 
 

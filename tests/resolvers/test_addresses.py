@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import DnsPolicy
 from tests.resolvers.support import ScriptedDns, World
 
 SOA = "prod.local 900 SOA ns.prod.local. admin.prod.local. 1 3600 600 86400 900"
@@ -309,7 +309,7 @@ def test_other_schemes_are_refused(world: World, server: ScriptedDns) -> None:
 def test_without_nameservers_there_is_a_clear_error(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
-    monkeypatch.setattr("ecs_discovery.resolvers.nameservers._RESOLV_CONF", f"{tmp_path}/none")
+    monkeypatch.setattr("ecs_discovery.resolvers.dns.system._RESOLV_CONF", f"{tmp_path}/none")
 
     with pytest.raises(ResolutionError, match="no nameserver is configured") as caught:
         world.resolve("a://orders.prod.local", DnsPolicy(hosts_file=""))

@@ -15,12 +15,12 @@ import botocore.exceptions
 import pytest
 
 from ecs_discovery import CloudMapPolicy, ConfigurationError, Endpoint, Question, Resolution
-from ecs_discovery.core.governor import Governor
+from ecs_discovery.core.rate_limiter import Governor
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.resolvers import AsyncCloudMapResolver, CloudMapResolver
-from ecs_discovery.resolvers import cloud_map as module
 from ecs_discovery.resolvers.base import Remembering
-from ecs_discovery.resolvers.instances import error_code
+from ecs_discovery.resolvers.cloud_map import sync as module
+from ecs_discovery.resolvers.cloud_map.instances import error_code
 from tests.cloud_map import FakeClient, client_error, instance
 from tests.support import FakeClock, eventually
 

@@ -11,9 +11,9 @@ import pytest
 
 from ecs_discovery import CloudMapPolicy, Question
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.lab import Lab
 from ecs_discovery.resolvers import AsyncCloudMapResolver, CloudMapResolver
-from ecs_discovery.resolvers.cloud_map import _client
+from ecs_discovery.resolvers.cloud_map.sync import _client
+from ecs_discovery.testing.lab import Lab
 from tests.cloud_map import KEYS, client_for, moto_server
 from tests.support import FakeClock
 

@@ -16,8 +16,8 @@ import pytest
 from ecs_discovery import CloudMapPolicy, Question
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.resolvers import CloudMapResolver
-from ecs_discovery.resolvers.cloud_map_calls import Calls
-from ecs_discovery.workers import Workers
+from ecs_discovery.resolvers.cloud_map.calls import Calls
+from ecs_discovery.runtime.workers import Workers
 from tests.cloud_map import KEYS, FakeClient, instance
 from tests.support import FakeClock, eventually
 

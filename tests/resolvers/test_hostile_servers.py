@@ -15,9 +15,9 @@ import dns.flags
 import dns.message
 import pytest
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.models import Question
-from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver
 from tests.fuzz.messages import services
 from tests.resolvers.support import ScriptedDns, World
@@ -161,7 +161,7 @@ def test_an_unusual_rcode_is_never_there_is_none(world: World, server: ScriptedD
 def test_look_ups_of_hundreds_of_names_at_a_silent_server_hold_few_descriptors(
     server: ScriptedDns, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecs_discovery.resolvers import dns_async
+    from ecs_discovery.resolvers.dns import aio as dns_async
     from tests.resolvers.conftest import _Everything
 
     if kind == "asyncio-transports":
@@ -190,7 +190,7 @@ def test_look_ups_of_hundreds_of_names_at_a_silent_server_hold_few_descriptors(
 
 
 def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: ScriptedDns) -> None:
-    from ecs_discovery.resolvers import dns_async
+    from ecs_discovery.resolvers.dns import aio as dns_async
 
     server.on(ORDERS, "orders.prod.local 60 A 10.0.0.1")
     turns = dns_async._Turns(1)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError
 from ecs_discovery.models import Question
-from ecs_discovery.policies import DnsPolicy
 from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver, HostsFile
 from ecs_discovery.resolvers import hosts as hosts_module
-from ecs_discovery.resolvers.nameservers import configured_servers
-from ecs_discovery.resolvers.search import parse, system_configuration
+from ecs_discovery.resolvers.dns.search import parse, system_configuration
+from ecs_discovery.resolvers.dns.system import configured_servers
 from tests.fuzz.bounds import assert_cheap
 from tests.resolvers.support import ScriptedDns, World
 
@@ -159,8 +159,8 @@ def test_a_pipe_in_place_of_resolv_conf_is_an_error_at_once(
 ) -> None:
     path = tmp_path / "resolv.conf"
     os.mkfifo(path)
-    monkeypatch.setattr("ecs_discovery.resolvers.nameservers._RESOLV_CONF", str(path))
-    monkeypatch.setattr("ecs_discovery.resolvers.search._RESOLV_CONF", str(path))
+    monkeypatch.setattr("ecs_discovery.resolvers.dns.system._RESOLV_CONF", str(path))
+    monkeypatch.setattr("ecs_discovery.resolvers.dns.search._RESOLV_CONF", str(path))
 
     assert system_configuration().domains == parse("", os.environ, socket.gethostname()).domains
     if not nameservers:

@@ -18,7 +18,8 @@ import pytest
 
 from ecs_discovery.errors import ResolutionTimeout
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver, dns_async
+from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver
+from ecs_discovery.resolvers.dns import aio as dns_async
 from tests.resolvers.support import ScriptedDns
 
 ORDERS = Question("a", "orders.prod.local")
@@ -146,7 +147,7 @@ def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 _FORKING = """
 import asyncio, os, sys, time
 from ecs_discovery.models import Question
-from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver
 
 policy = DnsPolicy(nameservers=(sys.argv[1],), hosts_file="")

@@ -8,7 +8,8 @@ import pytest
 
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers.nameservers import BadAnswer, Server, Tries, configured_servers, system_servers
+from ecs_discovery.resolvers.dns.servers import BadAnswer, Server, Tries
+from ecs_discovery.resolvers.dns.system import configured_servers, system_servers
 
 ORDERS = Question("a", "orders")
 FIRST, SECOND = Server("10.0.0.1"), Server("10.0.0.2")
@@ -33,7 +34,7 @@ def test_given_servers_may_name_a_port() -> None:
 def test_an_empty_resolv_conf_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("")
-    monkeypatch.setattr("ecs_discovery.resolvers.nameservers._RESOLV_CONF", str(path))
+    monkeypatch.setattr("ecs_discovery.resolvers.dns.system._RESOLV_CONF", str(path))
 
     with pytest.raises(ResolutionError, match="no nameserver"):
         configured_servers(ORDERS, ())

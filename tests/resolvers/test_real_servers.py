@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, TargetNotFound
-from ecs_discovery.policies import DnsPolicy
 from tests.resolvers.support import World
 from tests.servers import KnotServer, UnboundServer
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ecs_discovery import CloudMapPolicy, Discovery, DnsPolicy
+from ecs_discovery.config.policies import from_environment
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import Question
-from ecs_discovery.policies import from_environment
 from ecs_discovery.resolvers import CloudMapResolver
 from tests.cloud_map import FakeClient, instance
 from tests.resolvers.support import ScriptedDns, World

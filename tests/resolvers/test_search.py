@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.policies import DnsPolicy
-from ecs_discovery.resolvers import search
-from ecs_discovery.resolvers.search import SearchConfiguration, candidates, parse
+from ecs_discovery.resolvers.dns import search
+from ecs_discovery.resolvers.dns.search import SearchConfiguration, candidates, parse
 from tests.resolvers.support import Script, ScriptedDns, World
 
 LONG = ".".join(["x" * 60] * 4)
@@ -256,7 +256,7 @@ _CHILD = """
 import asyncio, json, socket, sys
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import Question
-from ecs_discovery.policies import DnsPolicy
+from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.resolvers import AsyncDnsResolver, DnsResolver
 
 name, family, hostname = sys.argv[1:]

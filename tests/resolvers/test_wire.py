@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from ecs_discovery.resolvers.records import AddressRecord, AliasRecord, SrvRecord
-from ecs_discovery.resolvers.wire import Malformed, query, read
+from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, SrvRecord
+from ecs_discovery.resolvers.dns.wire import Malformed, query, read
 from tests.fuzz.messages import NAME, message, record
 
 A = record(1, b"\x0a\0\0\1")

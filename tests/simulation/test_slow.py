@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from ecs_discovery.policies import OutlierPolicy
+from ecs_discovery.config.policies import OutlierPolicy
 from tests.simulation.tasks import ServiceTime, lognormal, steady
 from tests.simulation.world import World, percentile
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ecs_discovery.policies import BalancingPolicy
+from ecs_discovery.config.policies import BalancingPolicy
 from tests.simulation.world import Client, World, buckets
 
 

@@ -8,16 +8,19 @@ from math import ceil
 from random import Random
 from typing import Any, NamedTuple
 
-from ecs_discovery import AsyncDiscovery, racing, sockets
+from ecs_discovery import AsyncDiscovery
+from ecs_discovery.client.aio import race
+from ecs_discovery.client.failures import Judgement
+from ecs_discovery.config.policies import CloudMapPolicy, DnsPolicy
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.core.balancing.node import Health, Outcome
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Failure
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Health, Outcome
-from ecs_discovery.core.retry import Call, Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DiscoveryError
-from ecs_discovery.judging import Judgement
 from ecs_discovery.models import Endpoint
-from ecs_discovery.policies import CloudMapPolicy, DnsPolicy
-from ecs_discovery.settings import Settings
+from ecs_discovery.runtime import sockets
 from tests.simulation import loop
 from tests.simulation.registry import CloudMap, Dns, Registry
 from tests.simulation.tasks import Closed, Connection, Port, ServiceTime, Silent, Task, steady
@@ -179,24 +182,24 @@ class Client:
             clock=asyncio.get_running_loop().time,
             dice=Random(seed),
         )
-        self.discovery.background.dns = dns
-        self.service: Service = self.discovery.engine.service(target)
+        self.discovery._driver.background.dns = dns
+        self.service: Service = self.discovery._driver.engine.service(target)
         self._idle: dict[str, list[Connection]] = {}
 
     async def get(self, *, idempotent: bool = True) -> Request:
         """One request; what became of it is kept in the world too."""
-        engine, service = self.discovery.engine, self.service
+        engine, service = self.discovery._driver.engine, self.service
         began = engine.clock()
         call = engine.call(service, idempotent=idempotent)
         status, problem = 0, ""
         try:
             if began >= service.fresh_until:
-                await self.discovery.background.ready(service, call.connect_until)
+                await self.discovery._driver.background.ready(service, call.connect_until)
 
             async def attempt(lease: Lease) -> int:
                 return await self._attempt(call, lease)
 
-            status = await self.discovery.run(service, call, attempt, self._judge)
+            status = await self.discovery._driver.run(service, call, attempt, self._judge)
         except (DiscoveryError, OSError) as error:
             problem = f"{type(error).__name__}: {error}; {call.reason}"
         hosts = tuple(node.endpoint.host for node in call.tried)
@@ -205,7 +208,7 @@ class Client:
         return made
 
     async def _attempt(self, call: Call, lease: Lease) -> int:
-        background, service = self.discovery.background, self.service
+        background, service = self.discovery._driver.background, self.service
         if lease.node.health is Health.PROBING:
             self.world.probes.append((lease.began, lease.endpoint.host))
         idle = self._idle.setdefault(lease.endpoint.host, [])
@@ -215,7 +218,7 @@ class Client:
                 break
         else:
             try:
-                connection = await racing.connect_async(background, call, lease)  # type: ignore[assignment]
+                connection = await race.connect(background, call, lease)  # type: ignore[assignment]
             except OSError as error:
                 raise ConnectError(str(error)) from error
             idle = self._idle.setdefault(lease.endpoint.host, [])  # of whoever won
@@ -225,11 +228,11 @@ class Client:
         except OSError as error:
             idle.clear()
             if isinstance(error, Silent):
-                engine = self.discovery.engine
+                engine = self.discovery._driver.engine
                 engine.vanished(node, engine.clock() - engine.settings.connection.ack_timeout)
             raise
         if status in OVERLOADED:
-            engine = self.discovery.engine
+            engine = self.discovery._driver.engine
             if service.push_back(lease.node, engine.clock(), service.balancing.pushback):
                 engine.tell(service)
         if len(idle) < IDLE:

@@ -1,0 +1,34 @@
+"""One health check in a task."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from ecs_discovery.client.health_check import BLOCK, GOOD, Answer, Result, failed, judged, request
+from ecs_discovery.core.balancing.health_checks import Check
+from ecs_discovery.runtime import sockets
+
+__all__ = ["examine"]
+
+
+async def examine(check: Check) -> Result:
+    """Check an endpoint, within the policy's time limit."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + check.policy.timeout
+    sock: socket.socket | None = None
+    try:
+        async with asyncio.timeout_at(until):
+            sock = await sockets.connect_async(check.node.endpoint)
+            if check.policy.kind == "tcp":
+                return GOOD
+            answer = Answer()
+            await loop.sock_sendall(sock, request(check))
+            while answer.status is None:
+                answer.feed(await loop.sock_recv(sock, BLOCK))
+        return judged(check, answer.status)
+    except (OSError, ValueError) as error:
+        return failed(check, error, sock is not None, loop.time() - until)
+    finally:
+        if sock is not None:
+            sock.close()

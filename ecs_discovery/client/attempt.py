@@ -1,0 +1,67 @@
+"""Attempts: what a caller's function is handed, and the history of attempts on an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.errors import (
+    AttemptReport,
+)
+from ecs_discovery.models import Endpoint
+
+__all__ = ["Attempt", "Trail"]
+
+
+class Attempt:
+    """One try of a call on one endpoint."""
+
+    __slots__ = ("_call", "_clock", "endpoint", "number")
+
+    def __init__(self, endpoint: Endpoint, call: Call, clock: Callable[[], float]) -> None:
+        self.endpoint = endpoint
+        self.number = call.number
+        """1 for the first."""
+        self._call = call
+        self._clock = clock
+
+    @property
+    def host(self) -> str:
+        """The endpoint's address."""
+        return self.endpoint.host
+
+    @property
+    def port(self) -> int:
+        """The endpoint's port."""
+        return self.endpoint.port
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, 0 when it has passed."""
+        return max(0.0, self._call.deadline - self._clock())
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number} on {self.endpoint}>"
+
+
+class Trail:
+    """What became of a request's attempts, on its response: `response.ecs_discovery`."""
+
+    __slots__ = ("_good", "_reports", "_seconds", "endpoint")
+
+    def __init__(self, endpoint: Endpoint, seconds: float, reports: Sequence[AttemptReport], good: bool) -> None:
+        self.endpoint = endpoint
+        """The endpoint that answered."""
+        self._seconds = seconds
+        self._reports = reports
+        self._good = good
+
+    @property
+    def attempts(self) -> tuple[AttemptReport, ...]:
+        """Every attempt, the one that this is the answer to last."""
+        if not self._good:
+            return tuple(self._reports)
+        return (*self._reports, AttemptReport(str(self.endpoint), "ok", self._seconds))
+
+    def __repr__(self) -> str:
+        return f"<Trail {'; '.join(map(str, self.attempts))}>"

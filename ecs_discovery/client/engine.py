@@ -1,0 +1,372 @@
+"""The engine: what both drivers share. It decides and keeps books; it does no I/O and waits for nothing.
+
+`Discovery` and `AsyncDiscovery` drive it; one engine may be driven by both at once (`share=`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Collection, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from ecs_discovery.client.emitter import Teller
+from ecs_discovery.client.failures import Judgement
+from ecs_discovery.client.snapshot import ServiceSnapshot, take
+from ecs_discovery.config.options import current_options
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.core.balancing.node import Node, Outcome
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.directory import Directory
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.rate_limiter import Governor
+from ecs_discovery.core.resolution.cache import Freshness
+from ecs_discovery.core.resolution.sources import Due
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceeded,
+    ResolutionError,
+    ResolutionTimeout,
+    foreign,
+    without_frames,
+)
+from ecs_discovery.events import Event
+from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
+from ecs_discovery.resolvers.base import Remembering
+from ecs_discovery.resolvers.hosts import HostsFile
+from ecs_discovery.resolvers.registry import Schemes
+from ecs_discovery.runtime import fork
+from ecs_discovery.runtime.single_flight import Flight, Flights, fault_of
+from ecs_discovery.runtime.sockets import Sign
+
+if TYPE_CHECKING:
+    from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
+
+__all__ = ["BUILT_IN_SCHEMES", "Engine"]
+
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
+logger = logging.getLogger("ecs_discovery")
+
+_LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
+
+BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
+"""Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
+
+
+class Engine:
+    """`clock` gives monotonic seconds, `dice` numbers in [0, 1); both can be replaced for tests."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        resolvers: Mapping[str, Any] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.random = dice if dice is not None else Random()
+        self.dice = self.random.random
+        self.resolvers = dict(resolvers or {})
+        for scheme in self.resolvers:
+            if scheme in BUILT_IN_SCHEMES:
+                raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
+        path = settings.dns.hosts_file
+        alias = HostsFile.shared(path).has_alias if path else lambda name: False
+        self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}), alias)
+        self.flights = Flights()
+        self.queries = 0
+        """Look-ups begun."""
+        self.governor = Governor(settings.dns.max_queries, settings.dns.max_queries)
+        self.teller = Teller(on_event)
+        self._cloud_map: dict[str, CloudMapResolver] = {}
+        self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
+        self._closed = False
+        self._located = False
+        fork.track(self)
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.directory!r}>"
+
+    # Services and what is known of them
+
+    def service(self, target: str, default_port: int | None = None) -> Service:
+        """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
+        self.check_open(target)
+        return self.directory.service(target, default_port, self.clock())
+
+    def known(self, target: str) -> Service:
+        """The service of a target as it is in use, for a look at it."""
+        self.check_open(target)
+        return self.directory.known(target, self.clock())
+
+    def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
+        """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
+        due = self.directory.due(service, self.clock(), waited=waited, claim=self._claim)
+        self.tell(service)
+        return due
+
+    def join(self, question: Question, loop: AbstractEventLoop | None = None) -> tuple[Flight, bool]:
+        """The flight for a question, and whether the caller leads it, in `loop` or a thread."""
+        now = self.clock()
+        if self.flights.lost(question, now):
+            self.lost(question)
+        return self.flights.join(question, now, self.limit(question) + _LOST, loop)
+
+    def lost(self, question: Question) -> None:
+        """A look-up ended without an outcome, because its event loop did: who needs the answer waits for the next."""
+        now = self.clock()
+        self.directory.cache.lose(question, now)
+        for service in self.directory.dependents(question):
+            service.fresh_until = min(service.fresh_until, now)
+
+    def check_open(self, target: str) -> None:
+        """Raises `ClosedError` if it is closed."""
+        if self._closed:
+            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+
+    def limit(self, question: Question) -> float:
+        """Seconds a look-up of this question may take."""
+        settings = self.settings
+        return settings.cloud_map.timeout if question.scheme == "cloudmap" else settings.dns.timeout
+
+    def cloud_map(self) -> CloudMapResolver:
+        """The resolver for Cloud Map that both drivers ask through, unless they were given one."""
+        found = self._cloud_map.get("cloudmap")
+        if found is None:
+            from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
+
+            made = CloudMapResolver(self.settings.cloud_map, clock=self.clock)
+            found = self._cloud_map.setdefault("cloudmap", made)  # all who come at once get the first
+        return found
+
+    def forget(self, resolver: object, question: Question) -> None:
+        """Have a resolver that answers from memory ask its source the next time."""
+        if isinstance(resolver, Remembering):
+            resolver.forget(question)
+
+    def delay(self, question: Question) -> float:
+        """Take the right to one look-up of this question; if there is none left, the seconds until there is one."""
+        delay = self.governor.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
+        self.queries += not delay
+        return delay
+
+    def refusal(self, question: Question) -> ResolutionError | None:
+        """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
+        if not self.delay(question):
+            return None
+        return ResolutionError(
+            f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
+            target=str(question),
+            hint="DnsPolicy(max_queries=…); the VPC resolver drops packets above 1,024 per second and interface",
+        )
+
+    def may_query(self) -> bool:
+        """Take the right to one question to DNS; False if that was asked as often as allowed."""
+        return self.governor.take(self.clock())
+
+    def settled(self, question: Question) -> bool:
+        """Did somebody else get an answer between the decision to ask and now?"""
+        look = self.directory.cache.lookup(question, self.clock())
+        return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
+
+    def locating(self, service: Service) -> bool:
+        """Is it time to find out in which zone the process runs? Once, and only if a service cares."""
+        if not service.wants_zone or self._located:
+            return False
+        self._located = True
+        return True
+
+    def located(self, zone: str | None) -> None:
+        """The process runs in this zone; None if that cannot be told."""
+        if zone is None:
+            logger.warning("no zone is preferred: the own one is unknown; say it with ZonePolicy(own=…)")
+        self.directory.locate(zone, self.clock())
+
+    def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
+        """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
+        now = self.clock()
+        if not isinstance(outcome, Exception) and (fault := fault_of(outcome)):
+            outcome = self.unexpected(question, TypeError(fault))
+        if isinstance(outcome, Exception):
+            without_frames(outcome)
+        self.directory.store(question, outcome, now)
+        asked: dict[Question, None] = {}
+        for service in self.directory.dependents(question):
+            if service.resolution is not None or isinstance(outcome, Resolution):
+                # No claim: what only a caller would wait for is left to the next caller.
+                due = self.directory.due(service, now, waited=(question,))
+                self.tell(service)
+                asked.update(dict.fromkeys(due.ask))
+        asked.pop(question, None)
+        return tuple(asked)
+
+    def unexpected(self, question: Question, error: BaseException) -> ResolutionError:
+        """A resolver raised what it should not: an error of ours that keeps it."""
+        named = ResolutionError(f"its resolver failed: {type(error).__name__}: {foreign(error)}", target=str(question))
+        named.__cause__ = error
+        return named
+
+    def too_slow(self, service: Service, seconds: float) -> ResolutionTimeout:
+        servers = ", ".join(self.settings.dns.nameservers) or "the servers of /etc/resolv.conf"
+        asked = {question.scheme for question in service.wanted()}
+        dns = (
+            f"DNS was asked at {servers}: are UDP and TCP port 53 open to this task?" if asked & {*DNS_SCHEMES} else ""
+        )
+        return ResolutionTimeout(
+            f"not resolved within {max(0.0, seconds):.2g} s",
+            target=service.target,
+            hint=None if seconds <= 0 else dns or f"no answer came for {', '.join(map(str, service.wanted()))}",
+        )
+
+    def use(self, service: Service) -> Resolution:
+        """What is known of a service that is ready. Raises the `ResolutionError` that says why if that is nothing."""
+        resolution = service.resolution
+        if resolution is None:
+            raise service.unusable()
+        return resolution
+
+    def call(
+        self,
+        service: Service,
+        *,
+        idempotent: bool | None = None,
+        repeatable: bool = False,
+        deadline: float | None = None,
+        connect: float | None = None,
+        key: str | bytes | None = None,
+    ) -> Call:
+        """The books of one call. What is None is taken from `options(...)`, then from the policies.
+
+        `repeatable` is whether its kind (an HTTP method) is idempotent, where nobody says otherwise.
+        """
+        now = self.clock()
+        chosen = current_options()
+        limit = deadline if deadline is not None else chosen.deadline
+        until = now + (limit if limit is not None else service.timeout.deadline)
+        if idempotent is None:
+            idempotent = chosen.idempotent if chosen.idempotent is not None else repeatable
+        call = Call(
+            service.target,
+            service.retry,
+            service.budget,
+            deadline=until,
+            connect_until=min(until, now + (connect if connect is not None else service.timeout.connect)),
+            idempotent=idempotent,
+            key=key if key is not None else chosen.key,
+        )
+        call.hard = limit is not None
+        return call
+
+    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+        """Choose an endpoint for the next attempt: `prefer` if it takes requests, else, if possible, an untried one.
+
+        Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
+        """
+        now = self.clock()
+        if now >= call.deadline:
+            raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
+        node = service.pick_this(prefer) if prefer is not None else None
+        if node is None:
+            node = service.pick(now, call.tried, call.key)
+        if node is None:
+            node = service.pick(now)
+        if node is None:
+            raise service.unusable()
+        call.begin(node)
+        return Lease(service, node, now)
+
+    def connect_limit(self, service: Service, call: Call) -> float:
+        """Seconds the attempt just begun may take to connect."""
+        return call.connect_share(self.clock(), service.untried(call.tried))
+
+    def patience(self, call: Call) -> float:
+        """Seconds to wait for a look-up before another attempt: half of the connect time that is left."""
+        return max(0.0, min(call.connect_until, call.deadline) - self.clock()) / 2
+
+    def settle(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> tuple[Question, ...]:
+        """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
+        now = self.clock()
+        told = lease.finish(judgement.outcome, now)
+        return self.decide(call, lease, judgement, now, told, error)
+
+    def decide(
+        self, call: Call, lease: Lease, judgement: Judgement, now: float, told: bool, error: object = ""
+    ) -> tuple[Question, ...]:
+        """The part of `settle` after the node was judged."""
+        service = lease.service
+        if judgement.failure is None:
+            if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
+                service.budget.deposit()
+        else:
+            call.report(lease.node, judgement.label, now - lease.began, error)
+            call.failed(
+                judgement.failure,
+                now,
+                self.dice,
+                retry_after=judgement.retry_after,
+                choices=service.untried(call.tried),
+                seconds=now - lease.began,
+            )
+        if told:
+            self.tell(service)
+        if judgement.outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
+            return service.force(now, self.settings.dns.min_refresh)
+        return ()
+
+    def reconnected(self, service: Service, node: Node, worked: bool) -> None:
+        if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
+            self.tell(service)
+
+    def looked(self, service: Service, node: Node, sign: Sign, began: float) -> tuple[Question, ...]:
+        """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
+        now = self.clock()
+        if sign is Sign.ACCEPTS:
+            node.accepted = now
+        if sign in (Sign.ACCEPTS, Sign.UNTOLD):
+            return ()
+        silent = sign is Sign.SILENT
+        if silent and (node.waiting or node.answered >= began):
+            return ()  # its queue for connections may be full: silence there proves nothing of a host that lives
+        if service.observe(node, Outcome.UNANSWERED if silent else Outcome.CONNECT, now):
+            self.tell(service)
+        return service.force(now, self.settings.dns.min_refresh)
+
+    def vanished(self, node: Node, since: float) -> None:
+        """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: its host
+        is gone, and other requests in flight to it need not wait, unless one of them was answered meanwhile."""
+        if node.answered < since:
+            node.gone = self.clock()
+
+    def snapshot(self, service: Service) -> ServiceSnapshot:
+        return take(service, self.clock())
+
+    def tell(self, service: Service) -> None:
+        """Log what changed and hand it to the hook."""
+        self.teller.tell(service)
+
+    # Life cycle
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self.flights.land_all()
+        for resolver in self._cloud_map.values():
+            resolver.close()
+
+    def after_fork(self) -> None:
+        """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
+        self.random.seed()
+        self.flights.reset()
+        self.teller.after_fork()
+        self.governor.reset_lock()
+        self.directory.reset_locks()

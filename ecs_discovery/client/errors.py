@@ -1,0 +1,61 @@
+"""The errors of calls and connects: what was tried, and what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.errors import (
+    ConnectError,
+    ConnectTimeout,
+    DiscoveryError,
+    ResolutionError,
+    combined,
+    foreign,
+)
+
+__all__ = ["as_os_error", "hint_of", "no_connection", "noted"]
+
+
+def no_connection(call: Call, error: OSError) -> DiscoveryError:
+    """The error for a call none of whose endpoints took the connection. `error` is the last one's."""
+    if isinstance(error, DiscoveryError):
+        return error
+    kind: type[DiscoveryError] = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
+    if isinstance(error, (ssl.SSLError, socket.gaierror)):
+        kind = combined(kind, type(error))
+    return kind(
+        f"no connection after {len(call.reports)} connect{'s' if len(call.reports) != 1 else ''}: {foreign(error)}",
+        target=call.target,
+        attempts=call.reports,
+        hint=hint_of(call),
+    )
+
+
+def hint_of(call: Call) -> str | None:
+    """What to do about a call that failed, and why it was not retried."""
+    parts = []
+    if call.reports and "WRONG_VERSION_NUMBER" in call.reports[-1].error:
+        parts.append("this port does not seem to speak TLS: use http://, or no ssl=, or the port that does")
+    if call.reason:
+        parts.append(f"not retried: {call.reason}")
+    return "; ".join(parts) or None
+
+
+def as_os_error(error: ResolutionError) -> DiscoveryError:
+    """The same error as one that is also an OSError, for callers who expect a socket's."""
+    kind = combined(type(error), OSError)
+    if kind is type(error):
+        return error
+    twin = kind(*error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def noted(error: Exception, call: Call) -> None:
+    """Put a note on what was tried onto an exception of the caller's, which is not ours to wrap."""
+    if call.reports:
+        tried = "; ".join(map(str, call.reports))
+        why = f"; not retried: {call.reason}" if call.reason else ""
+        error.add_note(f"ecs_discovery: {call.target}: {tried}{why}")

@@ -1,0 +1,195 @@
+"""Judging: what an attempt's result or exception says of its endpoint, and of trying again."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from traceback import clear_frames
+from typing import Any, NamedTuple
+
+from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.errors import DiscoveryError, NotSent
+from ecs_discovery.runtime.sockets import is_ours
+
+__all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_connect", "judge_exception"]
+
+
+class Judgement(NamedTuple):
+    """What an attempt's result or exception says."""
+
+    outcome: Outcome
+    failure: Failure | None
+    """None: the call is done with it."""
+    label: str
+    retry_after: float | None = None
+
+
+GOOD = Judgement(Outcome.SUCCESS, None, "ok")
+
+
+_CHAIN = 32  # causes looked at
+
+
+def causes(error: BaseException, handled: BaseException | None = None) -> list[BaseException]:
+    """The exception and all that led to it, nearest first: causes, contexts, and urllib3's reasons.
+
+    Suppressed contexts too: a library that raises `from None` hides from people what decides here. Nothing from
+    `handled` on: what the caller was handling when it called did not lead to this.
+    """
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _CHAIN:
+        current = waiting.pop(0)
+        if current is handled or any(current is each for each in found):
+            continue
+        found.append(current)
+        deeper = (current.__cause__, current.__context__, getattr(current, "reason", None))
+        waiting.extend(each for each in deeper if isinstance(each, BaseException))
+    return found
+
+
+def forget(error: BaseException) -> None:
+    """Have an exception that nobody will see keep nothing.
+
+    Libraries keep exceptions in the frames that these came through (urllib3 does), and with them all that a request
+    holds, until the garbage collector comes.
+    """
+    for cause in causes(error):
+        clear_frames(cause.__traceback__)
+
+
+# What client libraries raise, by module and class, so that none of them is imported. A subclass that is not named
+# itself counts as its nearest base that is.
+_NEVER_SENT = frozenset(
+    {
+        "builtins.ConnectionRefusedError",
+        "aiohttp.ClientConnectorError",
+        "aiohttp.ConnectionTimeoutError",
+        "httpcore.ConnectError",
+        "httpcore.ConnectTimeout",
+        "httpcore.PoolTimeout",
+        "httpx.ConnectError",
+        "httpx.ConnectTimeout",
+        "httpx.PoolTimeout",
+        "psycopg.ConnectionTimeout",
+        "requests.ConnectTimeout",
+        "urllib3.ConnectTimeoutError",
+        "urllib3.NewConnectionError",
+    }
+)
+_CUT = frozenset(  # something may have been sent before, whatever else stands in the chain
+    {
+        "builtins.BrokenPipeError",
+        "builtins.ConnectionAbortedError",
+        "builtins.ConnectionResetError",
+        "builtins.EOFError",
+        "http.HTTPException",
+        "aiohttp.ClientPayloadError",
+        "aiohttp.ServerDisconnectedError",
+        "aiohttp.SocketTimeoutError",
+        "asyncpg.PostgresConnectionError",
+        "httpcore.NetworkError",
+        "httpcore.ProtocolError",
+        "httpcore.ReadTimeout",
+        "httpcore.WriteTimeout",
+        "httpx.NetworkError",
+        "httpx.ReadTimeout",
+        "httpx.RemoteProtocolError",
+        "httpx.WriteTimeout",
+        "requests.ChunkedEncodingError",
+        "requests.ReadTimeout",
+        "urllib3.ReadTimeoutError",
+    }
+)
+_BROKEN = frozenset({"builtins.OSError", "redis.ConnectionError", "redis.TimeoutError"})
+"""The connection failed, and the class does not say when."""
+
+
+def failure_of(error: BaseException, handled: BaseException | None = None) -> Failure:
+    """The class of a failure, read off an exception of any library: all that led to it is looked at.
+
+    Of a refused connection nothing was sent. Another broken connection, an early end of the stream and a time-out may
+    be repeated if the call is idempotent. Anything else is not ours to repeat. What the caller was handling when the
+    call began (`handled`) led to nothing.
+    """
+    chain = causes(error, handled)
+    if any(isinstance(cause, NotSent) for cause in chain):
+        return Failure.NOT_SENT
+    if any(isinstance(cause, DiscoveryError) for cause in chain):
+        return Failure.OTHER  # of another call of ours, which has had its retries
+    found = {_kind(cause) for cause in chain}
+    for kind in (_CUT, _NEVER_SENT, _BROKEN):
+        if kind in found:
+            return Failure.NOT_SENT if kind is _NEVER_SENT else Failure.CLOSED
+    return Failure.OTHER
+
+
+def _kind(error: BaseException) -> frozenset[str] | None:
+    for each in type(error).__mro__:
+        name = f"{each.__module__.partition('.')[0]}.{each.__name__}"
+        if name == "grpc.RpcError":
+            return _kind_of_grpc(error)
+        if name == "psycopg.OperationalError":
+            return _kind_of_psycopg(error)
+        for kind in (_NEVER_SENT, _CUT, _BROKEN):
+            if name in kind:
+                return kind
+    return None
+
+
+def _kind_of_grpc(error: Any) -> frozenset[str] | None:
+    """gRPC has one class for all errors: its status tells, and its text where that is not enough."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    status = getattr(code() if callable(code) else None, "name", "")
+    if status == "UNAVAILABLE":
+        text = str(details() if callable(details) else "")
+        return _NEVER_SENT if "failed to connect" in text.lower() else _CUT
+    return _CUT if status == "DEADLINE_EXCEEDED" else None
+
+
+def _kind_of_psycopg(error: Any) -> frozenset[str] | None:
+    """psycopg's errors carry the connection if an attempt to connect failed, and a state if the server spoke."""
+    if getattr(error, "pgconn", None) is not None:
+        return _NEVER_SENT
+    state = getattr(error, "sqlstate", None)
+    return _CUT if not state or state.startswith(("08", "57P")) else None  # connection exceptions, shutdown
+
+
+def judge_exception(
+    error: Exception,
+    is_failure: Callable[[BaseException], bool] | None,
+    *,
+    accepts: bool = False,
+    handled: BaseException | None = None,
+) -> Judgement:
+    """What an exception of the caller's own code says.
+
+    `accepts` is whether the endpoint was found to accept connections after it: then it was somebody else
+    who refused, or not at the first exchange, and something may have been processed, unless `NotSent` says otherwise.
+    """
+    failure = failure_of(error, handled)
+    if failure is Failure.NOT_SENT:
+        if not accepts:
+            return Judgement(Outcome.CONNECT, failure, "connect")
+        if not any(isinstance(cause, NotSent) for cause in causes(error, handled)):
+            failure = Failure.CLOSED
+    counts = True if is_failure is None else bool(is_failure(error))
+    return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)
+
+
+def judge_connect(connection: object, error: Exception | None) -> Judgement:
+    """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
+    if error is None:
+        return GOOD
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
+    if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
+        if is_ours(error):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "own")
+        if isinstance(error, TimeoutError):
+            return Judgement(Outcome.UNANSWERED, Failure.NOT_SENT, "connect timeout")
+        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "tls")  # as likely a port that speaks no TLS
+        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
+    return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)

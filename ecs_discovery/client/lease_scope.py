@@ -1,0 +1,126 @@
+"""Leases as an application sees them: what a `with` block of either world does."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.failures import failure_of, judge_exception
+from ecs_discovery.config.options import check_key, current_options
+from ecs_discovery.core.balancing.node import Node, Outcome
+from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import ClosedError, ConfigurationError
+from ecs_discovery.models import Endpoint
+
+__all__ = ["LeaseBackground", "LeaseDriver", "LeaseScope"]
+
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
+
+
+class LeaseBackground(Protocol):
+    """What a lease needs of the background of either world."""
+
+    def work(self, service: Service) -> None: ...
+
+    def suspect(self, service: Service, node: Node) -> None: ...
+
+
+class LeaseDriver(Protocol):
+    """What a lease needs of the driver of either world."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def background(self) -> LeaseBackground: ...
+
+
+class LeaseScope:
+    """An endpoint in use. Ends with its block; how it went is recorded then."""
+
+    __slots__ = ("_began", "_driver", "_epoch", "_failed", "_key", "_node", "_service")
+
+    def __init__(self, driver: LeaseDriver, service: Service, key: str | bytes | None) -> None:
+        self._driver = driver
+        self._service = service
+        self._key = key
+        self._node: Node | None = None
+        check_key("key", key)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint leased. Raises `ClosedError` outside the block."""
+        if self._node is None:
+            raise ClosedError(
+                "the lease has no endpoint outside of its block",
+                target=self._service.target,
+                hint="use it as `with discovery.lease(…) as lease:`",
+            )
+        return self._node.endpoint
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return self.endpoint.host
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self.endpoint.port
+
+    def fail(self) -> None:
+        """Count this use as the endpoint's failure, although no exception leaves the block.
+
+        Raises `ClosedError` outside the block.
+        """
+        _ = self.endpoint
+        self._failed = True
+
+    def _begin(self, now: float) -> None:
+        if self._node is not None:
+            raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
+        service = self._service
+        key = self._key if self._key is not None else current_options().key
+        self._failed = False
+        self._began = now
+        self._epoch = service.epoch
+        node = service.pick(now, (), key)
+        if node is None:
+            raise service.unusable()
+        self._node = node
+        if service.work_due:
+            self._driver.background.work(service)
+
+    def _begin_now(self) -> None:
+        self._begin(self._driver.engine.clock())
+
+    def _end(self, error: BaseException | None) -> None:
+        node, service = self._node, self._service
+        if node is None or self._epoch != service.epoch:
+            self._node = None
+            return
+        engine = self._driver.engine
+        try:
+            outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
+        except BaseException:  # of the application's own `is_failure`
+            self._node = None
+            service.release(node)
+            raise
+        now = engine.clock()
+        self._node = None  # not before: should an asynchronous exception end this, the finaliser ends the use
+        if service.finish(node, outcome, now, now - self._began):
+            engine.tell(service)
+
+    def __del__(self) -> None:
+        if self._node is not None and self._epoch == self._service.epoch:  # entered, and dropped without an end
+            self._service.abandon(self._node)
+
+    def _judge(self, node: Node, error: BaseException | None) -> Outcome:
+        if error is None:
+            return Outcome.FAILURE
+        if not isinstance(error, Exception):
+            return Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
+        if failure_of(error) is Failure.NOT_SENT:
+            self._driver.background.suspect(self._service, node)
+        return judge_exception(error, self._service.outlier.is_failure, accepts=True).outcome

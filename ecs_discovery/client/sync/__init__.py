@@ -1,0 +1,1 @@
+"""The driver for threads. The files have the same names as in `aio`."""

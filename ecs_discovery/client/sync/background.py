@@ -1,0 +1,286 @@
+"""The background of a `Discovery`: look-ups, reconnects and health checks in worker threads, and waiting for them.
+
+It stands in the same order as `background_async.py`; the two differ in awaits.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import wait as wait_for_flights
+from functools import partial
+from math import inf
+from threading import Event
+from typing import TypeVar
+
+from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.health_check import UNTOLD, report
+from ecs_discovery.client.sync.health_check import examine
+from ecs_discovery.core.balancing.health_checks import Check
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.race import glance
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import Overloaded, ResolutionError, foreign
+from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
+from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.resolvers.registry import load
+from ecs_discovery.resolvers.static import StaticResolver
+from ecs_discovery.runtime import fork, sockets
+from ecs_discovery.runtime.alarms import Alarms
+from ecs_discovery.runtime.single_flight import Flight
+from ecs_discovery.runtime.sockets import Sign, sign_of
+from ecs_discovery.runtime.task_metadata import own_zone
+from ecs_discovery.runtime.workers import Workers
+
+__all__ = ["Background"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ecs_discovery")
+
+_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
+_CHECKERS = 8  # health checks of all services under way
+_LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
+
+
+class Background:
+    """Runs what must not hold up a caller. Threads start when there is work and end when there is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dns: Resolver | None = None
+        """The resolver for DNS; made when first needed."""
+        self.attempts = Workers(sys.maxsize)
+        """The threads of hedged attempts: as many as are under way, since none may wait for another."""
+        self.alarms = Alarms(engine.clock)
+        self._told_of_loop = False
+        self._workers = Workers()
+        self._own = Workers()  # for look-ups of other schemes: a resolver that blocks must not stop DNS
+        self._connects = Workers()  # for reconnects: endpoints that have vanished must not hold up look-ups
+        self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
+        fork.track(self)
+
+    def ready(self, service: Service, until: float) -> None:
+        """Wait until the service can be used, no longer than `until` (monotonic).
+
+        Raises `ResolutionError` when it cannot be resolved and nothing was known.
+        """
+        engine = self.engine
+        if engine.locating(service):
+            self._workers.spawn(self._locate)
+        waited: set[Question] = set()
+        began = engine.clock()
+        while engine.clock() >= service.fresh_until:
+            due = engine.due(service, waited=waited)
+            for question in due.ask:
+                self.ask(question)
+            if due.error is not None:
+                raise due.error
+            if due.again and service.resolution is None:
+                continue  # somebody took over newer answers meanwhile: look at those
+            if not due.wait:
+                return
+            self._look_for_a_loop(service)
+            flights = {question: self.ask(question) for question in due.wait}
+            left = until - engine.clock()
+            if service.resolution is not None:
+                left /= 2  # what is known will do: leave time to connect
+            if left <= 0 or not self._any_landed(flights, left):
+                if service.resolution is not None:
+                    return
+                raise engine.too_slow(service, until - began)
+            engine.check_open(service.target)
+            waited.update(question for question, flight in flights.items() if flight.done())
+
+    def _look_for_a_loop(self, service: Service) -> None:
+        """Waiting here would stop a whole event loop: say so, once."""
+        loops = sys.modules.get("asyncio.events")
+        if not self._told_of_loop and loops is not None and loops._get_running_loop() is not None:
+            self._told_of_loop = True
+            logger.warning(
+                "%s: a lookup of a synchronous Discovery holds up the event loop: use AsyncDiscovery, or a thread",
+                foreign(service.target),
+            )
+
+    def _any_landed(self, flights: Mapping[Question, Flight], timeout: float) -> bool:
+        clock = self.engine.clock
+        until = clock() + timeout
+        left = timeout
+        while left > 0:
+            if wait_for_flights(flights.values(), min(left, _GLANCE), FIRST_COMPLETED).done:
+                return True
+            self.engine.flights.end_lost(flights, clock())  # one that an event loop leads may have lost its loop
+            left = min(left - _GLANCE, until - clock())
+        return False
+
+    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
+        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
+        `allowed` if the right to that was taken with `Engine.delay`."""
+        if force:  # before the flight is joined: one that is under way must not answer from memory either
+            self.engine.forget(self._resolver(question.scheme), question)
+        flight, leads = self.engine.join(question)
+        if leads:
+            workers = self._workers if question.scheme in DNS_SCHEMES else self._own
+            workers.spawn(partial(self._fly, question, flight, force, allowed))
+        return flight
+
+    def rescue(self, service: Service, call: Call) -> None:
+        """Before another attempt on endpoints none of which connects: wait for a look-up under way, a while."""
+        if call.number and service.stranded:
+            flights = self.engine.flights.under_way(service.wanted())
+            if flights:
+                wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
+
+    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+        """As `Engine.begin`; where every endpoint is full, wait for room."""
+        if not service.room.crowded:
+            try:
+                return self.engine.begin(service, call, prefer)
+            except Overloaded:
+                pass
+        return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+
+    def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+        """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
+        after `until` (monotonic)."""
+        if not service.balancing.wait_for_room:
+            return choose()
+        room, gate = service.room, Event()
+        place = room.queue(gate.set)
+        try:
+            while True:
+                left = until - self.engine.clock()
+                if room.turn(place):
+                    try:
+                        return choose()
+                    except Overloaded:
+                        if left <= 0:
+                            raise
+                elif left <= 0:
+                    raise service.unusable()
+                gate.wait(left)
+                gate.clear()
+        finally:
+            room.leave(place)
+
+    def force(self, questions: Sequence[Question]) -> None:
+        """Ask these again now, whatever is cached."""
+        for question in questions:
+            self.ask(question, force=True)
+
+    def work(self, service: Service) -> None:
+        """Begin what is due: reconnects to endpoints that were down, and health checks."""
+        for node in service.take_reconnects():
+            self._connects.spawn(partial(self._reconnect, service, node))
+        for check in service.take_checks(self.engine.clock()):
+            if not self._checkers.spawn(partial(self._examine, service, check), inline=False):
+                report(self.engine, service, check, UNTOLD)  # a check must not hold up a request
+
+    def accepts(self, service: Service, endpoint: Endpoint) -> bool:
+        """Does it accept a connection now?"""
+        return self._look(service, endpoint) is Sign.ACCEPTS
+
+    def suspect(self, service: Service, node: Node) -> None:
+        """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
+        now = self.engine.clock()
+        if now >= node.suspected:
+            node.suspected = now + _LONGEST
+            self._connects.spawn(partial(self._check, service, node))
+
+    # In workers
+
+    def _check(self, service: Service, node: Node) -> None:
+        try:
+            began = self.engine.clock()
+            sign = self._look(service, node.endpoint)
+        finally:
+            node.suspected = -inf
+        self.force(self.engine.looked(service, node, sign, began))
+
+    def _look(self, service: Service, endpoint: Endpoint) -> Sign:
+        try:
+            sockets.connect(endpoint, glance(service.connect_time)).close()
+        except OSError as error:
+            return sign_of(error)
+        return Sign.ACCEPTS
+
+    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
+        engine = self.engine
+        following: tuple[Question, ...] = ()
+        try:
+            if force or not engine.settled(question):
+                following = engine.landed(question, self._look_up(question, allowed))
+        finally:
+            engine.flights.land(question, flight)
+        for other in following:
+            self.ask(other)
+
+    def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+        refused = None if allowed else self.engine.refusal(question)
+        if refused is not None:
+            return refused
+        try:
+            return self._resolver(question.scheme).resolve(question, self.engine.limit(question))
+        except ResolutionError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
+            return self.engine.unexpected(question, error)
+        except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
+            self.engine.landed(question, self.engine.unexpected(question, error))
+            raise
+        except BaseException as error:  # noqa: BLE001  # asyncio's CancelledError, say
+            return self.engine.unexpected(question, error)
+
+    def _resolver(self, scheme: str) -> Resolver:
+        given: Resolver | None = self.engine.resolvers.get(scheme)
+        if given is not None:
+            return given
+        if scheme == "static":
+            return StaticResolver()
+        if scheme == "cloudmap":
+            return self.engine.cloud_map()
+        if scheme not in DNS_SCHEMES:
+            found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
+            return found
+        if self.dns is None:
+            from ecs_discovery.resolvers.dns.sync import DnsResolver  # not before it is needed
+
+            self.dns = DnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
+        return self.dns
+
+    def _locate(self) -> None:
+        self.engine.located(own_zone())
+
+    def _reconnect(self, service: Service, node: Node) -> None:
+        try:
+            sockets.connect(node.endpoint, self.engine.settings.timeout.connect).close()
+        except OSError:
+            self.engine.reconnected(service, node, False)
+        else:
+            self.engine.reconnected(service, node, True)
+
+    def _examine(self, service: Service, check: Check) -> None:
+        found = UNTOLD
+        try:
+            found = examine(check)
+        finally:
+            self.force(report(self.engine, service, check, found))
+        self.work(service)  # the next ones may begin
+
+    # Life cycle
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        for workers in (self._workers, self._own, self._connects):
+            workers.close()
+        self._checkers.close()
+        self.attempts.close(drop=False)  # somebody waits for those
+        self.alarms.close()
+
+    def after_fork(self) -> None:
+        """In the child of a fork there are no workers, and no sockets of its own."""
+        self.dns = None

@@ -1,0 +1,251 @@
+"""`Discovery`: drives the core with blocking I/O, for threads.
+
+It stands in the same order as `aio.py`; the two differ in awaits.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl as ssl_module
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from types import CoroutineType
+from typing import Any, Self, TypeVar, Unpack
+
+from ecs_discovery.client.attempt import Attempt
+from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.errors import as_os_error, no_connection, noted
+from ecs_discovery.client.failures import GOOD, Judgement, failure_of, judge_connect, judge_exception
+from ecs_discovery.client.snapshot import ServiceSnapshot
+from ecs_discovery.client.sync import race
+from ecs_discovery.client.sync.driver import Driver
+from ecs_discovery.client.sync.hedging import hedged
+from ecs_discovery.client.sync.lease import LeaseContext
+from ecs_discovery.client.tls import verified_name
+from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
+from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
+from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import ConfigurationError, DeadlineExceeded, ResolutionError
+from ecs_discovery.events import Event
+from ecs_discovery.models import Resolution
+from ecs_discovery.resolvers.base import Resolver
+from ecs_discovery.runtime import sockets
+
+__all__ = ["Discovery"]
+
+T = TypeVar("T")
+
+
+class Discovery:
+    """Finds services and chooses among their endpoints, for threads. Thread-safe; make one per process and keep it.
+
+    `namespace`: the DNS namespace of your services, such as `prod.local`; short names are completed with it.
+    `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
+    the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
+    `timeout`, `connection`, `zone`, `hedge`, `health_check`. `resolvers`: scheme → resolver of your own.
+    `on_event` is called with each event (see `ecs_discovery.events`). What is not given is taken from
+    `ECS_DISCOVERY_…` variables, then from defaults.
+
+    Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str | None = None,
+        services: Mapping[str, str | Sequence[str] | ServiceConfig] | None = None,
+        nameservers: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        resolvers: Mapping[str, Resolver] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        dice: Random | None = None,
+        **policies: Unpack[Policies],
+    ) -> None:
+        settings = Settings.make(
+            namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
+        )
+        settings.check_for_threads()
+        self.settings = settings
+        self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
+        self._driver = Driver(self._engine, sleep)
+        self._background = self._driver.background
+
+    def __repr__(self) -> str:
+        return f"<Discovery namespace={self.settings.namespace!r} {self._engine.directory!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a Discovery holds threads and sockets and cannot be pickled: make one per process")
+
+    # Resolving
+
+    def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
+        """The endpoints of a target, from the cache while that holds.
+
+        Waits only when nothing is known yet, or when nobody asked for long; `timeout` seconds at most
+        (default: the service's `TimeoutPolicy.connect`). Raises `ResolutionError` and its kinds.
+        """
+        service = self._engine.service(target)
+        if self._engine.clock() >= service.fresh_until:
+            self._background.ready(service, self._until(service, timeout))
+        return self._engine.use(service)
+
+    def warm(self, *targets: str, timeout: float | None = None) -> None:
+        """Resolve targets before they are needed, all at once: for start-up and readiness checks.
+
+        Raises the first one's error if it cannot be resolved within `timeout` seconds.
+        """
+        services = [self._engine.service(target) for target in targets]
+        until = max((self._until(service, timeout) for service in services), default=0.0)
+        for service in services:
+            for question in self._engine.due(service).wait:
+                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
+                    self._driver.sleep(delay)  # there is time: more names than may be asked for at once
+                self._background.ask(question, allowed=not delay)
+        for service in services:
+            self._background.ready(service, until)
+
+    def snapshot(self, target: str) -> ServiceSnapshot:
+        """What is known of a target and why. Asks nobody."""
+        return self._engine.snapshot(self._engine.known(target))
+
+    # Using
+
+    def lease(self, target: str, *, key: str | bytes | None = None) -> LeaseContext:
+        """One use of an endpoint, for any client library, as a context manager.
+
+        Inside the block `lease.host` and `lease.port` say where to connect; an exception counts as the
+        endpoint's failure, and `lease.fail()` says so without one. With `key`, the same key goes to the
+        same endpoint while it is usable. Entering raises `ResolutionError`.
+        """
+        return LeaseContext(self._driver, self._engine.service(target), key)
+
+    def call(
+        self,
+        target: str,
+        fetch: Callable[[Attempt], T],
+        *,
+        idempotent: bool | None = None,
+        deadline: float | None = None,
+        key: str | bytes | None = None,
+    ) -> T:
+        """Call `fetch(attempt)` with an endpoint, and again with others where that may help.
+
+        A refused connection is always tried elsewhere; with `idempotent=True` (default: what `options` says, else
+        False) any `OSError` or `EOFError`, or an error caused by one, is. No attempt begins after `deadline`
+        seconds (default: the service's `TimeoutPolicy.deadline`); pass `attempt.remaining` on as your own timeout
+        to make it hard. Your exceptions come out as they are, with a note on what was tried.
+        """
+        service = self._engine.service(target)
+        limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
+        check_key("key", key)
+        check_flag("idempotent", idempotent)
+        if limit is not None and limit <= 0:
+            raise DeadlineExceeded(
+                f"the deadline of {limit:g} s had passed before the call began", target=service.target
+            )
+        call = self._engine.call(service, idempotent=idempotent, deadline=limit, key=key)
+        self._background.ready(service, call.connect_until if limit is None else call.deadline)
+        is_failure = service.outlier.is_failure
+        handled = sys.exc_info()[1]
+
+        accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
+
+        def attempt(lease: Lease) -> T:
+            try:
+                result = fetch(Attempt(lease.endpoint, call, self._engine.clock))
+            except Exception as error:
+                # Whose refusal was it? `fetch` may talk to others too.
+                if failure_of(error, handled) is Failure.NOT_SENT and self._background.accepts(service, lease.endpoint):
+                    accepting.append(error)
+                raise
+            if isinstance(result, CoroutineType):
+                result.close()
+                raise ConfigurationError("fetch", fetch, "a plain function; AsyncDiscovery takes coroutine functions")
+            return result
+
+        def judge(result: T | None, error: Exception | None) -> Judgement:
+            if error is None:
+                return GOOD
+            accepts = any(error is each for each in accepting)
+            return judge_exception(error, is_failure, accepts=accepts, handled=handled)
+
+        try:
+            if service.hedging is None:
+                return self._driver.run(service, call, attempt, judge)
+            return self._driver.run(
+                service, call, hedged(self._background, service.hedging, call, attempt, judge), judge
+            )
+        except Exception as error:
+            noted(error, call)
+            raise
+
+    def connect(
+        self,
+        target: str,
+        *,
+        timeout: float | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+    ) -> socket.socket:
+        """A connected socket to an endpoint, TLS included if `ssl` is a context or True.
+
+        Endpoints that do not accept are passed over, and beside one that does not answer soon another is tried: the
+        first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
+        look-up, connects and TLS. The certificate is verified for `server_hostname`, by default the
+        service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
+        also an `OSError`.
+        """
+        service = self._engine.service(target)
+        limit = self._limit(service, timeout)
+        call = self._engine.call(service, idempotent=True, deadline=limit, connect=limit)
+        context = ssl_module.create_default_context() if ssl is True else ssl or None
+        name = verified_name(context, server_hostname, service)
+
+        def attempt(lease: Lease) -> socket.socket:
+            sock = race.connect(self._background, call, lease)
+            try:
+                if context is not None:
+                    sock = sockets.secure(sock, context, name, self._engine.connect_limit(service, call))
+                sock.settimeout(None)
+            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
+                sock.close()
+                raise
+            return sock
+
+        try:
+            self._background.ready(service, call.connect_until)
+            return self._driver.run(service, call, attempt, judge_connect)
+        except ResolutionError as error:
+            raise as_os_error(error) from error.__cause__
+        except OSError as error:
+            raise no_connection(call, error) from error
+
+    # Life cycle
+
+    def close(self) -> None:
+        """Stop what runs in the background. Using it afterwards raises `ClosedError`."""
+        self._engine.close()
+        self._background.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Time limits
+
+    def _limit(self, service: Service, timeout: float | None) -> float:
+        if timeout is not None:
+            return check_seconds("timeout", timeout)
+        chosen = current_options().deadline
+        return chosen if chosen is not None else service.timeout.connect
+
+    def _until(self, service: Service, timeout: float | None) -> float:
+        return self._engine.clock() + self._limit(service, timeout)

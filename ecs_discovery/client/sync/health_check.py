@@ -1,0 +1,41 @@
+"""One health check in a thread."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from ecs_discovery.client.health_check import BLOCK, GOOD, Answer, Result, failed, judged, request
+from ecs_discovery.core.balancing.health_checks import Check
+from ecs_discovery.runtime import sockets
+
+__all__ = ["examine"]
+
+
+def examine(check: Check) -> Result:
+    """Check an endpoint, within the policy's time limit."""
+    until = time.monotonic() + check.policy.timeout
+    sock: socket.socket | None = None
+    try:
+        sock = sockets.connect(check.node.endpoint, check.policy.timeout)
+        if check.policy.kind == "tcp":
+            return GOOD
+        answer = Answer()
+        sock.settimeout(_left(until))
+        sock.sendall(request(check))
+        while answer.status is None:
+            sock.settimeout(_left(until))  # a limit of each read alone would let a byte now and then go on for ever
+            answer.feed(sock.recv(BLOCK))
+        return judged(check, answer.status)
+    except (OSError, ValueError) as error:
+        return failed(check, error, sock is not None, time.monotonic() - until)
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

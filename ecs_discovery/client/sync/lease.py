@@ -1,0 +1,36 @@
+"""Leases for threads: `with discovery.lease("cache:6379") as lease:`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from ecs_discovery.client.lease_scope import LeaseScope
+from ecs_discovery.client.sync.driver import Driver
+from ecs_discovery.errors import Overloaded
+
+__all__ = ["LeaseContext"]
+
+
+class LeaseContext(LeaseScope):
+    """What `Discovery.lease` returns: enter it to get an endpoint."""
+
+    __slots__ = ()
+    _driver: Driver
+
+    def __enter__(self) -> Self:
+        service = self._service
+        now = self._driver.engine.clock()
+        if now >= service.fresh_until:
+            self._driver.background.ready(service, now + service.timeout.connect)
+        if not service.room.crowded:
+            try:
+                self._begin(now)
+                return self
+            except Overloaded:
+                pass
+        self._driver.background.room(service, now + service.timeout.connect, self._begin_now)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._end(error)

@@ -1,0 +1,63 @@
+"""The retry loop for threads: tenacity drives what follows a first attempt that failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying
+from tenacity.nap import sleep as tenacity_sleep
+from tenacity.stop import stop_never
+
+from ecs_discovery.client.retry import _outcome, _Own, _retry, _wait
+from ecs_discovery.core.calls.call import Call
+
+__all__ = ["by_policy", "go_on"]
+
+T = TypeVar("T")
+
+
+def go_on(
+    first: Callable[[], T],
+    attempt: Callable[[], T],
+    pause: Callable[[], float | None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Attempts until `pause()` is None; then the last one's result or exception.
+
+    `first()` gives the outcome of the attempt that was made already, `pause()` the seconds to wait
+    after the latest one.
+    """
+    attempts = iter((first,))
+
+    def run() -> T:
+        return next(attempts, attempt)()
+
+    loop = Retrying(sleep=sleep, stop=stop_never, wait=_wait(pause), retry=_retry(pause), reraise=True)
+    return loop(run)
+
+
+def by_policy(
+    given: Retrying,
+    call: Call,
+    attempt: Callable[[], T],
+    clock: Callable[[], float],
+    dice: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> T:
+    """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception."""
+    own = _Own(given, call, clock, dice)
+
+    def run() -> T:
+        own.begin()
+        return attempt()
+
+    loop = given.copy(
+        sleep=sleep if given.sleep is tenacity_sleep else given.sleep,
+        retry=lambda state: own.again(state, own.wants(state)),
+        wait=lambda state: own.pause(own.waits(state)),
+        stop=lambda state: own.over(state, own.stops(state)),
+        retry_error_callback=given.retry_error_callback or _outcome,
+    )
+    return loop(run)

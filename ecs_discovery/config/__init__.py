@@ -1,0 +1,1 @@
+"""What can be set: policies and their rules, settings, targets, and the options of one request."""

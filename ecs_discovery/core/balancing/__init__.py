@@ -1,0 +1,1 @@
+"""Who is chosen: nodes with their load and health, and the rules that pick one of them."""

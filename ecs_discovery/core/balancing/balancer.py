@@ -1,0 +1,367 @@
+"""The balancer: holds the snapshot that nodes are chosen from, and keeps it in step with their health.
+
+A pick reads one picker. When a node comes, leaves or changes its health, that node is moved; the others stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
+from math import inf
+
+from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
+from ecs_discovery.core.balancing import cost, outlier
+from ecs_discovery.core.balancing import slow_start as warming
+from ecs_discovery.core.balancing.cost import CROWD, MOST
+from ecs_discovery.core.balancing.health_checks import Check, Checks
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.overload import Overload
+from ecs_discovery.core.balancing.pick_history import SAMPLE, Journal, Pick
+from ecs_discovery.core.balancing.pickers import Picker, by_key, share_of
+from ecs_discovery.core.balancing.recovery import Comeback
+from ecs_discovery.core.balancing.slow_start import Warming
+from ecs_discovery.core.balancing.subset import subset
+from ecs_discovery.core.balancing.tiers import Fleet, Tier
+from ecs_discovery.core.resolution.membership import Change
+
+__all__ = ["Balancer"]
+
+_SMOOTHING = 0.2  # share of a new latency in the displayed average
+# Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
+_HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
+_SUCCESS = Outcome.SUCCESS
+_LOOKS = 4  # nodes looked at again when the one chosen is to be spared
+
+
+class Balancer:
+    """Guarded by its service's lock."""
+
+    def __init__(
+        self,
+        balancing: BalancingPolicy,
+        policy: OutlierPolicy,
+        zone: ZonePolicy,
+        dice: Callable[[], float],
+        checks: Checks | None = None,
+    ) -> None:
+        self._balancing = balancing
+        self._policy = policy
+        self._zone = zone
+        self._dice = dice
+        self._checks = checks or Checks(HealthCheckPolicy(), "", dice)  # off
+        self._weighs = balancing.picker == "peak_ewma"
+        self._limit = balancing.max_pending or inf
+        self._fleet = Fleet(balancing, zone, dice)
+        self._warming = Warming(balancing)
+        self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
+        self._client = dice()  # tells it from other clients
+        self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
+        self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
+        self._only: Picker | None = None  # its picker, where there is one tier
+        self._comeback = Comeback(self._fleet, policy)
+        self._probes = self._comeback.probes
+        self._stale = False  # every node is to be looked at
+        self._wake = inf  # when the first of these ends, or it is to be seen whose health check is due
+        self._count = 0  # uses begun
+        self._successes = self._failures = 0  # of all nodes
+        self._overload = Overload()
+        self._journal = Journal(balancing.explain)
+        self.own_zone: str | None = None
+        """The zone that this process runs in, if that is known and matters."""
+        self.panic = False
+        self.work_due = False
+        """There are reconnects or health checks to take."""
+
+    def __repr__(self) -> str:
+        out, pending = len(self._fleet.out) + len(self._fleet.down), sum(node.pending for node in self._fleet)
+        return f"<Balancer {len(self._fleet)} endpoints, {out} out of choice, {pending} in flight>"
+
+    @property
+    def stranded(self) -> bool:
+        """Is there no node that connects?"""
+        return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
+
+    def update(self, nodes: tuple[Node, ...], now: float, change: Change | None = None) -> None:
+        """Choose from these nodes from now on. `change` is what became of them, if that is known."""
+        if self._balancing.subset or change is None:
+            known = {*self._fleet, *self._reserve}
+            chosen, self._reserve = subset(nodes, self._client, self._balancing)
+            stay = set(self._fleet) & set(chosen) - set(change.altered if change is not None else ())
+            self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
+            self._comeback.look_at_all(chosen, now)
+            came = tuple(node for node in nodes if node not in known)
+        else:
+            self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
+            came = change.came
+        self._warming.welcome(came, self._fleet, len(nodes), now)
+        self._checks.renew()
+        self._arrange()
+
+    def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
+        """The node for the next use, which is begun (end it with `release`).
+
+        None if all are excluded, or have as many uses as they may.
+        """
+        if now >= self._wake:
+            self._awake(now)
+        picker = self._only
+        if picker is None or key is not None or self._probes:
+            node = self._pick_specially(now, exclude, key)
+        else:
+            node = picker.pick(self._dice, exclude)
+            if node is None or now < node.spared_until:
+                node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
+            if not self._count % SAMPLE and node is not None:
+                self._journal.note(now, node, self._balancing.picker, picker.compared(), exclude)
+        if node is None:
+            return None
+        self._count = node.picked = self._count + 1
+        pending = node.pending = node.pending + 1
+        node.load = node.score + CROWD[pending if pending < MOST else MOST]
+        node.uses += 1
+        if pending >= self._limit:
+            node.full = True
+            node.spared_until = inf
+        return node
+
+    def pick_this(self, node: Node) -> Node | None:
+        """As `pick`, of one node. None if it must not be used."""
+        if node.removed or node.health is not Health.HEALTHY or node.full:
+            return None
+        self._count = node.picked = self._count + 1
+        node.pending += 1
+        node.load = node.score + CROWD[min(node.pending, MOST)]
+        node.uses += 1
+        if node.pending >= self._limit:
+            node.full = True
+            node.spared_until = inf
+        return node
+
+    def release(self, node: Node) -> None:
+        """A use of `node` has ended, unless it had already; what it told of the node is `observe`d apart."""
+        if not node.pending:
+            return
+        pending = node.pending = node.pending - 1
+        node.load = node.score + CROWD[pending if pending < MOST else MOST]
+        if node.full and pending < self._limit:
+            node.full = False
+            warming.spare(node)
+        if node.health is _PROBING and pending < node.probe and node not in self._probes:
+            self._probes.append(node)  # the probe told nothing: the next request is one
+
+    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Health | None:
+        """Judge a node by something that happened to it. Its new health if that changed, else None.
+
+        `seconds` is how long the use took; None if it was no use.
+        """
+        before = node.health
+        if outcome is _SUCCESS:
+            node.answered = now
+            if seconds is not None:
+                if now >= node.window_ends:
+                    outlier.roll(node, self._policy, now, self._successes, self._failures)
+                node.successes += 1
+                self._successes += 1
+                if node.pushed_back and now - seconds >= node.pushed_at:
+                    self._overload.drop_all((node,))  # it answers again
+                old = node.latency
+                node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
+                if self._weighs:
+                    cost.observe(node, seconds, False, self._balancing, now)
+                    node.load = node.score + CROWD[min(node.pending, MOST)]
+            if not node.consecutive and before is _HEALTHY:
+                return None
+            if outlier.on_success(node, now):
+                self._welcome_back(node, now)
+        elif outcome is Outcome.UNANSWERED:
+            return None if node.waiting else self.observe(node, Outcome.CONNECT, now, seconds)
+        elif node.endpoint.proxied:
+            node.failures += outcome is not Outcome.NEUTRAL
+            return None  # it stands for all tasks: there is nothing to put in its place
+        elif outcome is Outcome.FAILURE:
+            outlier.roll(node, self._policy, now, self._successes, self._failures)
+            node.failures += 1
+            self._failures += 1
+            if self._weighs and seconds is not None:
+                alone = not outlier.common(node, self._successes, self._failures)
+                cost.observe(node, seconds, alone, self._balancing, now)
+                node.load = node.score + CROWD[min(node.pending, MOST)]
+            reason = outlier.on_failure(node, self._policy, now, self._dice, self._successes, self._failures)
+            # One that was out already stays out, whatever the cap says.
+            if reason and (before is not Health.HEALTHY or self._may_eject()):
+                node.health = Health.EJECTED
+                node.ejected_until = node.until
+                node.ejections += 1
+                node.reason = reason
+        elif outcome is Outcome.CONNECT:
+            node.failures += 1
+            self._failures += 1
+            outlier.on_connect_failure(node, self._policy, now)
+            node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
+        if node.health is before:
+            if outcome is Outcome.CONNECT:
+                self._comeback.look(node, now)
+                self._schedule()
+            return None
+        self._comeback.look(node, now)
+        if before is Health.DOWN and node.health is not Health.DOWN:
+            self._comeback.revived(now)
+        self._arrange()
+        return node.health
+
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
+        """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
+        node, before = check.node, check.node.health
+        if outcome is Outcome.UNANSWERED:
+            outcome = Outcome.NEUTRAL if node.waiting else Outcome.CONNECT
+        if not self._checks.book(check, outcome, why, now) or node.removed:
+            return None
+        changed: Health | None = None
+        if outcome is not Outcome.CONNECT and self._checks.judge(check, now, ejection_allowed=self._may_eject()):
+            changed = node.health if node.health is not before else None
+            if changed is _HEALTHY:
+                self._welcome_back(node, now)
+            self._comeback.look(node, now)
+            self._arrange()
+        if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
+            return self.observe(node, outcome, now)  # as anybody's connect
+        return changed
+
+    def push_back(self, node: Node, now: float, until: float) -> None:
+        """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
+        self._overload.add(node, now, until)
+
+    def picks(self) -> tuple[Pick, ...]:
+        """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
+        return self._journal.picks()
+
+    def after_fork(self) -> None:
+        """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
+        nodes = (*self._fleet, *self._reserve)
+        self._comeback.after_fork(nodes)
+        self._client = self._dice()
+        chosen, self._reserve = subset(nodes, self._client, self._balancing)
+        self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
+        self._checks.after_fork(nodes)
+        self._stale = True
+        self._wake = -inf
+
+    def take_reconnects(self) -> tuple[Node, ...]:
+        """Nodes whose reconnect is due, each once and a few at a time: report with `observe` (SUCCESS or CONNECT)."""
+        taken = self._comeback.take()
+        self._schedule()
+        return taken
+
+    def take_checks(self, now: float) -> tuple[Check, ...]:
+        """The health checks to begin now, each once: report each with `checked`."""
+        taken = self._checks.take(now)
+        self._schedule()
+        return taken
+
+    def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
+        """A pick where there are probes to make, a key, or several tiers."""
+        if self._probes and key is None:
+            node = self._comeback.probe(exclude)
+            if node is not None:
+                self._journal.note(now, node, "probe after an ejection", (), exclude)
+                return node
+        at = share_of(key) if key is not None else self._dice()
+        tiers = self._tiers if key is None else self._keyed
+        first = next((tier for tier in tiers if at < tier.upto), None)
+        for tier in (first, *tiers) if first is not None else tiers:
+            if key is not None:
+                node = self._by_key(tier, key, exclude)
+            else:
+                node = tier.picker.pick(self._dice, exclude)
+                if node is not None and now < node.spared_until:
+                    node = self._look_again(tier.picker, node, now, exclude)
+            if node is not None:
+                if not self._count % SAMPLE:
+                    self._journal.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
+                return node
+        return self._last_resort(now, exclude)
+
+    def _by_key(self, tier: Tier, key: str | bytes, exclude: Collection[Node]) -> Node | None:
+        node = by_key((*tier.nodes, *self._probes) if self._probes else tier.nodes, key, exclude)
+        if node is None or node.full:
+            return None
+        if node.health is Health.PROBING and node in self._probes:
+            self._probes.remove(node)  # its key comes back to it, and is the probe
+            node.probe = node.pending + 1
+        return node
+
+    def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
+        """`node` was chosen and is to be spared. Another, or the best of those that may be used at all."""
+        passed = list(exclude)
+        resort: Node | None = None
+        chosen: Node | None = node
+        all_carry = self._overload.most(len(self._fleet), now)
+        for _ in range(_LOOKS):
+            if chosen is None:
+                return resort
+            if now >= chosen.spared_until:
+                return chosen
+            if not chosen.full:
+                if all_carry or now >= chosen.pushed_back_until:
+                    if self._dice() < warming.share(chosen, self._balancing, now):
+                        return chosen
+                    chosen.picked = self._count  # it had its turn
+                # Of those that are all to be spared the picker's first choice, which has the least load.
+                if resort is None or chosen.pushed_back_until <= now < resort.pushed_back_until:
+                    resort = chosen
+            passed.append(chosen)
+            chosen = picker.pick(self._dice, passed)
+        if chosen is not None and now >= chosen.spared_until:
+            return chosen
+        return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
+
+    def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
+        """A spare: a healthy one, else the one that was used longest ago of those that connect, else of the others.
+
+        Where others are only full, none that is not healthy: it would be no room.
+        """
+        limited = self._limit != inf and any(
+            node.full and node not in exclude for tier in self._tiers for node in tier.nodes
+        )
+        best = self._fleet.spare(exclude, self._reserve, healthy=limited)
+        if best is not None:
+            self._fleet.use(best)
+            others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
+            self._journal.note(now, best, "last resort", others, exclude)
+        return best
+
+    def _welcome_back(self, node: Node, now: float) -> None:
+        if self._weighs:  # what it did before is paid for
+            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
+
+    def _may_eject(self) -> bool:
+        return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
+
+    def _exchange(self, left: Collection[Node], came: Iterable[Node], now: float) -> None:
+        self._comeback.exchange(left, came, now)
+        self._overload.drop_all(left)
+
+    def _awake(self, now: float) -> None:
+        if self._stale:
+            self._stale = False
+            self._comeback.look_at_all(tuple(self._fleet), now)
+            self._arrange()
+        if self._comeback.advance(now):
+            self._arrange()
+        if now >= self._checks.at:
+            self._checks.use(self._fleet, now)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._wake = min(self._comeback.next, self._checks.at)
+        self.work_due = self._comeback.due or self._checks.ready
+
+    def _arrange(self) -> None:
+        self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)
+        self._tiers, self._keyed = self._fleet.tiers(self.panic, self.own_zone)
+        self._only = self._tiers[0].picker if len(self._tiers) == 1 else None
+        self._schedule()
+
+
+def _free(node: Node, exclude: Collection[Node]) -> bool:
+    return not node.full and node not in exclude

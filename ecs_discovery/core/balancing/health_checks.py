@@ -1,0 +1,157 @@
+"""Health checks: whose is due, and what they say of a node.
+
+Nobody is checked without use. A pick past `Checks.at` tells that the service is used; whose check has
+come due by then is queued, and the driver takes a few at once and the next ones as those end. So a
+service in use is checked about every interval, and one that is not used costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+
+from ecs_discovery.config.policies import HealthCheckPolicy
+from ecs_discovery.core.balancing.node import Checked, Health, Node, Outcome
+
+__all__ = ["Check", "Checks"]
+
+_AT_ONCE = 4  # checks of one service under way
+_LOOKS = 50  # times in an interval that a pick looks whose check is due: that is linear in the nodes
+_LOST = 10.0  # seconds beyond its time limit after which a check that nobody reported is given up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """One check of a node, begun then."""
+
+    node: Node
+    checked: Checked
+    began: float
+    policy: HealthCheckPolicy
+    host: str
+    """What it says in the Host header."""
+
+
+class Checks:
+    """The checks of one service. Guarded by its lock. `dice` returns a number in [0, 1).
+
+    `host` is what they say in the Host header; if it is empty, the endpoint's address and port.
+    """
+
+    def __init__(self, policy: HealthCheckPolicy, host: str, dice: Callable[[], float]) -> None:
+        self.at = inf if policy.kind == "off" else -inf
+        """A pick from then on is to tell of itself with `use`; never if checks are off."""
+        self.ready = False
+        """`take` has some."""
+        self._policy = policy
+        self._host = host
+        self._dice = dice
+        self._used = -inf
+        self._queue: deque[tuple[Node, Checked]] = deque()
+        self._running: dict[Node, Check] = {}
+
+    def renew(self) -> None:
+        """The nodes are others now: look at the next pick whose check is due."""
+        if self._policy.kind != "off":
+            self.at = -inf
+
+    def use(self, nodes: Iterable[Node], now: float) -> None:
+        """The service, which has these nodes, is used now: queue whose check is due, longest due first."""
+        self._used = now
+        interval, lost = self._policy.interval, now - self._policy.timeout - _LOST
+        self._running = {node: check for node, check in self._running.items() if check.began > lost}
+        due: list[tuple[float, int, Node, Checked]] = []
+        earliest = inf
+        for index, node in enumerate(nodes):
+            if node.endpoint.proxied:
+                continue  # it stands for all tasks: there is nothing to put in its place
+            checked = node.checked
+            if checked is None:
+                checked = node.checked = Checked()
+            if checked.due == inf:  # the first checks are spread over a whole interval
+                checked.due = now + interval * self._dice()
+            earliest = min(earliest, checked.due)
+            if checked.due <= now and node not in self._running:
+                due.append((checked.due, index, node, checked))
+        self._queue = deque((node, checked) for _, _, node, checked in sorted(due))
+        self.ready = bool(due) and len(self._running) < _AT_ONCE
+        self.at = max(earliest, now + interval / _LOOKS)
+
+    def take(self, now: float) -> tuple[Check, ...]:
+        """The checks to begin now, each once: report with `book`."""
+        self.ready = False
+        policy, taken = self._policy, []
+        if now - self._used > policy.interval:
+            self._queue.clear()  # nobody used the service since: what is left waits for use
+        while self._queue and len(self._running) < _AT_ONCE:
+            node, checked = self._queue.popleft()
+            if node.removed:
+                continue
+            # After a spell without use all are late together: draw anew when each comes next.
+            late = now - checked.due > policy.interval
+            share = self._dice() if late else 1 + policy.jitter * (2 * self._dice() - 1)
+            checked.due = now + policy.interval * share
+            check = self._running[node] = Check(node, checked, now, policy, self._host or str(node.endpoint))
+            taken.append(check)
+        return tuple(taken)
+
+    def book(self, check: Check, outcome: Outcome, why: str, now: float) -> bool:
+        """A check ended. True if that tells something of its node: NEUTRAL does not, nor one that was given up."""
+        checked = check.checked
+        if self._running.get(check.node) is not check:
+            return False
+        del self._running[check.node]
+        if outcome is Outcome.NEUTRAL:
+            return False
+        checked.at, checked.result = now, why
+        if outcome is Outcome.SUCCESS:
+            checked.failures = 0
+            checked.successes += 1
+        else:
+            checked.failures += 1
+            checked.successes = 0
+        return True
+
+    def judge(self, check: Check, now: float, *, ejection_allowed: bool) -> bool:
+        """Take its node out of choice, or back, by what was booked. True if that changed something."""
+        node, checked = check.node, check.checked
+        if checked.failures >= self._policy.unhealthy_after:
+            if node.health is Health.HEALTHY and not ejection_allowed:
+                return False  # the next failed check asks again
+            return _condemn(node, checked, now)
+        if node.unfit and checked.successes >= self._policy.healthy_after:
+            node.unfit = ""
+            if node.health is Health.EJECTED and checked.took_out:
+                node.health = Health.HEALTHY
+                node.healthy_since = now
+                node.reason = ""
+                node.consecutive = 0
+                node.window_ends = -inf  # what it did before is paid for
+            return True
+        return False
+
+    def after_fork(self, nodes: Iterable[Node]) -> None:
+        """Checks under way are the parent's; the child begins at times of its own."""
+        self._running.clear()
+        self._queue.clear()
+        self.ready = False
+        self.renew()
+        for node in nodes:
+            if node.checked is not None:
+                node.checked.due = inf
+
+
+def _condemn(node: Node, checked: Checked, now: float) -> bool:
+    if not node.unfit:
+        down = node.health is Health.DOWN and now >= node.ejected_until
+        checked.took_out = down or node.health is Health.HEALTHY
+    times = "health check" if checked.failures == 1 else "health checks"
+    node.unfit = f"{checked.failures} {times} failed: {checked.result}"
+    if node.health in (Health.DOWN, Health.EJECTED):
+        return False  # it is out already; now only good checks bring it back
+    node.health = Health.EJECTED
+    node.until = checked.due  # not before the next check
+    node.reason = node.unfit
+    return True

@@ -1,0 +1,63 @@
+"""The last picks and why, for people: a ring of bounded size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ecs_discovery.core.balancing.node import Node
+
+__all__ = ["Candidate", "Journal", "Pick"]
+
+SAMPLE = 16
+"""Of ordinary picks one in this many is kept: looking at candidates costs more than picking."""
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that was compared, as it stood then."""
+
+    endpoint: str
+    load: float
+    """The logarithm of its cost times its uses under way and one; only differences mean something."""
+    pending: int
+    cost: float
+    """What a use of it cost lately, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One pick."""
+
+    at: float
+    """When, in monotonic seconds."""
+    endpoint: str
+    why: str
+    """The rule that chose it."""
+    candidates: tuple[Candidate, ...]
+    """The nodes that were compared, the chosen one first; of many a few."""
+    excluded: int
+    """How many nodes had been tried before."""
+
+
+class Journal:
+    """Guarded by its service's lock."""
+
+    __slots__ = ("_picks",)
+
+    def __init__(self, size: int) -> None:
+        self._picks: deque[Pick] = deque(maxlen=size)
+
+    def note(self, now: float, node: Node, why: str, nodes: Sequence[Node], exclude: Collection[Node]) -> None:
+        """Keep a pick of `node` after a comparison with `nodes`."""
+        if not self._picks.maxlen:
+            return
+        others = [other for other in nodes[: _CANDIDATES + 1] if other is not node][:_CANDIDATES]
+        seen = tuple(Candidate(str(n.endpoint), n.load, n.pending, n.cost) for n in (node, *others))
+        self._picks.append(Pick(now, str(node.endpoint), why, seen, len(exclude)))
+
+    def picks(self) -> tuple[Pick, ...]:
+        """The picks kept, oldest first."""
+        return tuple(self._picks)

@@ -1,0 +1,195 @@
+"""Whether a call is tried again, after how long, and why not.
+
+The class of the failure decides, not the error's name: what was never sent may go elsewhere
+whatever the method; what may have been processed is repeated only if that is harmless (RFC 9110,
+section 9.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ecs_discovery.config.policies import RetryPolicy
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.budget import RetryBudget
+from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Failure
+from ecs_discovery.errors import AttemptReport, foreign
+
+__all__ = ["Call"]
+
+_LEAST_CONNECT = 0.1  # seconds; an attempt that was begun may connect
+
+
+class Call:
+    """One call over all its attempts. Used by one thread or task at a time."""
+
+    __slots__ = (
+        "_backoff",
+        "_budget",
+        "_choices",
+        "_free",
+        "_policy",
+        "_retry_after",
+        "_seconds",
+        "connect_until",
+        "deadline",
+        "failure",
+        "hard",
+        "hedged",
+        "idempotent",
+        "key",
+        "number",
+        "reason",
+        "replayable",
+        "reports",
+        "target",
+        "tried",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        target: str,
+        policy: RetryPolicy,
+        budget: RetryBudget,
+        *,
+        deadline: float,
+        connect_until: float,
+        idempotent: bool,
+        key: str | bytes | None = None,
+    ) -> None:
+        self.key = key
+        """Calls with one key go to one endpoint while it is usable."""
+        self.target = target
+        self._policy = policy
+        self._budget = budget
+        self.deadline = deadline
+        """No attempt and no wait begins after this (monotonic)."""
+        self.connect_until = connect_until
+        """End of the time for look-up, connecting and TLS of all attempts (monotonic). It moves on by the time that
+        sent requests and pauses take: that is not spent on connecting."""
+        self.idempotent = idempotent
+        self.replayable = True
+        """False once a body was sent that cannot be sent again."""
+        self.hedged = False
+        """True while two attempts are under way: then the failure of one decides nothing."""
+        self.hard = False
+        """The caller gave the deadline: nothing may go on beyond it, waiting for an answer included."""
+        self.number = 0
+        """Attempts begun."""
+        self.tried: list[Node] = []
+        self.reports: list[AttemptReport] = []
+        self.wait: float | None = None
+        """Pause before the next attempt, in seconds; None: the call is over."""
+        self.reason = ""
+        """Why it is over after a failure."""
+        self.failure: Failure | None = None
+        """What the last failure was; None after an attempt that was good, if the policy is the application's own."""
+        self._free = True
+        self._backoff = 0
+
+    @property
+    def own_policy(self) -> Any:
+        """The application's tenacity object that decides what follows an attempt, if it gave one."""
+        return self._policy.tenacity
+
+    def begin(self, node: Node) -> None:
+        """An attempt on `node` begins."""
+        self.number += 1
+        self.wait = None
+        self.tried.append(node)
+
+    def report(self, node: Node, outcome: str, seconds: float, error: object = "") -> None:
+        """Keep what became of the attempt, for people."""
+        self.reports.append(AttemptReport(foreign(node.endpoint), outcome, seconds, foreign(error)))
+
+    def connect_share(self, now: float, choices: int) -> float:
+        """Seconds the connect of the attempt just begun may take, so that those after it still have their share.
+
+        `choices` is how many endpoints have not been tried.
+        """
+        left = max(1, min(self._policy.attempts - self.number, choices) + 1)
+        return max(_LEAST_CONNECT, (min(self.connect_until, self.deadline) - now) / left)
+
+    def failed(
+        self,
+        failure: Failure,
+        now: float,
+        dice: Callable[[], float],
+        *,
+        retry_after: float | None = None,
+        choices: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
+        """Decide after a failed attempt that took `seconds`: sets `wait`, or `reason`.
+
+        `choices` is how many endpoints are untried. With a policy of the application's own nothing is decided here:
+        its loop does so with `objection`, `pause` and `schedule`.
+        """
+        self.wait = None
+        if self.hedged:
+            return
+        self.failure = failure
+        self._retry_after = retry_after
+        self._choices = choices
+        self._seconds = seconds
+        if self._policy.tenacity is not None:
+            return
+        self.reason = NOT_REPEATED if failure is Failure.OTHER else self.objection() or self.exhausted()
+        if not self.reason:
+            self.schedule(self.pause(dice), now)
+
+    def objection(self, *, begun: bool = True) -> str:
+        """Why the last attempt must not be repeated, however much one would like to; "" if it may.
+
+        An attempt that was not even `begun` did no harm.
+        """
+        if self.failure is Failure.NOT_SENT or not begun:
+            return ""
+        if not self.idempotent:
+            return "it may have been processed and is not idempotent"
+        return "" if self.replayable else "its body cannot be sent again"
+
+    def exhausted(self) -> str:
+        """Why there is no attempt left; "" if there is one."""
+        limit = attempts = self._policy.attempts
+        if limit > 1 and (self.failure is Failure.NOT_SENT or not self._free):
+            limit += 1  # one replay of what was never sent does not count
+        if self.number < limit:
+            return ""
+        used = "the only attempt" if attempts == 1 else f"all {attempts} attempts"
+        return f"{used} of RetryPolicy {'is' if attempts == 1 else 'are'} used" + (
+            ", and one more because nothing had been sent" if limit > attempts else ""
+        )
+
+    def pause(self, dice: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
+        """Seconds until the next attempt. `wait` takes the place of the policy's backoff."""
+        if self.failure is None:
+            return 0.0 if wait is None else wait()
+        if self.failure is Failure.NOT_SENT and self._choices > 0:
+            return 0.0  # another endpoint is not the one that failed: no reason to be slow
+        if wait is not None:
+            pause = wait()
+        elif self.failure is not Failure.STATUS and self._choices > 0:
+            return 0.0
+        else:
+            bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
+            self._backoff += 1
+            pause = bound * dice()
+        return pause if self._retry_after is None else max(pause, self._retry_after)
+
+    def schedule(self, wait: float, now: float) -> None:
+        """Another attempt is wanted after `wait` seconds: sets `wait`, or `reason` if time or budget forbid it."""
+        unsent = self.failure is Failure.NOT_SENT
+        if not unsent and self.failure is not None:
+            self.connect_until += self._seconds + wait
+        if now + wait >= (min(self.connect_until, self.deadline) if unsent else self.deadline):
+            self.reason = "no time left"
+        elif unsent and self._free:
+            self._free = False  # nothing reached a task, so nothing is multiplied
+            self.wait = wait
+        elif self._budget.withdraw(now):
+            self.wait = wait
+        else:
+            self.reason = "the retry budget is used up"

@@ -1,0 +1,41 @@
+"""When a request that waits for an answer should look closer whether its endpoint is still there.
+
+An endpoint that took a request and vanished looks like an endpoint that works on the request. Another caller may
+never meet its silence: with a use in flight it is not the first choice. So a request that waits long looks for
+itself, unless the endpoint has shown life lately.
+"""
+
+from __future__ import annotations
+
+from ecs_discovery.core.balancing.node import Node
+
+__all__ = ["Doubt"]
+
+
+class Doubt:
+    """One wait for an answer of `node`, begun at `now`. Times are monotonic seconds."""
+
+    __slots__ = ("_began", "_next", "_node", "_pause", "_told")
+
+    def __init__(self, node: Node, now: float, patience: float) -> None:
+        self._node = node
+        self._began = now
+        self._pause = patience
+        self._next = now + patience
+        self._told = False
+
+    @property
+    def gone(self) -> bool:
+        """Has the endpoint been found to have vanished since?"""
+        return self._node.gone > self._began
+
+    def due(self, now: float) -> bool:
+        """Is it time to look closer? Once, after the patience; later while others meet life."""
+        if self._told or now < self._next:
+            return False
+        alive = max(self._node.answered, self._node.accepted)
+        if now < alive + self._pause:
+            self._next = alive + self._pause
+            return False
+        self._told = True
+        return True

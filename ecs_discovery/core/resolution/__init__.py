@@ -1,0 +1,1 @@
+"""What exists: which questions a target becomes, and what the answers add up to."""

@@ -1,0 +1,148 @@
+"""Membership: the endpoints believed to exist now, with the history of each.
+
+An endpoint that stays keeps its node, and so its load and health; one that comes back within five
+minutes finds its history again. An empty answer is a claim, not the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from operator import attrgetter
+from typing import NamedTuple
+
+from ecs_discovery.core.balancing.node import Health, Node
+from ecs_discovery.models import Endpoint, Resolution
+
+__all__ = ["Change", "Membership"]
+
+Key = tuple[str, int, str | None]
+
+EMPTY_APART = 30.0
+"""Two empty answers this many seconds apart are needed before they are believed."""
+EMPTY_AT_LAST = 300.0
+"""After this long, empty answers are believed although endpoints still answer."""
+_HISTORY = 300.0  # seconds the history of a removed endpoint is kept
+_HISTORY_SIZE = 1000
+# What is chosen by: all else that a source says of an endpoint is for people.
+_RULES = attrgetter("priority", "weight", "zone", "proxied")
+
+
+class Change(NamedTuple):
+    """What an answer changed."""
+
+    came: tuple[Node, ...]
+    left: tuple[Node, ...]
+    altered: tuple[Node, ...]
+    """Endpoints that stay, with another priority, weight or zone."""
+
+
+class Membership:
+    """Guarded by its service's lock. `nodes` is replaced, never changed: readers may keep it."""
+
+    def __init__(self) -> None:
+        self.nodes: tuple[Node, ...] = ()
+        self._gone: dict[Key, tuple[float, Node]] = {}
+        self._empty_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Membership {len(self.nodes)} endpoints>"
+
+    @property
+    def doubted(self) -> bool:
+        """True while empty answers contradict the endpoints that are still used."""
+        return self._empty_since is not None
+
+    def replace(self, endpoints: Iterable[Endpoint], now: float) -> Change | None:
+        """Take over an answer. What it changed of what is chosen from, and how; None if nothing."""
+        self._empty_since = None
+        current = {node.endpoint.key: node for node in self.nodes}
+        kept: dict[Key, Node] = {}
+        came: list[Node] = []
+        altered: list[Node] = []
+        for key, endpoint in {endpoint.key: endpoint for endpoint in endpoints}.items():
+            node = current.get(key)
+            if node is None:
+                node = self._returning(endpoint, now) or Node(endpoint)
+                came.append(node)
+            elif _RULES(node.endpoint) != _RULES(endpoint):
+                altered.append(node)
+            node.endpoint = endpoint
+            kept[key] = node
+        left = [node for key, node in current.items() if key not in kept]
+        if came or left:
+            self._remember(left, now)
+            self.nodes = tuple(kept.values())
+        elif not altered:
+            return None
+        return Change(tuple(came), tuple(left), tuple(altered))
+
+    def witness(self, answers: Iterable[Resolution], now: float) -> None:
+        """Keep which source named which endpoint, and when."""
+        for answer in answers:
+            named = answer.hosts
+            for node in self.nodes:
+                if node.endpoint.host in named:
+                    node.seen[answer.source] = now
+
+    def pruned(self, resolution: Resolution) -> Resolution:
+        """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the
+        newest answer does not name.
+
+        ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
+        later answer brings it back. Never leaves out all.
+        """
+        if resolution.named is None or self.doubted:
+            return resolution
+        current = {node.endpoint.key: node for node in self.nodes}
+        kept = tuple(each for each in resolution.endpoints if each.host in resolution.named or self._up(each, current))
+        return replace(resolution, endpoints=kept) if 0 < len(kept) < len(resolution.endpoints) else resolution
+
+    def _up(self, endpoint: Endpoint, current: Mapping[Key, Node]) -> bool:
+        node = current.get(endpoint.key) or self._gone.get(endpoint.key, (0.0, None))[1]
+        return node is None or node.health is not Health.DOWN
+
+    def empty(self, now: float, *, agreed: bool = False) -> bool:
+        """An empty answer came. True if the endpoints are now given up.
+
+        At once if the registry itself `agreed`. Else they stay until two empty answers at least 30 s apart
+        stand and either no endpoint answered in between or five minutes have passed.
+        """
+        if not self.nodes:
+            return False
+        if self._empty_since is None:
+            self._empty_since = now
+        since = self._empty_since
+        waited = now - since
+        if not agreed and waited < EMPTY_APART:
+            return False
+        if not agreed and waited < EMPTY_AT_LAST and any(node.answered > since for node in self.nodes):
+            return False
+        self._remember(self.nodes, now)
+        self.nodes = ()
+        self._empty_since = None
+        return True
+
+    def after_fork(self) -> None:
+        """No use of the parent's ends here, on those that left either: they may come back."""
+        for _, node in self._gone.values():
+            node.pending = 0
+            node.reconnecting = False
+
+    def _returning(self, endpoint: Endpoint, now: float) -> Node | None:
+        left, node = self._gone.pop(endpoint.key, (0.0, None))
+        if node is None or now - left > _HISTORY:
+            return None
+        node.removed = False
+        if node.health is Health.PROBING:
+            node.health, node.until = Health.EJECTED, now  # a new probe decides
+        return node
+
+    def _remember(self, nodes: Iterable[Node], now: float) -> None:
+        for node in nodes:
+            node.removed = True
+            self._gone[node.endpoint.key] = (now, node)
+        for key in [key for key, (left, _) in self._gone.items() if now - left > _HISTORY]:
+            del self._gone[key]
+        while len(self._gone) > _HISTORY_SIZE:
+            del self._gone[next(iter(self._gone))]

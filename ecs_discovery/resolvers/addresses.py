@@ -1,0 +1,77 @@
+"""Which addresses a task can have, and what is said of answers that name others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, inet_pton
+
+from ecs_discovery.models import Endpoint
+
+__all__ = ["refusal", "screened"]
+
+_BROADCAST = "255.255.255.255"
+
+
+def is_usable(address: str) -> bool:
+    """False for what no task can have: unspecified, multicast and broadcast addresses, and what is no address."""
+    try:
+        packed = inet_pton(AF_INET, address)  # thousands in an answer: `ip_address` takes ten times as long
+    except (OSError, ValueError):
+        pass
+    else:
+        return packed not in (b"\0\0\0\0", b"\xff\xff\xff\xff") and not 224 <= packed[0] < 240
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return not (ip.is_unspecified or ip.is_multicast or str(ip) == _BROADCAST)
+
+
+_REFUSED = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"), ip_network("fd00:ec2::/32"))
+
+_NAT64 = ip_network("64:ff9b::/96")
+
+_SHOWN = 3  # refused addresses that an error names
+
+
+def screened(endpoints: Sequence[Endpoint], allowed: Sequence[str]) -> tuple[tuple[Endpoint, ...], tuple[str, ...]]:
+    """The endpoints that a source outside of this machine may name, and the hosts of the others.
+
+    Whoever can write a record could else have the application talk to the credentials endpoint of its own task.
+    `allowed` are networks that are accepted nevertheless.
+    """
+    networks = _networks(tuple(allowed))
+    refused = tuple(dict.fromkeys(each.host for each in endpoints if _is_refused(each.host, networks)))
+    if not refused:
+        return tuple(endpoints), ()
+    return tuple(endpoint for endpoint in endpoints if endpoint.host not in refused), refused
+
+
+def refusal(server: str, refused: Sequence[str], policy: str) -> tuple[str, str]:
+    """What to say where nothing else was named, and what to do about it."""
+    more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    return (
+        f"{server} names no address that a task can have: {', '.join(refused[:_SHOWN])}{more}",
+        f"link-local addresses and the metadata endpoints of AWS are refused; {policy}(allowed_networks=…) allows them",
+    )
+
+
+@lru_cache(maxsize=64)
+def _networks(allowed: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(map(ip_network, allowed))
+
+
+def _is_refused(host: str, allowed: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if ":" not in host and not host.startswith("169.254."):
+        return False
+    given = ip_address(host)
+    ip = given
+    if isinstance(given, IPv6Address):  # an IPv4 address in it is where the packets go
+        ip = given.ipv4_mapped or (ip_address(int(given) & 0xFFFFFFFF) if given in _NAT64 else given)
+    if not any(ip in network for network in _REFUSED):
+        return False
+    return not any(ip in network or given in network for network in allowed)

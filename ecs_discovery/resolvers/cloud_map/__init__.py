@@ -1,0 +1,1 @@
+"""Cloud Map: instances from `DiscoverInstances`, for threads (`sync`) and asyncio (`aio`)."""

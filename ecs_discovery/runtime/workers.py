@@ -1,0 +1,174 @@
+"""Workers: a few daemon threads for what must not hold up a caller: look-ups, reconnects and
+health checks.
+
+A thread starts when there is work and none is idle, and ends when it had none for a while, so that
+a process that does nothing has none, and before a fork.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, RLock, Thread, current_thread
+
+from ecs_discovery.runtime import fork
+
+__all__ = ["Workers"]
+
+_LIMIT = 32
+_IDLE = 5.0  # seconds
+
+
+class Workers:
+    """`spawn(job)` runs `job` soon, in some thread. A job must be bounded in time.
+
+    When all threads are busy the newest job goes first: somebody still waits for it. While a fork is coming no job
+    begins; what is spawned then waits until the fork is over.
+    """
+
+    def __init__(self, limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._wake = Condition(RLock())
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads: set[Thread] = set()
+        self._idle = 0
+        self._closed = False
+        fork.track(self)
+        fork.track_threads(self)
+
+    def spawn(self, job: Callable[[], object], *, inline: bool = True) -> bool:
+        """Run `job` in a worker; if no thread can or may be started, in the calling thread, with `inline`.
+
+        False if it is not run: once closed, or because it may run in a thread only.
+        """
+        if _threads_forbidden() or fork.coming(here=True):
+            if self._closed or not inline:
+                return False
+            job()
+            return True
+        with self._wake:
+            if self._closed:
+                return False
+            if fork.coming() or self._idle > len(self._jobs) or len(self._threads) >= self._limit:
+                self._jobs.append(job)
+                self._wake.notify()
+                return True
+            thread = self._hire_locked(job)
+        return self._start(thread, job, inline)
+
+    def close(self, *, drop: bool = True) -> None:
+        """Drop what has not begun, unless told not to, and let the threads end."""
+        with self._wake:
+            self._closed = True
+            if drop:
+                self._jobs.clear()
+            self._wake.notify_all()
+
+    def replace(self, thread: Thread) -> None:
+        """A worker will not end its job in time: it is none of them any more, and another may take its place."""
+        with self._wake:
+            if thread not in self._threads:
+                return
+            self._threads.discard(thread)
+            if not self._jobs or self._closed or fork.coming():
+                return
+            job = self._jobs.pop()
+            hired = self._hire_locked(job)
+        self._start(hired, job, inline=True)
+
+    # Around a fork
+
+    def before_fork(self, patience: float) -> Sequence[Thread]:
+        """Let idle threads end now, and busy ones after their job. The threads there are."""
+        if not self._wake.acquire(timeout=patience):
+            return ()
+        try:
+            self._wake.notify_all()
+            return tuple(self._threads)
+        finally:
+            self._wake.release()
+
+    def after_fork_in_parent(self, patience: float) -> None:
+        """Begin what was spawned meanwhile, also if it was closed: what was to be dropped is not there any more."""
+        if not self._wake.acquire(timeout=patience):
+            return  # the next job takes the others along
+        try:
+            hired = []
+            while self._jobs and len(self._threads) < self._limit and not fork.coming():
+                job = self._jobs.pop()
+                hired.append((self._hire_locked(job), job))
+        finally:
+            self._wake.release()
+        for thread, job in hired:
+            self._start(thread, job, inline=True)
+
+    def after_fork(self) -> None:
+        """In the child of a fork the threads are not there: start anew. Who waited for a job is not there either."""
+        self._wake = Condition(RLock())
+        self._jobs = deque()
+        self._threads = set()
+        self._idle = 0
+
+    # Threads
+
+    def _hire_locked(self, job: Callable[[], object]) -> Thread:
+        thread = Thread(target=self._work, args=([job],), name="ecs_discovery", daemon=True)
+        self._threads.add(thread)
+        return thread
+
+    def _start(self, thread: Thread, job: Callable[[], object], inline: bool) -> bool:
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be had: at interpreter shutdown, or over a limit of the system
+            with self._wake:
+                self._threads.discard(thread)
+            if not inline:
+                return False
+            job()
+        return True
+
+    def _work(self, first: list[Callable[[], object]]) -> None:
+        job: Callable[[], object] | None = first.pop()  # a thread keeps its arguments for as long as it lives
+        while job is not None:
+            try:
+                job()
+            except BaseException as error:  # whatever ends this thread: it must not be counted as one that works
+                with self._wake:
+                    self._threads.discard(current_thread())
+                if isinstance(error, SystemExit):
+                    return  # as threads do, and without a word to the hook for what went wrong in them
+                raise
+            job = None  # else an idle thread would keep what it was done for
+            job = self._next()
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._wake:
+            me = current_thread()
+            # One that has come into the child of a fork (the thread that forked, a greenlet) is none of its workers.
+            if not self._jobs and not self._closed and not fork.coming() and me in self._threads:
+                self._idle += 1
+                self._wake.wait(_IDLE)
+                if me in self._threads:
+                    self._idle -= 1
+            if self._jobs and not fork.coming():
+                return self._jobs.pop()
+            self._threads.discard(me)
+            return None
+
+
+def _threads_forbidden() -> bool:
+    """Would a thread do harm, or is it refused? Isolated sub-interpreters refuse daemon threads (Python 3.12).
+
+    A thread would do harm in uWSGI, in two cases.
+
+    Up to 2.0.26, without `enable-threads`, threads run during requests only: an answer that comes between two would be
+    read in the next one, and be too late. And uWSGI forks its workers from a process that has loaded the application,
+    without Python's hooks: a worker may hang that is forked while another thread waits for the interpreter.
+    """
+    allowed = getattr(threading, "_daemon_threads_allowed", None)
+    if allowed is not None and not allowed():
+        return True
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and not (uwsgi.has_threads and uwsgi.worker_id())
