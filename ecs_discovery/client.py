@@ -103,7 +103,7 @@ class Discovery:
             for question in self.engine.due(service).wait:
                 while (delay := self.engine.delay(question)) and self.engine.clock() + delay < until:
                     self._sleep(delay)  # there is time: more names than may be asked for at once
-                self.background.ask(question, allowed=not delay)
+                self.background.ask(question, allowed=not delay, until=until)
         for service in services:
             self.background.ready(service, until)
 
