@@ -19,6 +19,7 @@ from ecs_discovery.attempts import (
     AsyncAttempt,
     Vanished,
     as_os_error,
+    check_fetch,
     judge_connect,
     no_connection,
     noted,
@@ -143,6 +144,7 @@ class AsyncDiscovery:
         Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
         """
         service = self._service(target)
+        check_fetch(fetch, asynchronous=True)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
         check_flag("idempotent", idempotent)

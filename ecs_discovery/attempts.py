@@ -9,8 +9,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import isawaitable
-from typing import TypeVar
+from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE, isawaitable
+from typing import Any, TypeVar
 
 from ecs_discovery.core.doubt import Doubt
 from ecs_discovery.core.node import Node, Outcome
@@ -38,6 +39,7 @@ __all__ = [
     "Trail",
     "Vanished",
     "as_os_error",
+    "check_fetch",
     "hint_of",
     "judge_connect",
     "no_connection",
@@ -129,6 +131,32 @@ class AsyncAttempt(Attempt):
     def _give_up(self) -> None:
         if not self._patience.expired():  # one of several connections may have said so already
             self._patience.reschedule(asyncio.get_running_loop().time())
+
+
+def check_fetch(fetch: Any, *, asynchronous: bool) -> None:
+    """Raises `ConfigurationError` for what cannot be called, and for a function of the wrong kind, before it is called.
+
+    A plain function may give an awaitable: of that nothing is known before.
+    """
+    inner = fetch
+    while isinstance(inner, partial):
+        inner = inner.func
+    if not hasattr(inner, "__code__") and callable(inner) and not isinstance(inner, type):
+        inner = type(inner).__call__  # a bound method has the code of its function
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if not isinstance(flags, int):  # an object that has every attribute
+        flags = 0
+    if asynchronous:
+        wrong = flags & CO_ASYNC_GENERATOR or (flags & (CO_GENERATOR | CO_ITERABLE_COROUTINE)) == CO_GENERATOR
+    else:
+        wrong = flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)
+    if wrong or not callable(fetch):
+        need = (
+            "a coroutine function (async def); Discovery takes plain functions"
+            if asynchronous
+            else "a plain function; AsyncDiscovery takes coroutine functions"
+        )
+        raise ConfigurationError("fetch", fetch, need)
 
 
 async def perform(attempt: AsyncAttempt, fetch: Callable[[AsyncAttempt], Awaitable[T]]) -> T:

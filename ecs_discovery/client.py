@@ -15,7 +15,7 @@ from types import CoroutineType
 from typing import Any, Self, TypeVar, Unpack
 
 from ecs_discovery import racing, retrying, sockets
-from ecs_discovery.attempts import Attempt, as_os_error, judge_connect, no_connection, noted, verified_name
+from ecs_discovery.attempts import Attempt, as_os_error, check_fetch, judge_connect, no_connection, noted, verified_name
 from ecs_discovery.background import Background
 from ecs_discovery.context import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.core.lease import Lease
@@ -139,6 +139,7 @@ class Discovery:
         to make it hard. Your exceptions come out as they are, with a note on what was tried.
         """
         service = self.engine.service(target)
+        check_fetch(fetch, asynchronous=False)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
         check_flag("idempotent", idempotent)
