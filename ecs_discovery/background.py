@@ -72,7 +72,7 @@ class Background:
         """
         engine = self.engine
         if engine.locating(service):
-            self._workers.spawn(self._locate)
+            self._connects.spawn(self._locate)  # only look-ups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
         while engine.clock() >= service.fresh_until:
