@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import types
+from functools import partial
 from typing import Any
 
 import pytest
@@ -133,6 +135,99 @@ def test_a_plain_function_in_asyncio_is_answered_with_what_is_wanted():
                 await discovery.call("static://127.0.0.1:1", plain)
 
     asyncio.run(main())
+
+
+async def coroutine_function(attempt: Any) -> int:
+    raise AssertionError("called")
+
+
+async def async_generator(attempt: Any) -> Any:
+    raise AssertionError("called")
+    yield
+
+
+def generator(attempt: Any) -> Any:
+    raise AssertionError("called")
+    yield
+
+
+class Callable:
+    def __init__(self, does: Any) -> None:
+        self.does = does
+
+    async def method(self, attempt: Any) -> Any:
+        return self.does
+
+    def plain(self, attempt: Any) -> Any:
+        return self.does
+
+
+class AsyncCallable(Callable):
+    async def __call__(self, attempt: Any) -> Any:
+        return self.does
+
+
+class PlainCallable(Callable):
+    def __call__(self, attempt: Any) -> Any:
+        return self.does
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [
+        coroutine_function,
+        async_generator,
+        partial(partial(coroutine_function), 1),
+        AsyncCallable(1),
+        Callable(1).method,
+        7,
+    ],
+    ids=["coroutine function", "async generator", "partial", "object", "method", "a number"],
+)
+def test_what_a_discovery_cannot_call_is_refused_before_anything_is_looked_up(fetch: Any):
+    with Discovery() as discovery, pytest.raises(ConfigurationError, match="a plain function"):
+        discovery.call("dns://orders:80", fetch)
+    assert discovery._driver.engine.queries == 0
+
+
+@pytest.mark.parametrize("fetch", [generator, async_generator, partial(generator), 7])
+def test_what_an_async_discovery_cannot_await_is_refused_before_anything_is_looked_up(fetch: Any):
+    async def main() -> None:
+        async with AsyncDiscovery() as discovery:
+            with pytest.raises(ConfigurationError, match="a coroutine function"):
+                await discovery.call("dns://orders:80", fetch)
+            assert discovery._driver.engine.queries == 0
+
+    asyncio.run(main())
+
+
+@types.coroutine
+def old_coroutine(attempt: Any) -> Any:
+    yield from asyncio.sleep(0).__await__()
+    return 1
+
+
+async def one(attempt: Any) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [one, partial(one), AsyncCallable(1), Callable(1).method, old_coroutine, lambda attempt: one(attempt)],
+    ids=["coroutine function", "partial", "object", "method", "types.coroutine", "plain that gives an awaitable"],
+)
+def test_an_async_discovery_calls_whatever_gives_an_awaitable(fetch: Any):
+    async def main() -> None:
+        async with AsyncDiscovery() as discovery:
+            assert await discovery.call("static://127.0.0.1:1", fetch) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fetch", [PlainCallable(1), Callable(1).plain, partial(lambda number, attempt: number, 1)])
+def test_a_discovery_calls_whatever_is_callable(fetch: Any):
+    with Discovery() as discovery:
+        assert discovery.call("static://127.0.0.1:1", fetch) == 1
 
 
 def test_a_lease_without_a_block_is_answered_with_how_to_use_it():

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
+from typing import Any
 
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.errors import (
     AttemptReport,
+    ConfigurationError,
 )
 from ecs_discovery.models import Endpoint
 
-__all__ = ["Attempt", "Trail"]
+__all__ = ["Attempt", "Trail", "check_fetch"]
+
+
+def check_fetch(fetch: Any, *, asynchronous: bool) -> None:
+    """Raises `ConfigurationError` for what cannot be called, and for a function of the wrong kind, before it is called.
+
+    A plain function may give an awaitable: of that nothing is known before.
+    """
+    inner = fetch
+    while isinstance(inner, partial):
+        inner = inner.func
+    if not hasattr(inner, "__code__") and callable(inner) and not isinstance(inner, type):
+        inner = type(inner).__call__  # a bound method has the code of its function
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if not isinstance(flags, int):  # an object that has every attribute
+        flags = 0
+    if asynchronous:
+        wrong = flags & CO_ASYNC_GENERATOR or (flags & (CO_GENERATOR | CO_ITERABLE_COROUTINE)) == CO_GENERATOR
+    else:
+        wrong = flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)
+    if wrong or not callable(fetch):
+        need = (
+            "a coroutine function (async def); Discovery takes plain functions"
+            if asynchronous
+            else "a plain function; AsyncDiscovery takes coroutine functions"
+        )
+        raise ConfigurationError("fetch", fetch, need)
 
 
 class Attempt:

@@ -112,12 +112,34 @@ class Engine:
         self.tell(service)
         return due
 
-    def join(self, question: Question, loop: AbstractEventLoop | None = None) -> tuple[Flight, bool]:
-        """The flight for a question, and whether the caller leads it, in `loop` or a thread."""
+    def join(
+        self, question: Question, loop: AbstractEventLoop | None = None, wanted: float | None = None
+    ) -> tuple[Flight, bool]:
+        """The flight for a question, and whether the caller leads it, in `loop` or a thread.
+
+        `wanted` is until when the caller waits for it; None if nobody need wait.
+        """
         now = self.clock()
         if self.flights.lost(question, now):
             self.lost(question)
-        return self.flights.join(question, now, self.limit(question) + _LOST, loop)
+        return self.flights.join(question, now, self.limit(question) + _LOST, loop, wanted=wanted)
+
+    def begin_flight(self, question: Question, flight: Flight) -> bool:
+        """A look-up has its thread, or its turn: its time limit counts from now. False if nobody waits any more."""
+        if self.flights.begin(question, flight, self.clock(), self.limit(question) + _LOST):
+            return True
+        self.lost(question)
+        return False
+
+    def crowded_out(self, question: Question, flight: Flight) -> None:
+        """Too many look-ups wait for a thread, and this is the oldest."""
+        error = ResolutionError(
+            "not asked: too many other look-ups wait for a thread",
+            target=str(question),
+            hint="does its source answer? are fewer names enough?",
+        )
+        self.landed(question, error)
+        self.flights.land(question, flight)
 
     def lost(self, question: Question) -> None:
         """A look-up ended without an outcome, because its event loop did: who needs the answer waits for the next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from math import inf
@@ -20,7 +21,11 @@ from ecs_discovery.models import Endpoint, Question, Resolution
 
 __all__ = ["Directory"]
 
-_SERVICES = 1000  # services held; beyond it the one that was used longest ago goes
+_SERVICES = 1000  # services held, unless more are in use: beyond it those go that are not
+_MOST = 3000  # services held all the same; beyond it the one that was used longest ago goes
+_IN_USE = 300.0  # seconds after its last use that a service counts as in use
+_UNKNOWN = 10.0  # the same for one of which there is nothing to lose: it has no endpoints, or was never chosen from
+_LOOK = 1.0  # seconds between looks for those to go
 _EAGER = 1.0  # seconds: floor on the TTL of partial answers while they still name new endpoints
 _NAMES = 4000  # ways of writing them
 
@@ -50,9 +55,12 @@ class Directory:
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._made: dict[Key, float] = {}  # when
+        self._leaving: list[tuple[float, Key]] = []  # those to go, the first of them last, and when each may
+        self._look = -inf  # when to look for those again
+        self._looked_full = False  # was the second bound reached at the last look?
         self._dependents: dict[Question, tuple[Service, ...]] = {}
         self._zone: str | None = None
-        self._unions: dict[Question, Union] = {}
+        self._unions: OrderedDict[Question, Union] = OrderedDict()
         self._lock = RLock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
             self._parts(parse_target(name), None)
@@ -116,9 +124,10 @@ class Directory:
             with self._lock:
                 union = self._unions.get(question)
                 if union is None:
-                    if len(self._unions) >= _SERVICES:
-                        self._unions.pop(next(iter(self._unions)))
+                    if len(self._unions) >= _MOST:
+                        self._unions.popitem(last=False)
                     union = self._unions[question] = Union()
+                self._unions.move_to_end(question)
                 joined = union.add(outcome, now)
                 floor = _EAGER if union.growing else inf
             self.cache.store(question, joined, outcome.ttl, now, floor=floor)
@@ -151,7 +160,7 @@ class Directory:
             if service is None:
                 service = self._make(target, parsed, sources, config, default_port, now)
                 if len(self._services) >= _SERVICES:
-                    self._drop_locked(min(self._services, key=self._used_at_locked))
+                    self._make_room_locked(now)
                 self._services[key] = service
                 self._made[key] = now
                 for question in service.questions:
@@ -264,15 +273,38 @@ class Directory:
         policy = (config and config.health_check) or self.settings.health_check
         return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._dice)
 
-    def _used_at_locked(self, key: Key) -> tuple[bool, float]:
-        """Is it in use now, and about when was it last? What is in use is refreshed; addresses never are."""
-        service, made = self._services[key], self._made[key]
+    def _make_room_locked(self, now: float) -> None:
+        """Drop those that are not in use, two at most, so that many newcomers bring the number down to its bound.
+
+        If all are in use, none, up to a second bound: there the one goes that was used longest ago. Whoever has uses
+        under way stays in any case.
+        """
+        full = len(self._services) >= _MOST
+        if now >= self._look or not self._leaving or (full and not self._looked_full):
+            self._look = now + _LOOK
+            self._looked_full = full
+            found = ((self._may_go_locked(key), key) for key in self._services)
+            # Not all of them: services that come after this look may have to go before the last of these.
+            soonest = sorted((each for each in found if each[0] < inf), key=lambda each: each[0])
+            self._leaving = soonest[: max(1, (_MOST - _SERVICES) // 2)][::-1]
+        dropped = 0
+        while self._leaving and dropped < 2 and len(self._services) >= _SERVICES:
+            due, key = self._leaving[-1]
+            if now < due and len(self._services) < _MOST:
+                return
+            self._leaving.pop()
+            if key in self._services and self._may_go_locked(key) == due:  # else it was used since the look
+                self._drop_locked(key)
+                dropped += 1
+
+    def _may_go_locked(self, key: Key) -> float:
+        """From when on it is not in use; inf while uses are under way. What is used is refreshed; addresses never."""
+        service = self._services[key]
         nodes = service.nodes
-        if service.fresh_until < inf:
-            used = max(made, service.fresh_until)
-        else:
-            used = max((made, *(node.answered for node in nodes)))
-        return any(node.pending for node in nodes), used
+        if any(node.pending for node in nodes):
+            return inf
+        used = max(self._made[key], service.used_at, service.fresh_until if service.fresh_until < inf else -inf)
+        return used + (_IN_USE if nodes and (service.questions or service.used) else _UNKNOWN)
 
     def _drop_locked(self, key: Key) -> None:
         service = self._services.pop(key)

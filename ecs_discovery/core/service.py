@@ -84,6 +84,8 @@ class Service:
         """The endpoints believed to exist now, or None while nothing is known."""
         self.fresh_until = -inf
         """Until then `resolution` needs no second look. Readers compare it without the lock."""
+        self.used_at = -inf
+        """When it was last chosen from, or brought up to date, which follows a use."""
         self.epoch = 0
         """Grows with each fork: a use begun before it does not end here."""
         self.generation = 0
@@ -126,6 +128,7 @@ class Service:
         """
         if waited:
             looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
+        self.used_at = now
         with self._lock:
             news = self._knowledge.take(looks)
             if news is None:
@@ -172,6 +175,7 @@ class Service:
     def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
         """Choose a node and begin a use of it; end it with `release`. None if there is none left. With `key`, calls
         with one key go to one node while it is usable."""
+        self.used_at = now
         with self._lock:
             while self._abandoned:
                 self._balancer.release(self._abandoned.popleft())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from ecs_discovery.models import Question, Resolution
 
-__all__ = ["AsyncResolver", "Remembering", "Resolver"]
+__all__ = ["AsyncResolver", "Queueing", "Remembering", "Resolver"]
 
 
 class Resolver(Protocol):
@@ -38,5 +39,18 @@ class Remembering(Protocol):
         """An endpoint failed: let the next answer to `question` come from the source as a whole.
 
         Called from any thread, also while the question is being asked. Waits for nothing and raises nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """A resolver for asyncio whose look-ups may have to wait for their turn."""
+
+    async def resolve_in_turn(self, question: Question, timeout: float, begin: Callable[[], bool]) -> Resolution | None:
+        """As `AsyncResolver.resolve`, but the time limit counts from its turn. Before that it waits as long at most.
+
+        `begin` is called when its turn has come, in any thread. If it says False nobody needs the answer any more,
+        and nothing is asked: None.
         """
         ...

@@ -9,7 +9,6 @@ from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from threading import RLock
-from typing import NamedTuple
 
 from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution
@@ -19,13 +18,17 @@ __all__ = ["Flight", "Flights", "fault_of"]
 Flight = Future[None]
 """Done once the outcome is in the cache. It carries no result: waiters look there."""
 
+_SOON = 1.0  # seconds within which a look-up begins though nobody waits any more: the next caller needs it too
 
-class _UnderWay(NamedTuple):
-    flight: Flight
-    until: float
-    """When it is given up for lost."""
-    loop: AbstractEventLoop | None
-    """The event loop that its leader runs in; None for a thread."""
+
+class _UnderWay:
+    __slots__ = ("flight", "loop", "until", "wanted")
+
+    def __init__(self, flight: Flight, until: float, loop: AbstractEventLoop | None, wanted: float) -> None:
+        self.flight = flight
+        self.until = until  # when it is given up for lost
+        self.loop = loop  # the event loop that its leader runs in; None for a thread
+        self.wanted = wanted  # until when somebody waits for it
 
     def lost(self, now: float) -> bool:
         """It will bring no answer in time: its leader is late, or in a loop that runs no more."""
@@ -41,24 +44,47 @@ class Flights:
         return len(self._flights)
 
     def join(
-        self, question: Question, now: float, limit: float, loop: AbstractEventLoop | None = None
+        self,
+        question: Question,
+        now: float,
+        limit: float,
+        loop: AbstractEventLoop | None = None,
+        *,
+        wanted: float | None = None,
     ) -> tuple[Flight, bool]:
-        """The flight for this question, and whether the caller leads it and so must call `land`.
+        """The flight for this question, and whether the caller leads it and so must call `begin` and `land`.
 
-        `loop` is the event loop that the caller would lead it in. A flight that has not landed within `limit` seconds
-        has lost its leader, and so has a flight whose loop runs no more: a new one takes its place, and whoever waited
-        looks again.
+        `loop` is the event loop that the caller would lead it in, `wanted` until when the caller waits. A flight that
+        has not landed `limit` seconds after it began has lost its leader, and so has a flight whose loop runs no more:
+        a new flight takes its place, and whoever waited looks again.
         """
         with self._lock:
             known = self._flights.get(question)
             if known is not None and not known.lost(now):
+                if wanted is not None:
+                    known.wanted = max(known.wanted, wanted)
                 return known.flight, False
             flight: Flight = Future()
             flight.set_running_or_notify_cancel()
-            self._flights[question] = _UnderWay(flight, now + limit, loop)
+            until = now + limit
+            wanted = until if wanted is None else max(wanted, now + _SOON)
+            # Until it begins it waits in a queue, which loses nothing: for as long as somebody waits for it.
+            self._flights[question] = _UnderWay(flight, max(until, wanted), loop, wanted)
         if known is not None:
             _end(known.flight)
         return flight, True
+
+    def begin(self, question: Question, flight: Flight, now: float, limit: float) -> bool:
+        """Its leader starts now, and `limit` seconds count from here. False if it must not: nobody waits any more."""
+        with self._lock:
+            known = self._flights.get(question)
+            if known is None or known.flight is not flight:
+                return False  # it was given up for lost meanwhile
+            if now < known.wanted:
+                known.until = now + limit
+                return True
+        self.land(question, flight)
+        return False
 
     def lost(self, question: Question, now: float) -> bool:
         """Is there a flight for it that was lost?"""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Condition, RLock, Thread, current_thread
+from typing import NamedTuple
 
 from ecs_discovery.runtime import fork
 
@@ -19,44 +20,89 @@ __all__ = ["Workers"]
 
 _LIMIT = 32
 _IDLE = 5.0  # seconds
+_QUEUE = 4000  # jobs that wait for a thread, of those that may be dropped
+
+
+class _Waiting(NamedTuple):
+    job: Callable[[], object]
+    dropped: Callable[[], object] | None
+    """What to do if there is no room for it; None: it must be done."""
 
 
 class Workers:
     """`spawn(job)` runs `job` soon, in some thread. A job must be bounded in time.
 
-    When all threads are busy the newest job goes first: somebody still waits for it. While a fork is coming no job
-    begins; what is spawned then waits until the fork is over.
+    When all threads are busy the newest job goes first: somebody still waits for it. Of jobs that may be dropped a
+    bounded number waits. While a fork is coming no job begins; what is spawned then waits until the fork is over.
     """
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
         self._wake = Condition(RLock())
-        self._jobs: deque[Callable[[], object]] = deque()
+        self._jobs: OrderedDict[object, _Waiting] = OrderedDict()
         self._threads: set[Thread] = set()
         self._idle = 0
         self._closed = False
         fork.track(self)
         fork.track_threads(self)
 
-    def spawn(self, job: Callable[[], object], *, inline: bool = True) -> bool:
+    def spawn(
+        self,
+        job: Callable[[], object],
+        *,
+        inline: bool = True,
+        key: object = None,
+        dropped: Callable[[], object] | None = None,
+    ) -> bool:
         """Run `job` in a worker; if no thread can or may be started, in the calling thread, with `inline`.
 
-        False if it is not run: once closed, or because it may run in a thread only.
+        A job that waits takes the place of one with the same `key`. With `dropped` it may be dropped when too many
+        wait, which calls that. False if it is not run: once closed, or because it may run in a thread only.
         """
         if _threads_forbidden() or fork.coming(here=True):
             if self._closed or not inline:
                 return False
             job()
             return True
+        over = None
         with self._wake:
             if self._closed:
                 return False
             if fork.coming() or self._idle > len(self._jobs) or len(self._threads) >= self._limit:
-                self._jobs.append(job)
+                key = object() if key is None else key
+                self._jobs[key] = _Waiting(job, dropped)
+                self._jobs.move_to_end(key)
+                if len(self._jobs) > _QUEUE:
+                    oldest, waiting = next(iter(self._jobs.items()))
+                    if waiting.dropped is not None:
+                        del self._jobs[oldest]
+                        over = waiting.dropped
                 self._wake.notify()
-                return True
-            thread = self._hire_locked(job)
-        return self._start(thread, job, inline)
+                thread = None
+            else:
+                thread = self._hire_locked(job)
+        if thread is not None:
+            return self._start(thread, job, inline)
+        if over is not None:
+            over()
+        return True
+
+    def queued(self) -> tuple[object, ...]:
+        """The keys of the jobs that wait for a thread; the last is the next to begin."""
+        with self._wake:
+            return tuple(self._jobs)
+
+    def hasten(self, key: object) -> None:
+        """Somebody else waits for this job: let it be the next to begin."""
+        if key in self._jobs:
+            with self._wake:
+                if key in self._jobs:
+                    self._jobs.move_to_end(key)
+
+    def forget(self, key: object) -> None:
+        """Nobody waits for this job any more: do not begin it."""
+        with self._wake:
+            self._jobs.pop(key, None)
 
     def close(self, *, drop: bool = True) -> None:
         """Drop what has not begun, unless told not to, and let the threads end."""
@@ -74,7 +120,7 @@ class Workers:
             self._threads.discard(thread)
             if not self._jobs or self._closed or fork.coming():
                 return
-            job = self._jobs.pop()
+            job = self._take_locked()
             hired = self._hire_locked(job)
         self._start(hired, job, inline=True)
 
@@ -97,7 +143,7 @@ class Workers:
         try:
             hired = []
             while self._jobs and len(self._threads) < self._limit and not fork.coming():
-                job = self._jobs.pop()
+                job = self._take_locked()
                 hired.append((self._hire_locked(job), job))
         finally:
             self._wake.release()
@@ -107,11 +153,14 @@ class Workers:
     def after_fork(self) -> None:
         """In the child of a fork the threads are not there: start anew. Who waited for a job is not there either."""
         self._wake = Condition(RLock())
-        self._jobs = deque()
+        self._jobs = OrderedDict()
         self._threads = set()
         self._idle = 0
 
     # Threads
+
+    def _take_locked(self) -> Callable[[], object]:
+        return self._jobs.popitem()[1].job
 
     def _hire_locked(self, job: Callable[[], object]) -> Thread:
         thread = Thread(target=self._work, args=([job],), name="ecs_discovery", daemon=True)
@@ -153,7 +202,7 @@ class Workers:
                 if me in self._threads:
                     self._idle -= 1
             if self._jobs and not fork.coming():
-                return self._jobs.pop()
+                return self._take_locked()
             self._threads.discard(me)
             return None
 

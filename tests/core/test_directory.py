@@ -10,6 +10,7 @@ from ecs_discovery.core import directory as directory_module
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.resolution.cache import Freshness
+from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
 from tests.support import a, aaaa, answer, srv
 
@@ -173,45 +174,95 @@ def test_addresses_in_a_row_with_other_sources_are_one_of_the_answers():
     assert service.nodes == ()
 
 
-def test_services_and_the_ways_to_write_them_are_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(directory_module, "_SERVICES", 3)
+def bounded(monkeypatch: pytest.MonkeyPatch, services: int, most: int) -> Directory:
+    monkeypatch.setattr(directory_module, "_SERVICES", services)
+    monkeypatch.setattr(directory_module, "_MOST", most)
+    return directory_of(namespace="prod.local")
+
+
+def used(directory: Directory, number: int, now: float) -> Service:
+    """A service that is used then: one call, which succeeds."""
+    service = directory.service(f"static://10.0.{number // 250}.{number % 250 + 1}:80", None, now)
+    service.finish(service.pick(now), Outcome.SUCCESS, now)
+    return service
+
+
+def test_the_ways_to_write_services_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(directory_module, "_NAMES", 5)
     directory = directory_of(namespace="prod.local")
     kept = directory.service("static://127.0.0.1:1", None, 0.0)
-    kept.nodes[0].answered = 50.0
-    for number in range(20):
-        service = directory.service(f"s{number}:80", None, float(number))
-        service.fresh_until = float(number)
-    assert len(directory.services()) == 3
-    assert kept in directory.services()
-    assert directory.service("static://127.0.0.1:1", None, 0.0) is kept
     for spelling in ("STATIC", "Static", "sTatic", "stAtic", "staTic", "statIc", "statiC"):
         assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
         assert len(directory._named) <= 5
-    assert directory.dependents(a("s0.prod.local")) == ()
 
 
-def test_static_targets_beyond_the_limit_take_the_place_of_each_other(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(directory_module, "_SERVICES", 4)
-    directory = directory_of(namespace="prod.local")
-    busy, fresh, answered = (
-        directory.service(target, None, 0.0) for target in ("static://10.0.0.1:1", "orders:80", "static://10.0.0.2:1")
-    )
+def test_services_in_use_keep_their_history_when_there_are_more_of_them_than_the_bound():
+    directory = directory_of()
+    first = [used(directory, number, number * 0.05) for number in range(1200)]
+    again = [used(directory, number, 60.0 + number * 0.05) for number in range(1200)]
+    assert sum(one is not other for one, other in zip(first, again, strict=True)) == 0
+    assert all(service.nodes[0].uses == 2 for service in first)
+
+
+def test_services_that_are_not_used_any_more_go_until_the_bound_holds_again(monkeypatch: pytest.MonkeyPatch):
+    directory = bounded(monkeypatch, 10, 30)
+    for number in range(20):
+        used(directory, number, 0.0)
+    assert len(directory.services()) == 20
+    kept = used(directory, 3, 200.0)
+    for number in range(20, 40):
+        used(directory, number, 301.0)
+    assert len(directory.services()) == 21
+    assert used(directory, 3, 302.0) is kept
+
+
+def test_past_the_second_bound_the_service_goes_that_was_used_longest_ago(monkeypatch: pytest.MonkeyPatch):
+    directory = bounded(monkeypatch, 10, 30)
+    services = [used(directory, number, number * 2.0) for number in range(30)]
+    used(directory, 0, 80.0)
+    used(directory, 100, 82.0)
+    assert used(directory, 0, 84.0) is services[0]
+    assert len(directory.services()) <= 30
+    assert services[1] not in directory.services()
+    assert services[-1] in directory.services()
+
+
+def test_a_service_with_uses_under_way_never_goes(monkeypatch: pytest.MonkeyPatch):
+    directory = bounded(monkeypatch, 3, 6)
+    busy = directory.service("static://10.9.0.1:80", None, 0.0)
     assert busy.pick(0.0) is not None
-    fresh.fresh_until = 200.0
-    answered.finish(answered.pick(0.0), Outcome.SUCCESS, 150.0)
     for number in range(100):
-        newest = directory.service(f"static://10.1.0.{number}:1", None, float(number))
-    assert set(directory.services()) == {busy, fresh, answered, newest}
-    assert len(directory._made) == 4
+        used(directory, number, 1000.0 * number)
+    assert busy in directory.services()
+    assert len(directory.services()) == 3
+
+
+def test_names_that_are_not_found_take_the_place_of_each_other(monkeypatch: pytest.MonkeyPatch):
+    """However many a client makes up, within the time for which services in use are kept."""
+    directory = bounded(monkeypatch, 10, 30)
+    kept = [used(directory, number, 0.0) for number in range(8)]
+    for number in range(200):
+        directory.service(f"made-up-{number}:80", None, number * 1.0)
+        assert len(directory.services()) <= 22
+    assert set(kept) <= set(directory.services())
+    assert directory.dependents(a("made-up-0.prod.local")) == ()
+    assert len(directory._made) == len(directory.services())
+
+
+def test_many_new_names_at_once_stay_within_the_second_bound(monkeypatch: pytest.MonkeyPatch):
+    directory = bounded(monkeypatch, 10, 30)
+    kept = [used(directory, number, 0.0) for number in range(8)]
+    for number in range(500):
+        directory.service(f"made-up-{number}:80", None, 1.0 + number * 0.001)
+    assert len(directory.services()) <= 30
+    assert set(kept) <= set(directory.services())
 
 
 def test_dropping_one_service_leaves_others_that_share_its_questions(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(directory_module, "_SERVICES", 2)
-    directory = directory_of()
+    directory = bounded(monkeypatch, 2, 2)
     for port in (1, 2, 3):
-        directory.service(f"orders:{port}", None, 0.0).fresh_until = float(port)
-    assert len(directory.dependents(a())) == 2
+        directory.service(f"orders:{port}", None, 100.0 * port)
+    assert [each.target for each in directory.dependents(a("orders.prod.local"))] == ["orders:2", "orders:3"]
 
 
 def test_the_child_of_a_fork_has_its_own_locks():
@@ -241,9 +292,11 @@ def test_answers_of_eight_are_joined_and_asked_for_more_often_while_they_name_ne
     assert directory.cache.lookup(question, 10.0).error is not None
 
 
-def test_what_is_joined_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(directory_module, "_SERVICES", 3)
+def test_what_is_joined_is_bounded_and_what_was_not_asked_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(directory_module, "_MOST", 3)
     directory = directory_of()
     for number in range(10):
+        directory.store(a("kept"), answer("10.0.0.1"), 0.0)
         directory.store(a(f"n{number}"), answer("10.0.0.1"), 0.0)
     assert len(directory._unions) == 3
+    assert a("kept") in directory._unions

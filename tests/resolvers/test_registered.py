@@ -101,7 +101,7 @@ def test_a_resolver_for_threads_holds_up_no_loop_and_no_longer_than_its_limit() 
             raise OSError("late")
 
     async def main() -> None:
-        slow = InThreads(Slow(), Workers().spawn)
+        slow = InThreads(Slow(), Workers())
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             await slow.resolve(Question("slow", "orders"), 0.05)

@@ -23,7 +23,7 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded, ResolutionError
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
-from ecs_discovery.resolvers.base import AsyncResolver, Resolver
+from ecs_discovery.resolvers.base import AsyncResolver, Queueing, Resolver
 from ecs_discovery.resolvers.registry import for_asyncio, load
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 from ecs_discovery.runtime import sockets
@@ -48,8 +48,10 @@ class AsyncBackground:
         self.dns: AsyncResolver | None = None
         """The resolver for DNS; made when first needed."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self._workers = Workers()  # for resolvers that are not asynchronous
-        self._resolvers = {scheme: for_asyncio(each, self._workers.spawn) for scheme, each in resolvers.items()}
+        self._workers = Workers()
+        self._own: dict[str, Workers] = {}  # per resolver that is not asynchronous: if it blocks, others go on
+        self._closed = False
+        self._resolvers = {scheme: for_asyncio(each, self._pool(scheme)) for scheme, each in resolvers.items()}
 
     async def ready(self, service: Service, until: float) -> None:
         """As `Background.ready`."""
@@ -68,7 +70,7 @@ class AsyncBackground:
                 continue  # somebody took over newer answers meanwhile: look at those
             if not due.wait:
                 return
-            flights = {question: self.ask(question) for question in due.wait}
+            flights = {question: self.ask(question, until=until) for question in due.wait}
             left = until - engine.clock()
             if service.resolution is not None:
                 left /= 2  # what is known will do: leave time to connect
@@ -90,16 +92,27 @@ class AsyncBackground:
             left = min(left - _GLANCE, until - clock())
         return False
 
-    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
+    def ask(
+        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+    ) -> Flight:
         """As `Background.ask`."""
         if force:  # before the flight is joined: one that is under way must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
-        flight, leads = self.engine.join(question, asyncio.get_running_loop())
+        flight, leads = self.engine.join(question, asyncio.get_running_loop(), until)
         if leads:
             task = self._spawn(self._fly(question, flight, force, allowed))
             # Also when it is cancelled before its first step.
             task.add_done_callback(partial(self._landed, question, flight))
         return flight
+
+    def _pool(self, scheme: str) -> Workers:
+        """The threads for look-ups of a scheme whose resolver is not asynchronous."""
+        found = self._own.get(scheme)
+        if found is None:
+            found = self._own.setdefault(scheme, Workers())  # all who come at once get the first
+            if self._closed:
+                found.close()
+        return found
 
     def _landed(self, question: Question, flight: Flight, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -205,17 +218,24 @@ class AsyncBackground:
         engine = self.engine
         following: tuple[Question, ...] = ()
         if force or not engine.settled(question):
-            following = engine.landed(question, await self._look_up(question, allowed))
+            outcome = await self._look_up(question, flight, allowed)
+            if outcome is not None or not flight.done():  # None may be a resolver's answer too
+                following = engine.landed(question, outcome)  # type: ignore[arg-type]  # it looks what it is
         engine.flights.land(question, flight)  # whatever else ends it: see `_landed`
         for other in following:
             self.ask(other)
 
-    async def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+    async def _look_up(self, question: Question, flight: Flight, allowed: bool) -> Resolution | Exception | None:
+        """None, and the flight has landed, if nobody waited for it any more when its turn came."""
+        begin = partial(self.engine.begin_flight, question, flight)
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:
-            return await self._resolver(question.scheme).resolve(question, self.engine.limit(question))
+            resolver, limit = self._resolver(question.scheme), self.engine.limit(question)
+            if isinstance(resolver, Queueing):
+                return await resolver.resolve_in_turn(question, limit, begin)
+            return await resolver.resolve(question, limit) if begin() else None
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
@@ -240,7 +260,7 @@ class AsyncBackground:
         if scheme not in DNS_SCHEMES:
             # What the Discovery whose state is shared was given, or has loaded, serves here too.
             found = self.engine.resolvers.get(scheme) or load(scheme)
-            return self._resolvers.setdefault(scheme, for_asyncio(found, self._workers.spawn))
+            return self._resolvers.setdefault(scheme, for_asyncio(found, self._pool(scheme)))
         if self.dns is None:
             from ecs_discovery.resolvers.dns.aio import AsyncDnsResolver  # heavy: not before it is needed
 
@@ -253,7 +273,7 @@ class AsyncBackground:
 
         joined = self.engine.resolvers.get("cloudmap")  # what the Discovery whose state is shared was given
         if joined is not None and not isinstance(joined, CloudMapResolver):
-            return self._resolvers.setdefault("cloudmap", for_asyncio(joined, self._workers.spawn))
+            return self._resolvers.setdefault("cloudmap", for_asyncio(joined, self._pool("cloudmap")))
         found = joined if joined is not None else self.engine.cloud_map()
         return self._resolvers.setdefault("cloudmap", AsyncCloudMapResolver(share=found))
 
@@ -286,7 +306,9 @@ class AsyncBackground:
         for task in mine:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
-        self._workers.close()
+        self._closed = True
+        for workers in (self._workers, *self._own.copy().values()):
+            workers.close()
 
 
 def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> bool:

@@ -18,6 +18,7 @@ from ecs_discovery.client.aio.attempt import SILENT, AsyncAttempt, Vanished, per
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.hedging import hedged
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
+from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.errors import as_os_error, no_connection, noted
 from ecs_discovery.client.failures import GOOD, Judgement, failure_of, judge_connect, judge_exception
@@ -106,7 +107,7 @@ class AsyncDiscovery:
             for question in self._engine.due(service).wait:
                 while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
                     await self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay)
+                self._background.ask(question, allowed=not delay, until=until)
         for service in services:
             await self._background.ready(service, until)
 
@@ -135,6 +136,7 @@ class AsyncDiscovery:
         Hand the connection to `attempt.watch(writer)` to have a task that vanishes found out in time.
         """
         service = self._service(target)
+        check_fetch(fetch, asynchronous=True)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
         check_flag("idempotent", idempotent)

@@ -44,6 +44,7 @@ logger = logging.getLogger("ecs_discovery")
 
 _GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
 _CHECKERS = 8  # health checks of all services under way
+_BRIEF = 0.25  # seconds for a look-up that nobody waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -59,7 +60,8 @@ class Background:
         self.alarms = Alarms(engine.clock)
         self._told_of_loop = False
         self._workers = Workers()
-        self._own = Workers()  # for look-ups of other schemes: a resolver that blocks must not stop DNS
+        self._own: dict[str, Workers] = {}  # per scheme besides DNS: a resolver that blocks must not stop the others
+        self._closed = False
         self._connects = Workers()  # for reconnects: endpoints that have vanished must not hold up look-ups
         self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
         fork.track(self)
@@ -71,13 +73,15 @@ class Background:
         """
         engine = self.engine
         if engine.locating(service):
-            self._workers.spawn(self._locate)
+            self._connects.spawn(self._locate)  # only look-ups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
         while engine.clock() >= service.fresh_until:
             due = engine.due(service, waited=waited)
+            # What is known will do: leave time to connect, also where a look-up must be made right here.
+            here = until if service.resolution is None else (engine.clock() + until) / 2
             for question in due.ask:
-                self.ask(question)
+                self._ask(question, here=here)
             if due.error is not None:
                 raise due.error
             if due.again and service.resolution is None:
@@ -85,10 +89,8 @@ class Background:
             if not due.wait:
                 return
             self._look_for_a_loop(service)
-            flights = {question: self.ask(question) for question in due.wait}
-            left = until - engine.clock()
-            if service.resolution is not None:
-                left /= 2  # what is known will do: leave time to connect
+            flights = {question: self._ask(question, until=until, here=here) for question in due.wait}
+            left = here - engine.clock()
             if left <= 0 or not self._any_landed(flights, left):
                 if service.resolution is not None:
                     return
@@ -117,16 +119,51 @@ class Background:
             left = min(left - _GLANCE, until - clock())
         return False
 
-    def ask(self, question: Question, *, force: bool = False, allowed: bool = False) -> Flight:
+    def ask(
+        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+    ) -> Flight:
         """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
-        `allowed` if the right to that was taken with `Engine.delay`."""
+        `allowed` if the right to that was taken with `Engine.delay`. The caller waits `until` then; None: it does not.
+        """
+        return self._ask(question, force, allowed, until, until)
+
+    def _ask(
+        self,
+        question: Question,
+        force: bool = False,
+        allowed: bool = False,
+        until: float | None = None,
+        here: float | None = None,
+    ) -> Flight:
+        """As `ask`. Where no thread can be had, the look-up is made at once and ends by `here` (default: soon)."""
+        engine = self.engine
         if force:  # before the flight is joined: one that is under way must not answer from memory either
-            self.engine.forget(self._resolver(question.scheme), question)
-        flight, leads = self.engine.join(question)
-        if leads:
-            workers = self._workers if question.scheme in DNS_SCHEMES else self._own
-            workers.spawn(partial(self._fly, question, flight, force, allowed))
+            engine.forget(self._resolver(question.scheme), question)
+        flight, leads = engine.join(question, wanted=until)
+        pool = self._pool(question.scheme)
+        if not leads:
+            if until is not None:
+                pool.hasten(question)
+            return flight
+        job = partial(self._fly, question, flight, force, allowed)
+        dropped = partial(engine.crowded_out, question, flight)
+        if not pool.spawn(job, inline=False, key=question, dropped=dropped):
+            if self._closed:
+                engine.flights.land(question, flight)
+            else:
+                self._fly(question, flight, force, allowed, engine.clock() + _BRIEF if here is None else here)
         return flight
+
+    def _pool(self, scheme: str) -> Workers:
+        """The threads for look-ups of a scheme."""
+        if scheme in DNS_SCHEMES:
+            return self._workers
+        found = self._own.get(scheme)
+        if found is None:
+            found = self._own.setdefault(scheme, Workers())  # all who come at once get the first
+            if self._closed:
+                found.close()
+        return found
 
     def rescue(self, service: Service, call: Call) -> None:
         """Before another attempt on endpoints none of which connects: wait for a look-up under way, a while."""
@@ -169,8 +206,9 @@ class Background:
 
     def force(self, questions: Sequence[Question]) -> None:
         """Ask these again now, whatever is cached."""
+        here = self.engine.clock() + _BRIEF
         for question in questions:
-            self.ask(question, force=True)
+            self._ask(question, force=True, here=here)
 
     def work(self, service: Service) -> None:
         """Begin what is due: reconnects to endpoints that were down, and health checks."""
@@ -208,23 +246,26 @@ class Background:
             return sign_of(error)
         return Sign.ACCEPTS
 
-    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
+    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool, until: float = inf) -> None:
         engine = self.engine
+        if not engine.begin_flight(question, flight):
+            return
+        limit = min(engine.limit(question), until - engine.clock())
         following: tuple[Question, ...] = ()
         try:
-            if force or not engine.settled(question):
-                following = engine.landed(question, self._look_up(question, allowed))
+            if limit > 0 and (force or not engine.settled(question)):
+                following = engine.landed(question, self._look_up(question, allowed, limit))
         finally:
             engine.flights.land(question, flight)
         for other in following:
-            self.ask(other)
+            self._ask(other, here=until if until < inf else None)
 
-    def _look_up(self, question: Question, allowed: bool) -> Resolution | Exception:
+    def _look_up(self, question: Question, allowed: bool, limit: float) -> Resolution | Exception:
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:
-            return self._resolver(question.scheme).resolve(question, self.engine.limit(question))
+            return self._resolver(question.scheme).resolve(question, limit)
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
@@ -275,7 +316,8 @@ class Background:
 
     def close(self) -> None:
         """Drop what has not begun."""
-        for workers in (self._workers, self._own, self._connects):
+        self._closed = True
+        for workers in (self._workers, *self._own.copy().values(), self._connects):
             workers.close()
         self._checkers.close()
         self.attempts.close(drop=False)  # somebody waits for those

@@ -14,7 +14,7 @@ from random import Random
 from types import CoroutineType
 from typing import Any, Self, TypeVar, Unpack
 
-from ecs_discovery.client.attempt import Attempt
+from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.errors import as_os_error, no_connection, noted
 from ecs_discovery.client.failures import GOOD, Judgement, failure_of, judge_connect, judge_exception
@@ -106,7 +106,7 @@ class Discovery:
             for question in self._engine.due(service).wait:
                 while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
                     self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay)
+                self._background.ask(question, allowed=not delay, until=until)
         for service in services:
             self._background.ready(service, until)
 
@@ -142,6 +142,7 @@ class Discovery:
         to make it hard. Your exceptions come out as they are, with a note on what was tried.
         """
         service = self._engine.service(target)
+        check_fetch(fetch, asynchronous=False)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
         check_key("key", key)
         check_flag("idempotent", idempotent)

@@ -77,8 +77,13 @@ class AsyncDnsResolver:
 
     async def resolve(self, question: Question, timeout: float) -> Resolution:
         """See `AsyncResolver.resolve`. Raises `ConfigurationError` for any other kind of question."""
+        found = await self.resolve_in_turn(question, timeout, lambda: True)
+        assert found is not None  # it has begun
+        return found
+
+    async def resolve_in_turn(self, question: Question, timeout: float, begin: Callable[[], bool]) -> Resolution | None:
+        """See `Queueing.resolve_in_turn`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
         asked, question = question, normal(question)
         local = self._hosts.lookup(question) if self._hosts else None
         if local is not None:
@@ -88,7 +93,7 @@ class AsyncDnsResolver:
         if turns is None:
             turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(timeout):
                 await turns.take()
         except TimeoutError as exc:
             raise ResolutionTimeout(
@@ -97,7 +102,7 @@ class AsyncDnsResolver:
                 hint="is the DNS server reachable?",
             ) from exc
         try:
-            return await self._ask(asked, servers, deadline)
+            return await self._ask(asked, servers, loop.time() + timeout) if begin() else None
         finally:
             turns.give()
 

@@ -1,0 +1,144 @@
+"""The programs whose instructions are counted: `python programs.py NAME COUNT`.
+
+Each does its preparation and its first use whatever the count is, so that a run of COUNT minus a run of 0 is what COUNT
+uses cost. Nothing here depends on time or chance: one thread, answers that are there at once, seeded random numbers.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+
+
+def discovery_of(count: int) -> Any:
+    from ecs_discovery import CachePolicy, Discovery
+
+    targets = ",".join(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}:80" for index in range(1, count + 1))
+    return Discovery(services={"orders": f"static://{targets}"}, cache=CachePolicy(), **seeded())
+
+
+def seeded() -> dict[str, Any]:
+    from inspect import signature
+    from random import Random
+
+    from ecs_discovery import Discovery
+
+    name = "rng" if "rng" in signature(Discovery).parameters else "dice"
+    return {name: Random(1)}
+
+
+def resolve(size: int) -> Callable[[], object]:
+    discovery = discovery_of(size)
+    return lambda: discovery.resolve("orders")
+
+
+def lease(size: int) -> Callable[[], object]:
+    discovery = discovery_of(size)
+
+    def use() -> None:
+        with discovery.lease("orders"):
+            pass
+
+    return use
+
+
+def call(size: int) -> Callable[[], object]:
+    discovery = discovery_of(size)
+    return lambda: discovery.call("orders", fetch)
+
+
+def fetch(attempt: object) -> None:
+    """What a caller does with an endpoint: nothing."""
+
+
+def pick(size: int) -> Callable[[], object]:
+    discovery = discovery_of(size)
+    discovery.resolve("orders")
+    driver = getattr(discovery, "_driver", discovery)
+    service = driver.engine.service("orders")
+
+    def use() -> None:
+        service.release(service.pick(0.0))
+
+    return use
+
+
+class Server:
+    """Answers in the thread of the client, as soon as a request was sent: no wait, no second thread."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self.port = self._listener.getsockname()[1]
+        self._peers: dict[Any, socket.socket] = {}
+        server = self
+
+        def sendall(sock: socket.socket, data: bytes, *flags: int) -> None:
+            _socket.socket.sendall(sock, data, *flags)
+            server.answer(sock.getsockname())
+
+        socket.socket.sendall = sendall  # type: ignore[method-assign,assignment]
+
+    def answer(self, client: Any) -> None:
+        while client not in self._peers:
+            peer, address = self._listener.accept()
+            self._peers[address] = peer
+        peer = self._peers[client]
+        assert peer.recv(65_536).endswith(b"\r\n\r\n")
+        _socket.socket.sendall(peer, ANSWER)
+
+
+def get(*, wrapped: bool, trust_env: bool) -> Callable[[], object]:
+    import requests
+
+    server = Server()
+    session = requests.Session()
+    session.trust_env = trust_env
+    url = f"http://127.0.0.1:{server.port}/"
+    if wrapped:
+        from ecs_discovery import Discovery, wrap_session
+
+        target = f"static://127.0.0.1:{server.port}"
+        session = wrap_session(session, discovery=Discovery(services={"orders": target}, **seeded()))
+        url = "http://orders/"
+
+    def use() -> None:
+        assert session.get(url, timeout=5).content == b"ok"
+
+    return use
+
+
+PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
+    "resolve-4": lambda: resolve(4),
+    "resolve-10000": lambda: resolve(10_000),
+    "pick-4": lambda: pick(4),
+    "pick-10000": lambda: pick(10_000),
+    "lease-4": lambda: lease(4),
+    "lease-10000": lambda: lease(10_000),
+    "call-4": lambda: call(4),
+    "call-10000": lambda: call(10_000),
+    "get": lambda: get(wrapped=True, trust_env=True),
+    "get-without-environment": lambda: get(wrapped=True, trust_env=False),
+    "plain-get": lambda: get(wrapped=False, trust_env=True),
+    "plain-get-without-environment": lambda: get(wrapped=False, trust_env=False),
+}
+
+
+def main() -> None:
+    name, count = sys.argv[1], int(sys.argv[2])
+    use = PROGRAMS[name]()
+    for _ in range(50):  # caches of the interpreter and of the libraries are filled
+        use()
+    gc.collect()
+    gc.disable()
+    for _ in range(count):
+        use()
+
+
+if __name__ == "__main__":
+    main()
