@@ -22,6 +22,7 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.node import Node
 from ecs_discovery.core.race import glance
 from ecs_discovery.core.retry import Call
+from ecs_discovery.core.room import Place
 from ecs_discovery.core.service import Service
 from ecs_discovery.engine import Engine
 from ecs_discovery.errors import Overloaded, ResolutionError
@@ -149,8 +150,9 @@ class Background:
         if not service.balancing.wait_for_room:
             return choose()
         room, gate = service.room, Event()
-        place = room.queue(gate.set)
+        place = Place(gate.set)
         try:
+            room.queue(place)
             while True:
                 left = until - self.engine.clock()
                 if room.turn(place):

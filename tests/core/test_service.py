@@ -327,9 +327,9 @@ def test_reconnects_are_handed_out_once():
 
 def test_a_lease_counts_as_load_until_it_ends_once():
     service = service_of("orders", static=endpoints(1))
-    node = service.pick(1000.0)
+    lease = Lease(service, 1000.0)
+    node = lease.pick()
     assert node is not None
-    lease = Lease(service, node, 1000.0)
     assert lease.endpoint == node.endpoint
     assert node.pending == 1
     lease.observe(Outcome.SUCCESS, 1000.1)
@@ -342,12 +342,13 @@ def test_a_lease_counts_as_load_until_it_ends_once():
 
 def test_a_lease_that_is_forgotten_ends_at_the_next_pick():
     service = service_of("orders", static=endpoints(1))
-    node = service.pick(1000.0)
+    lease = Lease(service, 1000.0)
+    node = lease.pick()
     assert node is not None
-    lease = Lease(service, node, 1000.0)
     del lease
     assert node.pending == 1
-    other = Lease(service, service.pick(1001.0), 1001.0)  # type: ignore[arg-type]
+    other = Lease(service, 1001.0)
+    assert other.pick() is node
     assert node.pending == 1
     other.release()
     assert node.pending == 0
