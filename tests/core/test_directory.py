@@ -9,7 +9,8 @@ from ecs_discovery.core.cache import Freshness
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.node import Outcome
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
-from ecs_discovery.policies import RetryPolicy
+from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.policies import RetryPolicy, ZonePolicy
 from ecs_discovery.settings import ServiceConfig, Settings
 from tests.support import a, aaaa, answer, srv
 
@@ -247,3 +248,20 @@ def test_what_is_joined_is_bounded(monkeypatch: pytest.MonkeyPatch):
     for number in range(10):
         directory.store(a(f"n{number}"), answer("10.0.0.1"), 0.0)
     assert len(directory._unions) == 3
+
+
+def test_the_own_zone_is_told_to_services_that_are_there():
+    directory = directory_of(namespace="prod.local", zone=ZonePolicy(prefer=True))
+    found = Resolution(tuple(Endpoint(f"10.0.0.{n}", 80, zone="ab"[n % 2]) for n in range(1, 9)), 60.0, "cloudmap")
+    service = directory.service("orders:80", None, 0.0)
+    for question in service.questions:
+        directory.store(question, found if question == a("orders.prod.local") else NoEndpoints("none"), 0.0)
+    directory.due(service, 0.0)
+    directory.locate("a", 0.0)
+    zones = set()
+    for _ in range(100):
+        node = service.pick(0.0)
+        assert node is not None
+        zones.add(node.endpoint.zone)
+        service.release(node)
+    assert zones == {"a"}
