@@ -10,7 +10,7 @@ import pytest
 
 from ecs_discovery.core.cache import TtlCache
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.node import Outcome
+from ecs_discovery.core.node import Node, Outcome, Use
 from ecs_discovery.core.room import Place
 from ecs_discovery.policies import BalancingPolicy, CachePolicy
 from tests.support import endpoints, service_of
@@ -145,3 +145,24 @@ def test_who_waits_for_room_is_called_by_a_use_whose_release_is_interrupted(monk
     with pytest.raises(KeyboardInterrupt):
         service.release(node)
     assert called == ["first"]
+
+
+def test_a_handler_that_chooses_amid_the_end_of_forgotten_uses_ends_none_twice(monkeypatch: pytest.MonkeyPatch):
+    service = service_of(static=endpoints(1))
+    node = service.nodes[0]
+    kept = Lease(service, 1000.0)
+    kept.pick()
+    for _ in range(3):
+        Lease(service, 1000.0).pick()
+    assert node.pending == 4
+    release, interrupted = service._balancer.release, [False]
+
+    def interrupting(ended: Node, use: Use | None = None) -> None:
+        release(ended, use)
+        if not interrupted[0]:
+            interrupted[0] = True
+            service.release(service.pick(1000.0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(service._balancer, "release", interrupting)
+    service.pick(1000.0)
+    assert node.pending == 2, "the lease that is kept, and the new use"
