@@ -152,9 +152,11 @@ def test_a_handler_that_chooses_amid_the_end_of_forgotten_uses_ends_none_twice(m
     node = service.nodes[0]
     kept = Lease(service, 1000.0)
     kept.pick()
-    for _ in range(3):
-        Lease(service, 1000.0).pick()
+    forgotten = [Lease(service, 1000.0) for _ in range(3)]
+    for lease in forgotten:
+        lease.pick()
     assert node.pending == 4
+    del lease, forgotten
     release, interrupted = service._balancer.release, [False]
 
     def interrupting(ended: Node, use: Use | None = None) -> None:
