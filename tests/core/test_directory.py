@@ -257,7 +257,8 @@ def test_the_own_zone_is_told_to_services_that_are_there():
     for question in service.questions:
         directory.store(question, found if question == a("orders.prod.local") else NoEndpoints("none"), 0.0)
     directory.due(service, 0.0)
-    directory.locate("a", 0.0)
+    for _ in range(2):  # told again it changes nothing
+        directory.locate("a", 0.0)
     zones = set()
     for _ in range(100):
         node = service.pick(0.0)
