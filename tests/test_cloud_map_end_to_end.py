@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ecs_discovery import AsyncDiscovery, CachePolicy, CloudMapPolicy, ConfigurationError, Discovery, DnsPolicy
+from ecs_discovery import (
+    AsyncDiscovery,
+    CachePolicy,
+    CloudMapPolicy,
+    ConfigurationError,
+    Discovery,
+    DnsPolicy,
+    ZonePolicy,
+)
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.resolvers import CloudMapResolver
 from ecs_discovery.testing.lab import Lab
 from tests.cloud_map import FakeClient, client_for, instance
 from tests.support import FakeClock
+from tests.traffic import traffic
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -286,3 +296,49 @@ def test_a_direct_target_is_verified_under_its_dns_name():
 def test_a_wrong_declaration_is_told_at_construction():
     with pytest.raises(ConfigurationError, match="namespace/service"):
         Discovery(services={"orders": "cloudmap://orders"})
+
+
+def test_a_flip_of_health_and_a_change_of_zone_under_load_fail_no_request_and_move_the_traffic(
+    lab: Lab, unmeasured: None
+):
+    """Two of six tasks become unhealthy and healthy again, and then one that is in use moves to another zone."""
+    service = lab.service("orders", tasks=6)
+    lab.cloud_map.health_lag = 0.0
+    tasks = service.tasks
+
+    def place(number: int, zone: str) -> None:
+        task = tasks[number]
+        lab.cloud_map.add(
+            "orders",
+            task.id,
+            {"AWS_INSTANCE_IPV4": task.address, "AWS_INSTANCE_PORT": str(task.port), "AVAILABILITY_ZONE": zone},
+        )
+
+    for number in range(6):
+        place(number, "a" if number < 4 else "b")
+    policy = CloudMapPolicy(poll=0.1, full_interval=0.1)
+    made = settings(lab, cloud_map=policy, zone=ZonePolicy(prefer=True, own="a", min_endpoints=2))
+
+    def reached(seen: list[tuple[float, str]], expected: set[int]) -> None:
+        """Within ten seconds half a second's requests go to these tasks and to no other."""
+        limit = time.monotonic() + 10
+        while time.monotonic() < limit:
+            began = time.monotonic()
+            time.sleep(0.5)
+            if {name for when, name in seen if when >= began} == {tasks[number].id for number in expected}:
+                return
+        raise AssertionError((expected, {name for when, name in seen if when >= began}))
+
+    with Discovery(**made) as discovery, traffic("http://orders/", discovery) as load:
+        reached(load.tasks, {0, 1, 2, 3})
+        for number in (0, 1):
+            service.set_health(tasks[number], False)
+        reached(load.tasks, {2, 3})
+        for number in (0, 1):
+            service.set_health(tasks[number], True)
+        reached(load.tasks, {0, 1, 2, 3})
+        place(3, "b")
+        place(4, "a")
+        reached(load.tasks, {0, 1, 2, 4})
+    assert load.failures == []
+    assert len(load.sent) > 200

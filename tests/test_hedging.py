@@ -32,7 +32,7 @@ Plan = Callable[[Any], tuple[float, Any]]
 
 def taught(w: Any, target: str = "orders") -> Any:
     """The service, which has seen many calls that took a twentieth of a second, and may hedge."""
-    service = w.engine.service(target)
+    service = getattr(w, "_driver", w).engine.service(target)
     for _ in range(100):
         service.hedging.delay(1000)
     for _ in range(200):

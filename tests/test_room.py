@@ -104,15 +104,17 @@ def test_a_task_cancelled_while_it_waits_leaves_the_queue():
     asyncio.run(scenario())
 
 
-def test_nobody_is_served_more_often_than_others_who_come_back_as_fast():
-    """16 threads and 48 tasks of one service with 6 places: each comes again at once. When all have been served ten
-    times, nobody has been more than twelve times; and all are served."""
+@pytest.mark.parametrize(("threads", "tasks", "places"), [(16, 48, 6), (64, 500, 12)])
+def test_nobody_is_served_more_often_than_others_who_come_back_as_fast(threads: int, tasks: int, places: int):
+    """Threads and tasks of one service with few places: each comes again at once. From when all places are taken and
+    all others wait, nobody is served more than twelve times when all have been ten times."""
+    total = threads + tasks
     settings = {
         "services": {"orders": "static://127.0.0.1:80,127.0.0.2:80"},
-        "balancing": BalancingPolicy(max_pending=3),
+        "balancing": BalancingPolicy(max_pending=places // 2),
         "timeout": TimeoutPolicy(connect=30),
     }
-    uses = [0] * 64
+    uses = [0] * total
     everybody = threading.Event()
     with Discovery(**settings) as discovery:
 
@@ -134,17 +136,17 @@ def test_nobody_is_served_more_often_than_others_who_come_back_as_fast():
 
         async def main() -> None:
             async with AsyncDiscovery(share=discovery) as shared:
-                tasks = [asyncio.create_task(in_task(shared, number)) for number in range(16, 64)]
-                while len(discovery._driver.engine.service("orders").room) < 50:
+                callers = [asyncio.create_task(in_task(shared, number)) for number in range(threads, total)]
+                while len(discovery._driver.engine.service("orders").room) < total - places:
                     await asyncio.sleep(0.001)
                 everybody.set()
-                await asyncio.gather(*tasks)
+                await asyncio.gather(*callers)
 
-        threads = [threading.Thread(target=in_thread, args=(number,)) for number in range(16)]
-        for thread in threads:
+        running = [threading.Thread(target=in_thread, args=(number,)) for number in range(threads)]
+        for thread in running:
             thread.start()
         asyncio.run(main())
-        for thread in threads:
+        for thread in running:
             thread.join(30)
         assert max(uses) <= 12, uses
         assert len(discovery._driver.engine.service("orders").room) == 0

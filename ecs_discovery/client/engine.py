@@ -294,15 +294,16 @@ class Engine:
         now = self.clock()
         if now >= call.deadline:
             raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
-        node = service.pick_this(prefer) if prefer is not None else None
+        lease = Lease(service, now)
+        node = service.pick_this(prefer, lease) if prefer is not None else None
         if node is None:
-            node = service.pick(now, call.tried, call.key)
+            node = service.pick(now, call.tried, call.key, lease)
         if node is None:
-            node = service.pick(now)
+            node = service.pick(now, (), None, lease)
         if node is None:
             raise service.unusable()
         call.begin(node)
-        return Lease(service, node, now)
+        return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
         """Seconds the attempt just begun may take to connect."""

@@ -33,10 +33,10 @@ class Hedge:
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
         # Where others wait for room, a second attempt would take it from them.
-        node = service.pick(now, call.tried, call.key) if not service.room.crowded else None
+        lease = Lease(service, now)
+        node = lease.pick(call.tried, call.key) if not service.room.crowded else None
         if node is None:
             return None
-        lease = Lease(service, node, now)
         worse = node.health in (Health.DOWN, Health.EJECTED) or node.endpoint.priority > first.priority
         if worse or node.endpoint.proxied or not self._hedging.take(now):
             lease.release()

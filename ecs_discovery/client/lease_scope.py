@@ -7,7 +7,7 @@ from typing import Protocol
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import failure_of, judge_exception
 from ecs_discovery.config.options import check_key, current_options
-from ecs_discovery.core.balancing.node import Node, Outcome
+from ecs_discovery.core.balancing.node import Node, Outcome, Use
 from ecs_discovery.core.calls.failure_kinds import Failure
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ClosedError, ConfigurationError
@@ -36,28 +36,28 @@ class LeaseDriver(Protocol):
     def background(self) -> LeaseBackground: ...
 
 
-class LeaseScope:
+class LeaseScope(Use):
     """An endpoint in use. Ends with its block; how it went is recorded then."""
 
-    __slots__ = ("_began", "_driver", "_epoch", "_failed", "_key", "_node", "_service")
+    __slots__ = ("_began", "_driver", "_epoch", "_failed", "_key", "_service")
 
     def __init__(self, driver: LeaseDriver, service: Service, key: str | bytes | None) -> None:
         self._driver = driver
         self._service = service
         self._key = key
-        self._node: Node | None = None
+        self.open = False
         check_key("key", key)
 
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint leased. Raises `ClosedError` outside the block."""
-        if self._node is None:
+        if not self.open:
             raise ClosedError(
                 "the lease has no endpoint outside of its block",
                 target=self._service.target,
                 hint="use it as `with discovery.lease(…) as lease:`",
             )
-        return self._node.endpoint
+        return self.node.endpoint
 
     @property
     def host(self) -> str:
@@ -78,17 +78,15 @@ class LeaseScope:
         self._failed = True
 
     def _begin(self, now: float) -> None:
-        if self._node is not None:
+        if self.open:
             raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
         service = self._service
         key = self._key if self._key is not None else current_options().key
         self._failed = False
         self._began = now
         self._epoch = service.epoch
-        node = service.pick(now, (), key)
-        if node is None:
+        if service.pick(now, (), key, self) is None:
             raise service.unusable()
-        self._node = node
         if service.work_due:
             self._driver.background.work(service)
 
@@ -96,25 +94,23 @@ class LeaseScope:
         self._begin(self._driver.engine.clock())
 
     def _end(self, error: BaseException | None) -> None:
-        node, service = self._node, self._service
-        if node is None or self._epoch != service.epoch:
-            self._node = None
+        service = self._service
+        if not self.open or self._epoch != service.epoch:
+            self.open = False
             return
-        engine = self._driver.engine
+        node, engine = self.node, self._driver.engine
         try:
             outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
         except BaseException:  # of the application's own `is_failure`
-            self._node = None
-            service.release(node)
+            service.release(node, self)
             raise
         now = engine.clock()
-        self._node = None  # not before: should an asynchronous exception end this, the finaliser ends the use
-        if service.finish(node, outcome, now, now - self._began):
+        if service.finish(node, outcome, now, now - self._began, self):
             engine.tell(service)
 
     def __del__(self) -> None:
-        if self._node is not None and self._epoch == self._service.epoch:  # entered, and dropped without an end
-            self._service.abandon(self._node)
+        if self.open and self._epoch == self._service.epoch:  # entered, and dropped without an end
+            self._service.abandon(self)
 
     def _judge(self, node: Node, error: BaseException | None) -> Outcome:
         if error is None:

@@ -138,10 +138,11 @@ class RaceState:
         now, call = self._time(), self._call
         if late and self._service.room.crowded:
             return None  # others wait for that room
-        node = self._service.pick(now, call.tried, call.key)
+        lease = Lease(self._service, now)
+        node = lease.pick(call.tried, call.key)
         if node is None:
             return None
-        lease, first = Lease(self._service, node, now), call.tried[-1]
+        first = call.tried[-1]
         worse = node.health in (Health.DOWN, Health.EJECTED) and node.health is not first.health
         if node.endpoint.proxied or (late and (worse or node.endpoint.priority > first.endpoint.priority)):
             lease.release()

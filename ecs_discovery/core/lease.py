@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from ecs_discovery.core.balancing.node import Node, Outcome
+from collections.abc import Collection
+
+from ecs_discovery.core.balancing.node import Node, Outcome, Use
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint
 
 __all__ = ["Lease"]
 
 
-class Lease:
-    """Counts as load on its node from its making until it is finished, released or forgotten.
+class Lease(Use):
+    """Counts as load on its node from `pick` until it is finished, released or forgotten."""
 
-    Make it right after `Service.pick`, which began the use.
-    """
+    __slots__ = ("_epoch", "began", "sent", "service")
 
-    __slots__ = ("_epoch", "_open", "began", "node", "sent", "service")
-
-    def __init__(self, service: Service, node: Node, now: float) -> None:
+    def __init__(self, service: Service, now: float) -> None:
+        self.open = False
         self.service = service
-        self.node = node
         self.began = now
         self.sent = now
         """From when its latency counts: connecting is not what a use of the node costs."""
-        self._open = True
         self._epoch = service.epoch
+
+    def pick(self, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
+        """Begin a use of the node that its service chooses. None if there is none left."""
+        return self.service.pick(self.began, exclude, key, self)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -32,10 +34,9 @@ class Lease:
 
     def finish(self, outcome: Outcome, now: float) -> bool:
         """End it and record how it went. True if there are events to tell."""
-        if not self._open or self._epoch != self.service.epoch:
+        if not self.open or self._epoch != self.service.epoch:
             return False
-        self._open = False
-        return self.service.finish(self.node, outcome, now, now - self.sent)
+        return self.service.finish(self.node, outcome, now, now - self.sent, self)
 
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Record how it went while it goes on (the answer's head came, its body has yet to)."""
@@ -43,22 +44,21 @@ class Lease:
 
     def release(self) -> None:
         """End it without a word on how it went."""
-        if self._open and self._epoch == self.service.epoch:
-            self._open = False
-            self.service.release(self.node)
+        if self.open and self._epoch == self.service.epoch:
+            self.service.release(self.node, self)
 
     def hand_over(self) -> Lease:
         """A lease of this use, which is then no longer this one's: there is nothing to end here until `take`."""
-        other = Lease(self.service, self.node, self.began)
-        other.sent, other._epoch = self.sent, self._epoch
-        other._open, self._open = self._open, False
+        other = Lease(self.service, self.began)
+        other.node, other.sent, other._epoch = self.node, self.sent, self._epoch
+        other.open, self.open = self.open, False
         return other
 
     def take(self, other: Lease) -> None:
         """Be the lease of the use that `other` was of."""
         self.node, self.began, self.sent, self._epoch = other.node, other.began, other.sent, other._epoch
-        self._open, other._open = other._open, False
+        self.open, other.open = other.open, False
 
     def __del__(self) -> None:
-        if self._open and self._epoch == self.service.epoch:
-            self.service.abandon(self.node)
+        if self.open and self._epoch == self.service.epoch:
+            self.service.abandon(self)

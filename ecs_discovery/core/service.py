@@ -24,7 +24,7 @@ from ecs_discovery.config.policies import (
 )
 from ecs_discovery.core.balancing.balancer import Balancer
 from ecs_discovery.core.balancing.health_checks import Check, Checks
-from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.calls.admission import Room
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
@@ -105,7 +105,7 @@ class Service:
         self._reason: Exception | None = None  # why nothing is known
         self._forced = -inf
         self._news = News(target)
-        self._abandoned: deque[Node] = deque()
+        self._abandoned: deque[Use] = deque()
         if static:
             self._accept(Resolution(tuple(static), inf, "static"), now)
             self.fresh_until = inf
@@ -172,36 +172,42 @@ class Service:
 
     # Using it
 
-    def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
-        """Choose a node and begin a use of it; end it with `release`. None if there is none left. With `key`, calls
-        with one key go to one node while it is usable."""
+    def pick(
+        self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None, use: Use | None = None
+    ) -> Node | None:
+        """Choose a node and begin a use of it, held by `use`; end it with `release`. None if there is none left. With
+        `key`, calls with one key go to one node while it is usable."""
         self.used_at = now
         with self._lock:
-            while self._abandoned:
-                self._balancer.release(self._abandoned.popleft())
-            return self._choose(now, exclude, key)
+            if self._abandoned:
+                self._end_abandoned_locked()
+            return self._choose(now, exclude, key, use)
 
-    def pick_this(self, node: Node) -> Node | None:
+    def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
         """Begin a use of this node: what follows an answer of its may have to reach the same one. None if it is not
         there any more, or is not healthy, or full."""
         with self._lock:
-            return self._balancer.pick_this(node)
+            return self._balancer.pick_this(node, use)
 
     def watch(self, node: Node, count: int) -> None:
         """So many more (or, below 0, fewer) requests in flight look whether the node's host is there."""
         with self._lock:
             node.waiting += count
 
-    def release(self, node: Node) -> None:
+    def release(self, node: Node, use: Use | None = None) -> None:
         """End a use."""
-        with self._lock:
-            self._balancer.release(node)
-        if self.room.crowded:
+        try:
+            with self._lock:
+                self._balancer.release(node, use)
+            if self.room.crowded:
+                self.room.wake()
+        except BaseException:  # asynchronous: nobody may be left waiting for room that there is
             self.room.wake()
+            raise
 
-    def abandon(self, node: Node) -> None:
+    def abandon(self, use: Use) -> None:
         """End a use from a finaliser: the lock may be held by this very thread, so it is done at the next pick."""
-        self._abandoned.append(node)
+        self._abandoned.append(use)
         if self.room.crowded:
             self.room.wake()
 
@@ -215,15 +221,21 @@ class Service:
             self.room.wake_all()  # it may be back in choice
         return told
 
-    def finish(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
+    def finish(
+        self, node: Node, outcome: Outcome, now: float, seconds: float | None = None, use: Use | None = None
+    ) -> bool:
         """End a use and record what it told, at once. True if there are events to tell."""
-        with self._lock:
-            self._balancer.release(node)  # first: should an asynchronous exception end this, no use is left over
-            panic = self._balancer.panic
-            changed = self._balancer.observe(node, outcome, now, seconds)
-            told = changed is not None and self._tell_locked(node, changed, panic, now)
-        if self.room.crowded:
+        try:
+            with self._lock:
+                self._balancer.release(node, use)  # first: an exception in what follows leaves no use over
+                panic = self._balancer.panic
+                changed = self._balancer.observe(node, outcome, now, seconds)
+                told = changed is not None and self._tell_locked(node, changed, panic, now)
+            if self.room.crowded:
+                self.room.wake()
+        except BaseException:  # asynchronous: nobody may be left waiting for room that there is
             self.room.wake()
+            raise
         return told
 
     def locate(self, zone: str | None, now: float) -> None:
@@ -324,6 +336,14 @@ class Service:
         self._balancer.after_fork()
 
     # Under the lock
+
+    def _end_abandoned_locked(self) -> None:
+        while self._abandoned:
+            use = self._abandoned[0]
+            self._balancer.release(use.node, use)
+            # Only now, and if a handler that ran meanwhile has not: an exception before this loses none.
+            if self._abandoned and self._abandoned[0] is use:
+                self._abandoned.popleft()
 
     def _doubt_locked(self, finding: Finding, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""

@@ -204,3 +204,21 @@ def test_whatever_happens_a_value_is_kept_through_failures_and_times_stay_in_bou
             assert look.refresh
         if look.freshness is Freshness.FRESH:
             assert not look.refresh
+
+
+def test_a_look_up_that_was_lost_is_begun_anew_once_its_answer_is_past_its_ttl():
+    cache = cache_of()
+    cache.lose("orders", 0.0)
+    cache.store("orders", "first", 10.0, 0.0)
+    assert cache.lookup("orders", 11.0, claim=9.0).refresh
+    assert not cache.lookup("orders", 11.5, claim=9.0).refresh, "somebody is at it"
+    cache.lose("orders", 12.0)
+    look = cache.lookup("orders", 12.0, claim=9.0)
+    assert (look.refresh, look.freshness) == (True, Freshness.EXPIRED)
+
+
+def test_a_lost_look_up_leaves_a_fresh_answer_alone():
+    cache = cache_of()
+    cache.store("orders", "first", 10.0, 0.0)
+    cache.lose("orders", 5.0)
+    assert cache.lookup("orders", 5.0, claim=9.0).freshness is Freshness.FRESH

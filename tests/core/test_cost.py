@@ -153,7 +153,8 @@ def test_other_rules_do_not_look_at_latency():
 def test_connecting_is_not_what_a_use_costs():
     service = service_of(static=endpoints(1))
     for step in range(5):
-        lease = Lease(service, service.pick(1000.0 + step), 1000.0 + step)
+        lease = Lease(service, 1000.0 + step)
+        lease.pick()
         lease.sent = lease.began + 0.8
         other = lease.hand_over()
         lease.take(other)

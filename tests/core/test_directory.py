@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.config.policies import RetryPolicy
+from ecs_discovery.config.policies import RetryPolicy, ZonePolicy
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core import directory as directory_module
 from ecs_discovery.core.balancing.node import Outcome
@@ -12,6 +12,7 @@ from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.resolution.cache import Freshness
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
+from ecs_discovery.models import Endpoint, Resolution
 from tests.support import a, aaaa, answer, srv
 
 
@@ -300,3 +301,21 @@ def test_what_is_joined_is_bounded_and_what_was_not_asked_for_longest_goes_first
         directory.store(a(f"n{number}"), answer("10.0.0.1"), 0.0)
     assert len(directory._unions) == 3
     assert a("kept") in directory._unions
+
+
+def test_the_own_zone_is_told_to_services_that_are_there():
+    directory = directory_of(namespace="prod.local", zone=ZonePolicy(prefer=True))
+    found = Resolution(tuple(Endpoint(f"10.0.0.{n}", 80, zone="ab"[n % 2]) for n in range(1, 9)), 60.0, "cloudmap")
+    service = directory.service("orders:80", None, 0.0)
+    for question in service.questions:
+        directory.store(question, found if question == a("orders.prod.local") else NoEndpoints("none"), 0.0)
+    directory.due(service, 0.0)
+    for _ in range(2):  # told again it changes nothing
+        directory.locate("a", 0.0)
+    zones = set()
+    for _ in range(100):
+        node = service.pick(0.0)
+        assert node is not None
+        zones.add(node.endpoint.zone)
+        service.release(node)
+    assert zones == {"a"}

@@ -145,3 +145,15 @@ def test_reconnects_are_handed_out_a_few_at_a_time():
         balancer.observe(node, Outcome.CONNECT, 1.1)
     assert balancer.work_due
     assert len(balancer.take_reconnects()) == 10
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("picker", ["random", "round_robin"])
+def test_a_spare_that_is_full_gives_way_to_one_that_is_not_and_then_to_the_next_priority(picker: str, seed: int):
+    fleet = tuple(Node(Endpoint(f"10.0.0.{number}", 80, priority)) for number, priority in enumerate((0, 1, 1, 2)))
+    balancing = BalancingPolicy(picker=picker, max_pending=1)
+    balancer = Balancer(balancing, OutlierPolicy(), ZonePolicy(), Random(seed).random)
+    balancer.update(fleet, 0.0)
+    picked = [balancer.pick(0.0, exclude=fleet[:1]) for _ in range(4)]
+    assert set(picked[:2]) == set(fleet[1:3])
+    assert picked[2:] == [fleet[3], None]

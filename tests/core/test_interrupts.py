@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy, CachePolicy
-from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.balancing.node import Node, Outcome, Use
+from ecs_discovery.core.calls.admission import Place
+from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.resolution.cache import TtlCache
 from tests.support import endpoints, service_of
 
@@ -80,3 +83,88 @@ def test_an_exception_amid_the_end_of_a_use_leaves_no_use_over():
     with pytest.raises(KeyboardInterrupt):
         service.finish(node, Outcome.FAILURE, 1000.0, 0.01)
     assert node.pending == 0
+
+
+@pytest.mark.parametrize("when", ["begins", "ends"])
+def test_an_exception_as_the_lock_is_left_leaves_no_use_over(when: str):
+    """There the interpreter raises what another thread or a signal has asked for."""
+
+    class Interrupting:
+        armed = False
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            if self.armed:
+                raise KeyboardInterrupt
+
+    service = service_of(static=endpoints(1))
+    lock = service._lock = Interrupting()  # type: ignore[assignment]
+    lease = Lease(service, 1000.0)
+    if when == "ends":
+        lease.pick()
+    lock.armed = True
+    act = lease.pick if when == "begins" else partial(lease.finish, Outcome.SUCCESS, 1000.1)
+    with pytest.raises(KeyboardInterrupt):
+        act()
+    lock.armed = False
+    del lease, act
+    node = service.nodes[0]
+    assert service.pick(1000.2) is node
+    assert node.pending == 1, "the new use alone"
+
+
+def test_who_waits_for_room_is_called_by_a_use_whose_end_is_interrupted():
+    def dice() -> float:
+        raise KeyboardInterrupt
+
+    service = service_of(static=endpoints(3), dice=lambda: 0.5)
+    node = service.pick(1000.0)
+    assert node is not None
+    for _ in range(4):
+        service.observe(node, Outcome.FAILURE, 1000.0)
+    called: list[str] = []
+    service.room.queue(Place(lambda: called.append("first")))
+    service._balancer._dice = dice
+    with pytest.raises(KeyboardInterrupt):
+        service.finish(node, Outcome.FAILURE, 1000.0, 0.01)
+    assert called == ["first"]
+
+
+def test_who_waits_for_room_is_called_by_a_use_whose_release_is_interrupted(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    service = service_of(static=endpoints(1))
+    node = service.pick(1000.0)
+    assert node is not None
+    called: list[str] = []
+    service.room.queue(Place(lambda: called.append("first")))
+    monkeypatch.setattr(service._balancer, "release", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        service.release(node)
+    assert called == ["first"]
+
+
+def test_a_handler_that_chooses_amid_the_end_of_forgotten_uses_ends_none_twice(monkeypatch: pytest.MonkeyPatch):
+    service = service_of(static=endpoints(1))
+    node = service.nodes[0]
+    kept = Lease(service, 1000.0)
+    kept.pick()
+    forgotten = [Lease(service, 1000.0) for _ in range(3)]
+    for lease in forgotten:
+        lease.pick()
+    assert node.pending == 4
+    del lease, forgotten
+    release, interrupted = service._balancer.release, [False]
+
+    def interrupting(ended: Node, use: Use | None = None) -> None:
+        release(ended, use)
+        if not interrupted[0]:
+            interrupted[0] = True
+            service.release(service.pick(1000.0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(service._balancer, "release", interrupting)
+    service.pick(1000.0)
+    assert node.pending == 2, "the lease that is kept, and the new use"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -248,3 +249,26 @@ def test_a_draw_by_weight_among_nobody_gives_nobody():
     from ecs_discovery.core.balancing.pickers import ByWeight
 
     assert ByWeight([], 0.5).pick(lambda: 0.0, ()) is None
+
+
+def test_a_node_that_comes_back_among_many_takes_its_turns_again():
+    from ecs_discovery.core.balancing.pickers import InTurn
+
+    fleet = list(nodes(64))
+    picker = InTurn(fleet, lambda: 0.0)
+    picker.discard(fleet[1])
+    assert fleet[1] not in {picker.pick(lambda: 0.0, ()) for _ in range(64)}
+    picker.add(fleet[1])
+    assert {picker.pick(lambda: 0.0, ()) for _ in range(64)} == set(fleet)
+
+
+def test_a_node_that_comes_back_with_another_weight_takes_as_many_turns_as_that_says():
+    from ecs_discovery.core.balancing.pickers import InTurn
+
+    fleet = list(nodes(64))
+    picker = InTurn(fleet, lambda: 0.0)
+    picker.discard(fleet[1])
+    fleet[1].endpoint = replace(fleet[1].endpoint, weight=3 * fleet[1].endpoint.weight)
+    picker.add(fleet[1])
+    turns = Counter(picker.pick(lambda: 0.0, ()) for _ in range(66))
+    assert (turns[fleet[1]], turns[fleet[2]]) == (3, 1)

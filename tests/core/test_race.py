@@ -101,15 +101,14 @@ def test_a_fleet_that_is_down_is_not_walked_through_by_one_race():
 
 def test_the_lease_of_a_winner_takes_the_place_of_the_first():
     service = service_of(static=endpoints(2))
-    first, second = service.pick(0.0), None
+    lease = Lease(service, 0.0)
+    first = lease.pick()
     assert first is not None
-    lease = Lease(service, first, 0.0)
     entrant = lease.hand_over()
     lease.release()
     assert first.pending == 1
-    second = service.pick(0.0, (first,))
-    assert second is not None
-    winner = Lease(service, second, 1.0)
+    winner = Lease(service, 1.0)
+    second = winner.pick((first,))
     entrant.release()
     lease.take(winner)
     winner.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tenacity
 
 from ecs_discovery.config.policies import RetryPolicy
 from ecs_discovery.core.calls.budget import RetryBudget
@@ -135,3 +136,19 @@ def test_reports_name_the_endpoint_the_class_and_the_time():
     call = call_of()
     call.report(nodes(1)[0], "connect", 0.0123, OSError("refused"))
     assert [str(report) for report in call.reports] == ["10.0.0.1:80 connect after 12 ms: refused"]
+
+
+def test_an_application_that_has_a_policy_of_its_own_is_told_and_decides():
+    own = tenacity.Retrying()
+    call = call_of(tenacity=own)  # type: ignore[arg-type]
+    assert call.own_policy is own
+    assert attempt(call, Failure.STATUS) is None
+    assert (call.failure, call.reason) == (Failure.STATUS, "")
+
+
+def test_a_pause_of_the_applications_own_takes_the_place_of_the_backoff():
+    call = call_of()
+    assert call.pause(lambda: 0.5) == 0.0, "nothing has failed"
+    assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0, "an answer that its policy repeats"
+    attempt(call, Failure.STATUS)
+    assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0

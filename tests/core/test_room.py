@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy, ZonePolicy
-from ecs_discovery.core.balancing.node import Health, Outcome
+from ecs_discovery.core.balancing.node import Health, Outcome, Use
 from ecs_discovery.core.calls.admission import Place, Room
 from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.models import Endpoint, Resolution
@@ -21,7 +21,7 @@ def test_waking_when_nobody_waits_does_nothing():
 def test_the_end_of_a_use_calls_the_first_who_was_not_called_yet_and_one_only():
     service, called = service_of(static=endpoints(1), balancing=ONE), []
     for name in ("first", "second", "third"):
-        service.room.queue(lambda name=name: called.append(name))
+        service.room.queue(Place(lambda name=name: called.append(name)))
     node = service.pick(1000.0)
     service.release(node)
     assert called == ["first"]
@@ -33,7 +33,7 @@ def test_the_end_of_a_use_calls_the_first_who_was_not_called_yet_and_one_only():
 def waiting(room: Room, *names: str) -> tuple[list[str], list[Place]]:
     """Who was called, and the places of these."""
     called: list[str] = []
-    return called, [room.queue(lambda name=name: called.append(name)) for name in names]
+    return called, [room.queue(Place(lambda name=name: called.append(name))) for name in names]
 
 
 def test_only_the_first_and_those_who_were_called_may_look():
@@ -84,7 +84,7 @@ def test_calls_that_nobody_could_take_are_for_those_who_come_then():
 
 def test_somebody_who_is_gone_is_passed_over():
     room = Room()
-    gone = room.queue(lambda: False)
+    gone = room.queue(Place(lambda: False))
     called, (first,) = waiting(room, "first")
     room.wake()
     assert called == ["first"]
@@ -96,9 +96,10 @@ def test_somebody_who_is_gone_is_passed_over():
 
 def test_a_lease_that_was_forgotten_makes_room():
     service = service_of(static=endpoints(1), balancing=ONE)
-    node = service.pick(1000.0)
+    use = Use()
+    node = service.pick(1000.0, use=use)
     called, (first,) = waiting(service.room, "first")
-    service.abandon(node)
+    service.abandon(use)
     assert called == ["first"]
     assert service.room.turn(first)
     assert service.pick(1000.0) is node

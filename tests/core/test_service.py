@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from threading import Thread
+from typing import Any
 
 import pytest
 
+from ecs_discovery.config.policies import BalancingPolicy, HedgePolicy
 from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
-from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
+from ecs_discovery.errors import NoEndpoints, Overloaded, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 from ecs_discovery.models import PROXIED, Question, Resolution
 from tests.support import a, aaaa, answer, endpoints, service_of, srv
@@ -327,9 +330,9 @@ def test_reconnects_are_handed_out_once():
 
 def test_a_lease_counts_as_load_until_it_ends_once():
     service = service_of("orders", static=endpoints(1))
-    node = service.pick(1000.0)
+    lease = Lease(service, 1000.0)
+    node = lease.pick()
     assert node is not None
-    lease = Lease(service, node, 1000.0)
     assert lease.endpoint == node.endpoint
     assert node.pending == 1
     lease.observe(Outcome.SUCCESS, 1000.1)
@@ -342,12 +345,13 @@ def test_a_lease_counts_as_load_until_it_ends_once():
 
 def test_a_lease_that_is_forgotten_ends_at_the_next_pick():
     service = service_of("orders", static=endpoints(1))
-    node = service.pick(1000.0)
+    lease = Lease(service, 1000.0)
+    node = lease.pick()
     assert node is not None
-    lease = Lease(service, node, 1000.0)
     del lease
     assert node.pending == 1
-    other = Lease(service, service.pick(1001.0), 1001.0)  # type: ignore[arg-type]
+    other = Lease(service, 1001.0)
+    assert other.pick() is node
     assert node.pending == 1
     other.release()
     assert node.pending == 0
@@ -568,3 +572,89 @@ def test_a_family_of_refused_hosts_alone_is_told_while_the_other_answers():
         told = [str(event) for event in service.take_events() if isinstance(event, Notice)]
         assert bool(told) is (other is error)
     assert hosts(service) == ["[fd00::1]:80"]
+
+
+def test_a_use_of_a_certain_endpoint_begins_while_it_takes_requests():
+    service = service_of(static=endpoints(2), balancing=BalancingPolicy(max_pending=2))
+    node, lease = service.nodes[1], Lease(service, 1000.0)
+    assert service.pick_this(node, lease) is node
+    assert (node.pending, node.uses, lease.node) == (1, 1, node)
+    assert service.pick_this(node) is node
+    assert service.pick_this(node) is None, "it is full"
+    service.release(node)
+    lease.release()
+    assert node.pending == 0
+    service.observe(node, Outcome.CONNECT, 1000.0)
+    assert service.pick_this(node) is None, "it is down"
+
+
+def test_while_requests_in_flight_look_whether_its_host_is_there_an_unanswered_connect_tells_nothing():
+    service = service_of(static=endpoints(2))
+    node = service.nodes[0]
+    service.watch(node, 1)
+    service.observe(node, Outcome.UNANSWERED, 1000.0)
+    assert node.health is Health.HEALTHY
+    service.watch(node, -1)
+    service.observe(node, Outcome.UNANSWERED, 1000.0)
+    assert node.health is Health.DOWN
+
+
+def test_the_time_that_connects_take_is_a_moving_average():
+    service = service_of(static=endpoints(1))
+    service.connected(0.1)
+    assert service.connect_time == 0.1
+    service.connected(0.2)
+    assert service.connect_time == pytest.approx(0.12)
+
+
+def test_the_child_of_a_fork_hedges_with_a_lock_of_its_own():
+    service = service_of(static=endpoints(1), hedge=HedgePolicy(enabled=True))
+    assert service.hedging is not None
+    service.hedging._lock.acquire()
+    service.reset_lock()
+    assert threading_free(service.hedging._lock)
+
+
+def threading_free(lock: Any) -> bool:
+    """Can another thread take it?"""
+    found: list[bool] = []
+    thread = Thread(target=lambda: found.append(lock.acquire(blocking=False)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_an_error_of_a_missing_namespace_says_that_and_no_advice_on_ports():
+    service = service_of("orders:80")
+    service._hint = "no namespace is set"
+    named = service._named(TargetNotFound("not found", target="a://orders", hint="is the port right?"))
+    assert named.hint == "no namespace is set"
+    assert "a://orders: not found" in str(named)
+
+
+def test_the_advice_of_an_error_that_names_the_port_is_not_said_twice():
+    service = service_of("orders:80")
+    service._hint = "name a port"
+    assert service._named(ResolutionError("no port", target="a://orders", hint="add a port")).hint is None
+    assert service._named(ResolutionError("refused", target="a://orders", hint="allow it")).hint == "name a port"
+
+
+def test_with_endpoints_that_are_all_full_it_says_what_limits_them():
+    service = service_of(static=endpoints(1), balancing=BalancingPolicy(max_pending=1))
+    service.pick(1000.0)
+    assert service.pick(1000.0) is None
+    error = service.unusable()
+    assert isinstance(error, Overloaded)
+    assert "max_pending" in str(error)
+
+
+def test_a_family_that_is_empty_for_a_moment_keeps_its_endpoints_for_half_a_minute():
+    service = service_of()
+    both = {a(): fresh("10.0.0.1"), aaaa(): fresh("fd00::1"), srv(): none()}
+    service.judge(both, 1000.0)
+    assert hosts(service) == ["10.0.0.1:80", "[fd00::1]:80"]
+    for now, serial in ((1001.0, 2), (1030.0, 3)):
+        service.judge({**both, aaaa(): none(serial=serial)}, now)
+        assert hosts(service) == ["10.0.0.1:80", "[fd00::1]:80"]
+    service.judge({**both, aaaa(): none(serial=4)}, 1031.5)
+    assert hosts(service) == ["10.0.0.1:80"]

@@ -123,13 +123,14 @@ class Fleet(RuleBasedStateMachine):
         nodes = self.service.nodes
         exclude = [node for index, node in enumerate(nodes) if index in excluded]
         left = [node for node in nodes if node not in exclude]
-        node = self.service.pick(self.now, exclude, key)
+        lease = Lease(self.service, self.now)
+        node = lease.pick(exclude, key)
         if key is not None and node is not None and (node.removed or node.health is Health.EJECTED):
-            self.service.release(node)  # as tests below say
-            node = self.service.pick(self.now, exclude)
+            lease.release()  # as tests below say
+            node = lease.pick(exclude)
         if not left:
             assert node is None
-            node = self.service.pick(self.now)  # what the engine does next
+            node = lease.pick()  # what the engine does next
             exclude, left = [], list(nodes)
         assert node is not None
         assert node in nodes, "one that was removed is not picked"
@@ -146,7 +147,7 @@ class Fleet(RuleBasedStateMachine):
                 assert not healthy, "one probe at a time"
         self.seen[node].pending += 1
         self.seen[node].probes += node.health is Health.PROBING
-        return Lease(self.service, node, self.now)
+        return lease
 
     def panic(self) -> bool:
         connecting = [node for node in self.service.nodes if node.health is not Health.DOWN]

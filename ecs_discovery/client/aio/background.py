@@ -17,6 +17,7 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import UNTOLD, report
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.race import glance
 from ecs_discovery.core.lease import Lease
@@ -140,8 +141,9 @@ class AsyncBackground:
         if not service.balancing.wait_for_room:
             return choose()
         room, gate = service.room, asyncio.Event()
-        place = room.queue(partial(_open, asyncio.get_running_loop(), gate))
+        place = Place(partial(_open, asyncio.get_running_loop(), gate))
         try:
+            room.queue(place)
             while True:
                 left = until - self.engine.clock()
                 if room.turn(place):

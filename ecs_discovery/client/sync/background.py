@@ -20,6 +20,7 @@ from ecs_discovery.client.health_check import UNTOLD, report
 from ecs_discovery.client.sync.health_check import examine
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.race import glance
 from ecs_discovery.core.lease import Lease
@@ -187,8 +188,9 @@ class Background:
         if not service.balancing.wait_for_room:
             return choose()
         room, gate = service.room, Event()
-        place = room.queue(gate.set)
+        place = Place(gate.set)
         try:
+            room.queue(place)
             while True:
                 left = until - self.engine.clock()
                 if room.turn(place):

@@ -14,7 +14,7 @@ from ecs_discovery.core.balancing import cost, outlier
 from ecs_discovery.core.balancing import slow_start as warming
 from ecs_discovery.core.balancing.cost import CROWD, MOST
 from ecs_discovery.core.balancing.health_checks import Check, Checks
-from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
 from ecs_discovery.core.balancing.pick_history import SAMPLE, Journal, Pick
 from ecs_discovery.core.balancing.pickers import Picker, by_key, share_of
@@ -97,8 +97,10 @@ class Balancer:
         self._checks.renew()
         self._arrange()
 
-    def pick(self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
-        """The node for the next use, which is begun (end it with `release`).
+    def pick(
+        self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None, use: Use | None = None
+    ) -> Node | None:
+        """The node for the next use, which is begun and held by `use` (end it with `release`).
 
         None if all are excluded, or have as many uses as they may.
         """
@@ -116,7 +118,11 @@ class Balancer:
         if node is None:
             return None
         self._count = node.picked = self._count + 1
+        # Nothing is called from here on: an asynchronous exception comes before all of it or after.
         pending = node.pending = node.pending + 1
+        if use is not None:
+            use.node = node
+            use.open = True
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
         if pending >= self._limit:
@@ -124,21 +130,28 @@ class Balancer:
             node.spared_until = inf
         return node
 
-    def pick_this(self, node: Node) -> Node | None:
+    def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
         """As `pick`, of one node. None if it must not be used."""
         if node.removed or node.health is not Health.HEALTHY or node.full:
             return None
         self._count = node.picked = self._count + 1
-        node.pending += 1
-        node.load = node.score + CROWD[min(node.pending, MOST)]
+        pending = node.pending = node.pending + 1
+        if use is not None:
+            use.node = node
+            use.open = True
+        node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
-        if node.pending >= self._limit:
+        if pending >= self._limit:
             node.full = True
             node.spared_until = inf
         return node
 
-    def release(self, node: Node) -> None:
+    def release(self, node: Node, use: Use | None = None) -> None:
         """A use of `node` has ended, unless it had already; what it told of the node is `observe`d apart."""
+        if use is not None:
+            if not use.open:
+                return
+            use.open = False  # nothing is called until it is counted
         if not node.pending:
             return
         pending = node.pending = node.pending - 1

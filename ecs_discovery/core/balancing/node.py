@@ -7,7 +7,7 @@ from math import inf
 
 from ecs_discovery.models import Endpoint
 
-__all__ = ["Checked", "Health", "Node", "Outcome"]
+__all__ = ["Checked", "Health", "Node", "Outcome", "Use"]
 
 
 class Health(Enum):
@@ -189,3 +189,14 @@ class Node(_Pickable):
 
     def __repr__(self) -> str:
         return f"<Node {self.endpoint} {self.health.value} pending={self.pending}>"
+
+
+class Use:
+    """Holds a use of a node that is under way, if there is one. The balancer books it here as it counts it, so that an
+    asynchronous exception finds both done or neither: what is `open` when its holder is dropped is to be ended."""
+
+    __slots__ = ("node", "open")
+    node: Node
+    """The node of the last use."""
+    open: bool
+    """A use is under way."""

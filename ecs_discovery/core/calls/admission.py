@@ -38,9 +38,9 @@ class Room:
     def __len__(self) -> int:
         return len(self._places)
 
-    def queue(self, wake: Callable[[], bool | None]) -> Place:
-        """Take a place at the end of the queue."""
-        place = Place(wake)
+    def queue(self, place: Place) -> Place:
+        """Take the place at the end of the queue. Begin what ends in `leave` before: an asynchronous exception may
+        come as soon as it is taken."""
         with self._lock:
             self._places[place] = None
             self.crowded = True
