@@ -1,4 +1,4 @@
-"""Fixtures for every test: a clock that stands still, and seeded dice."""
+"""Fixtures for every test: a clock that stands still, and seeded rng."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def dice() -> Random:
+def rng() -> Random:
     return Random(7)
 
 

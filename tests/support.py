@@ -59,7 +59,7 @@ def service_of(
     static: Sequence[Endpoint] = (),
     default_port: int | None = None,
     sources: Sequence[str] | None = None,
-    dice: Callable[[], float] = lambda: 0.5,
+    rng: Callable[[], float] = lambda: 0.5,
     now: float = 1000.0,
     schemes: Sequence[str] = (),
     **policies: Any,
@@ -77,10 +77,10 @@ def service_of(
         timeout=policies.get("timeout", TimeoutPolicy()),
         zone=policies.get("zone", ZonePolicy()),
         hedge=policies.get("hedge"),
-        checks=Checks(policies["health_check"], "", dice) if "health_check" in policies else None,
+        checks=Checks(policies["health_check"], "", rng) if "health_check" in policies else None,
         tls_name=parsed.name,
         hint=None,
-        dice=dice,
+        rng=rng,
         now=now,
     )
 

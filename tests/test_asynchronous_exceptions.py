@@ -101,7 +101,7 @@ def test_an_exception_at_any_moment_leaves_no_use_over(kind: str):
 
             work = {"lease": lease, "call": call, "connect": connect, "get": get}[kind]
             work()
-            nodes = discovery.engine.service("orders").nodes
+            nodes = discovery._driver.engine.service("orders").nodes
             workers = [Worker(work) for _ in range(3)]
             least, until = 0, time.monotonic() + 20
             while sum(worker.hits for worker in workers) < _INTERRUPTIONS and time.monotonic() < until:

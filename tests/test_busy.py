@@ -181,7 +181,7 @@ def test_a_post_in_flight_to_a_vanished_task_has_others_stay_away(lab: Lab):
             gone.vanish()
             nodes = discovery._driver.engine.service(f"orders:{service.port}").nodes
             node = next(each for each in nodes if each.endpoint.host == gone.address)
-            eventually(lambda: node.gone > 0)
+            eventually(lambda: node.gone_at > 0)
             with pytest.raises(requests.RequestException):
                 found.result(15)
         assert sum(task.requests for task in service.tasks) == 1  # it was not replayed

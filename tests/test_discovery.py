@@ -790,7 +790,7 @@ def test_retries_stop_when_the_budget_is_used_up(world: Worlds):
                 await w.call(THREE, fetch, idempotent=True)
         assert attempts <= 100 + 10
 
-    world.run(scenario, clock=FakeClock(), dice=Random(1), retry=RetryPolicy())
+    world.run(scenario, clock=FakeClock(), rng=Random(1), retry=RetryPolicy())
 
 
 def test_everything_drained_says_so(world: Worlds):

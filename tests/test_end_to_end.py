@@ -450,7 +450,7 @@ def test_weights_and_priorities_of_srv_records_are_followed(lab: Lab, world: Wor
         assert set(counts) == {81, 82}
         assert 2.6 < counts[82] / counts[81] < 3.4
 
-    world.run(scenario, dice=Random(5), **settings(lab))
+    world.run(scenario, rng=Random(5), **settings(lab))
 
 
 def test_a_service_connect_alias_is_passed_through(lab: Lab, world: Worlds, tmp_path):

@@ -80,7 +80,9 @@ def test_a_text_of_twenty_megabytes_takes_no_time():
 
 
 def test_the_report_of_an_attempt_holds_the_others_text_in_short():
-    call = Call("orders", RetryPolicy(), RetryBudget(RetryPolicy(), 0), deadline=1, connect_until=1, idempotent=True)
+    call = Call(
+        "orders", RetryPolicy(), RetryBudget(RetryPolicy(), 0), deadline=1, connect_deadline_at=1, idempotent=True
+    )
     call.report(Node(Endpoint("10.0.0.1", 80)), "closed", 0.1, OSError(FORGED * 1000))
     assert is_fit(call.reports[0].error, LONGEST)
 
@@ -168,7 +170,7 @@ def test_a_hook_that_fails_makes_one_short_line(caplog):
     targets = ",".join(f"10.0.{n // 250}.{n % 250 + 1}:80" for n in range(1000))
     with Discovery(on_event=hook) as discovery:
         discovery.resolve(f"static://{targets}")
-        discovery._driver.engine.tell(discovery._driver.engine.service(f"static://{targets}"))
+        discovery._driver.engine.emit(discovery._driver.engine.service(f"static://{targets}"))
     assert all(len(record.getMessage()) <= LINE for record in caplog.records)
 
 

@@ -274,7 +274,7 @@ def test_latencies_are_learnt_from_ordinary_calls(world: Worlds):
 def test_hedges_are_at_most_their_share_of_the_calls(world: Worlds):
     async def scenario(w) -> None:
         service = taught(w)
-        while service.hedging.take(w.engine.clock()):
+        while service.hedging.try_acquire(w.engine.clock()):
             pass
         fetch = Fetch(w, lambda number: (2 * DELAY, None))
         calls = 60

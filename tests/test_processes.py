@@ -58,7 +58,7 @@ with Lab(namespace="prod.local") as lab:
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            draws = [discovery._driver.engine.dice() for _ in range(3)]
+            draws = [discovery._driver.engine.rng() for _ in range(3)]
             fresh = wrap_session(requests.Session(), namespace="prod.local", nameservers=[lab.nameserver])
             code = fresh.get(f"http://{target}/", timeout=10).status_code
             same = fresh.get_adapter("http://").discovery is discovery
@@ -74,7 +74,7 @@ with Lab(namespace="prod.local") as lab:
         os.close(read)
     assert None not in results, results
     assert [result[1:3] for result in results] == [(200, True)] * 3, results
-    assert len({tuple(result[0]) for result in results}) == 3, "children share their dice"
+    assert len({tuple(result[0]) for result in results}) == 3, "children share their rng"
     assert lab.dns.total == asked, "the cached answer was not kept"
     assert sum(task.connections for task in service.tasks) == 1 + 2 * 3, "children used the parent's connection"
     for lock in locks:

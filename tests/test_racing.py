@@ -103,10 +103,10 @@ def test_an_endpoint_that_was_only_late_stays_in_use(lab: Lab, world: Worlds):
         w.engine.service(target).connected(2.0)  # looks are patient
         assert (await w.connect(target, timeout=6))[0] == tasks[1].address
         tasks[0].heal()  # a SYN sent again in a second will be answered
-        while w.engine.service(target).nodes[0].suspected > 0:
+        while w.engine.service(target).nodes[0].suspect_again_at > 0:
             await w.pause(0.01)
         assert by_health(w.discovery, target)[Health.DOWN] == 0
-        assert w.engine.service(target).nodes[0].gone < 0
+        assert w.engine.service(target).nodes[0].gone_at < 0
 
     world.run(scenario)
 
@@ -297,14 +297,14 @@ def test_thirty_races_leave_no_socket_behind(lab: Lab, world: Worlds):
     async def scenario(w):
         await w.connect(target)
         nodes = w.engine.service(target).nodes
-        while nodes[0].suspected > 0:
+        while nodes[0].suspect_again_at > 0:
             await w.pause(0.01)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(30):
             for node in nodes:  # as if all had been forgotten
                 w.engine.service(target).observe(node, Outcome.SUCCESS, w.engine.clock())
             await w.connect(target, timeout=6)
-        while any(node.suspected > 0 for node in nodes):
+        while any(node.suspect_again_at > 0 for node in nodes):
             await w.pause(0.01)
         await w.pause(0.05)
         assert len(os.listdir("/proc/self/fd")) <= before + 6

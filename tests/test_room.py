@@ -54,7 +54,7 @@ def test_fifty_callers_of_one_place_are_served_one_at_a_time_and_all(world: Worl
 
         await w.many(50, use)
         assert (most[0], served[0]) == (1, 50)
-        assert len(w.engine.service("orders").room) == 0
+        assert len(w.engine.service("orders").admission) == 0
 
     world.run(scenario, **FULL, timeout=TimeoutPolicy(connect=30))
 
@@ -65,7 +65,7 @@ async def _nap() -> None:
 
 def test_those_who_wait_are_served_in_the_order_of_their_coming():
     with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-        room = discovery._driver.engine.service("orders").room
+        room = discovery._driver.engine.service("orders").admission
         order: list[int] = []
 
         def use(number: int) -> None:
@@ -86,7 +86,7 @@ def test_those_who_wait_are_served_in_the_order_of_their_coming():
 def test_a_task_cancelled_while_it_waits_leaves_the_queue():
     async def scenario() -> None:
         async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-            room = discovery._driver.engine.service("orders").room
+            room = discovery._driver.engine.service("orders").admission
 
             async def use() -> None:
                 async with discovery.lease("orders"):
@@ -137,7 +137,7 @@ def test_nobody_is_served_more_often_than_others_who_come_back_as_fast(threads: 
         async def main() -> None:
             async with AsyncDiscovery(share=discovery) as shared:
                 callers = [asyncio.create_task(in_task(shared, number)) for number in range(threads, total)]
-                while len(discovery._driver.engine.service("orders").room) < total - places:
+                while len(discovery._driver.engine.service("orders").admission) < total - places:
                     await asyncio.sleep(0.001)
                 everybody.set()
                 await asyncio.gather(*callers)
@@ -149,12 +149,12 @@ def test_nobody_is_served_more_often_than_others_who_come_back_as_fast(threads: 
         for thread in running:
             thread.join(30)
         assert max(uses) <= 12, uses
-        assert len(discovery._driver.engine.service("orders").room) == 0
+        assert len(discovery._driver.engine.service("orders").admission) == 0
 
 
 def test_a_place_that_was_offered_to_a_closed_loop_goes_to_the_next():
     with Discovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-        room = discovery._driver.engine.service("orders").room
+        room = discovery._driver.engine.service("orders").admission
         loop = asyncio.new_event_loop()
         shared = AsyncDiscovery(share=discovery)
 
@@ -187,7 +187,7 @@ def test_one_who_gives_up_after_it_was_called_passes_the_call_on():
 
     async def scenario() -> None:
         async with AsyncDiscovery(**FULL, timeout=TimeoutPolicy(connect=30)) as discovery:
-            room = discovery._driver.engine.service("orders").room
+            room = discovery._driver.engine.service("orders").admission
 
             async def use() -> None:
                 async with discovery.lease("orders"):

@@ -27,7 +27,7 @@ ROOT = Path(ecs_discovery.__file__).parent.parent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these servers are tested on Linux")
 
-# What a process says when it is asked: who it is, how its request went, its first dice, and its threads.
+# What a process says when it is asked: who it is, how its request went, its first rng, and its threads.
 SHARED = """
 import json, os, sys, threading, time
 import requests
@@ -46,10 +46,10 @@ def meet():
         time.sleep(0.005)
 
 def report():
-    dice = [discovery._driver.engine.dice() for _ in range(3)]
+    rng = [discovery._driver.engine.rng() for _ in range(3)]
     status = session.get(url, timeout=10).status_code
     threads = [thread.name for thread in threading.enumerate()]
-    return {"pid": os.getpid(), "status": status, "dice": dice, "threads": threads}
+    return {"pid": os.getpid(), "status": status, "rng": rng, "threads": threads}
 """
 
 APPLICATION = """
@@ -148,7 +148,7 @@ def ask(url: str) -> dict[str, Any]:
 def assert_each_stands_on_its_own(said: list[dict[str, Any]], service: LabService) -> None:
     assert [each["status"] for each in said] == [200, 200]
     assert len({each["pid"] for each in said}) == 2
-    assert said[0]["dice"] != said[1]["dice"]
+    assert said[0]["rng"] != said[1]["rng"]
     assert service.tasks[0].connections == 1 + 2  # the parent's, and one of each child
 
 

@@ -45,18 +45,18 @@ def test_a_connection_is_tuned(task: LabTask):
 
 
 @pytest.mark.parametrize("endpoint", [Endpoint("127.0.0.1", 1234567), Endpoint("127.0.0.1", -1), Endpoint("a\0b", 80)])
-@pytest.mark.parametrize("way", ["connect", "begin_connect", "connect_async"])
+@pytest.mark.parametrize("way", ["connect", "start_connect", "connect_async"])
 def test_an_endpoint_that_no_socket_can_connect_to_is_a_failed_connect(endpoint: Endpoint, way: str):
     def connect() -> socket.socket:
         if way == "connect":
             return sockets.connect(endpoint, 1)
-        if way == "begin_connect":
-            return sockets.begin_connect(endpoint)
+        if way == "start_connect":
+            return sockets.start_connect(endpoint)
         return asyncio.run(sockets.connect_async(endpoint))
 
     with pytest.raises(OSError, match=r".") as caught:
         connect()
-    assert sockets.sign_of(caught.value) is sockets.Sign.REFUSES
+    assert sockets.sign_of(caught.value) is sockets.ConnectResult.REFUSES
 
 
 @linux
@@ -108,14 +108,14 @@ def test_an_acknowledged_request_is_waited_for_no_longer_than_its_read_timeout(t
 @pytest.mark.parametrize(
     ("error", "sign"),
     [
-        (None, sockets.Sign.ACCEPTS),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), sockets.Sign.REFUSES),
-        (OSError(errno.EMFILE, "too many open files"), sockets.Sign.UNTOLD),
-        (TimeoutError("timed out"), sockets.Sign.SILENT),
-        (OSError(errno.EHOSTUNREACH, "no route to host"), sockets.Sign.SILENT),
+        (None, sockets.ConnectResult.ACCEPTS),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), sockets.ConnectResult.REFUSES),
+        (OSError(errno.EMFILE, "too many open files"), sockets.ConnectResult.INCONCLUSIVE),
+        (TimeoutError("timed out"), sockets.ConnectResult.SILENT),
+        (OSError(errno.EHOSTUNREACH, "no route to host"), sockets.ConnectResult.SILENT),
     ],
 )
-def test_what_a_connect_tells_of_a_host(error: OSError | None, sign: sockets.Sign):
+def test_what_a_connect_tells_of_a_host(error: OSError | None, sign: sockets.ConnectResult):
     assert sockets.sign_of(error) is sign
 
 
@@ -217,7 +217,7 @@ def test_the_select_fallback_reads_as_poll_does(task: LabTask, monkeypatch: pyte
 
 
 def test_a_leash_that_is_cut_ends_a_read_in_another_thread(task: LabTask):
-    leash = sockets.Leash()
+    leash = sockets.AbortHandle()
     got: list[bytes] = []
     with connected(task) as sock:
         sock.settimeout(None)
@@ -230,21 +230,21 @@ def test_a_leash_that_is_cut_ends_a_read_in_another_thread(task: LabTask):
 
 
 def test_a_leash_that_was_cut_holds_nothing_any_more(task: LabTask):
-    leash = sockets.Leash()
+    leash = sockets.AbortHandle()
     leash.cut()
     with connected(task) as sock, pytest.raises(ConnectionAbortedError):
         leash.hold(sock)
 
 
 def test_a_leash_that_was_dropped_or_whose_socket_is_closed_cuts_nothing(task: LabTask):
-    leash = sockets.Leash()
+    leash = sockets.AbortHandle()
     with connected(task) as sock:
         leash.hold(sock)
         leash.drop()
         leash.cut()
         sock.sendall(b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n")
         assert sock.recv(4) == b"HTTP"
-    other = sockets.Leash()
+    other = sockets.AbortHandle()
     other.hold(sock)
     other.cut()
 

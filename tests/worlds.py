@@ -170,8 +170,8 @@ class Worlds:
         self.name = kind.name
 
     def run(self, scenario: Scenario, **settings: Any) -> None:
-        """`await scenario(world)` with a world made of these settings, closed afterwards. Its dice are seeded."""
-        settings.setdefault("dice", Random(7))
+        """`await scenario(world)` with a world made of these settings, closed afterwards. Its rng are seeded."""
+        settings.setdefault("rng", Random(7))
 
         async def main() -> None:
             world = self.kind(**settings)

@@ -14,7 +14,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.models import Endpoint
 
-__all__ = ["Attempt", "Trail", "check_fetch"]
+__all__ = ["Attempt", "AttemptHistory", "check_fetch"]
 
 
 def check_fetch(fetch: Any, *, asynchronous: bool) -> None:
@@ -68,13 +68,13 @@ class Attempt:
     @property
     def remaining(self) -> float:
         """Seconds until the deadline, 0 when it has passed."""
-        return max(0.0, self._call.deadline - self._clock())
+        return max(0.0, self._call.deadline_at - self._clock())
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number} on {self.endpoint}>"
 
 
-class Trail:
+class AttemptHistory:
     """What became of a request's attempts, on its response: `response.ecs_discovery`."""
 
     __slots__ = ("_good", "_reports", "_seconds", "endpoint")

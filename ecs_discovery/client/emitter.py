@@ -11,12 +11,12 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import line
 from ecs_discovery.events import Event, level_of
 
-__all__ = ["Teller"]
+__all__ = ["EventEmitter"]
 
 logger = logging.getLogger("ecs_discovery")
 
 
-class Teller:
+class EventEmitter:
     """One thread tells at a time: two would overtake each other, and a hook be told `healthy` before `down`.
 
     Whoever has something to tell meanwhile leaves it to that one, which goes on until there is nothing left.
@@ -27,13 +27,13 @@ class Teller:
         self._services: deque[Service] = deque()  # they have something to tell
         self._lock = Lock()  # never waited for
 
-    def tell(self, service: Service) -> None:
+    def emit(self, service: Service) -> None:
         """Log what changed at the service and hand it to the hook."""
         self._services.append(service)
         while self._services and self._lock.acquire(blocking=False):
             try:
                 while self._services:
-                    for event in self._services.popleft().take_events():
+                    for event in self._services.popleft().pop_events():
                         self._tell(event)
             finally:
                 self._lock.release()

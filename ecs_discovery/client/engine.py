@@ -12,16 +12,16 @@ from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ecs_discovery.client.emitter import Teller
+from ecs_discovery.client.emitter import EventEmitter
 from ecs_discovery.client.failures import Judgement
-from ecs_discovery.client.snapshot import ServiceSnapshot, take
+from ecs_discovery.client.snapshot import ServiceSnapshot, snapshot_of
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.rate_limiter import Governor
+from ecs_discovery.core.rate_limiter import RateLimiter
 from ecs_discovery.core.resolution.cache import Freshness
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
@@ -41,7 +41,7 @@ from ecs_discovery.resolvers.hosts import HostsFile
 from ecs_discovery.resolvers.registry import Schemes
 from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.single_flight import Flight, Flights, fault_of
-from ecs_discovery.runtime.sockets import Sign
+from ecs_discovery.runtime.sockets import ConnectResult
 
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
@@ -58,7 +58,7 @@ BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https"
 
 
 class Engine:
-    """`clock` gives monotonic seconds, `dice` numbers in [0, 1); both can be replaced for tests."""
+    """`clock` gives monotonic seconds, `rng` numbers in [0, 1); both can be replaced for tests."""
 
     def __init__(
         self,
@@ -67,24 +67,24 @@ class Engine:
         resolvers: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        dice: Random | None = None,
+        rng: Random | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self.random = dice if dice is not None else Random()
-        self.dice = self.random.random
+        self.random = rng if rng is not None else Random()
+        self.rng = self.random.random
         self.resolvers = dict(resolvers or {})
         for scheme in self.resolvers:
             if scheme in BUILT_IN_SCHEMES:
                 raise ConfigurationError("resolvers", scheme, f"a scheme other than {', '.join(BUILT_IN_SCHEMES)}")
         path = settings.dns.hosts_file
         alias = HostsFile.shared(path).has_alias if path else lambda name: False
-        self.directory = Directory(settings, self.dice, Schemes({"cloudmap", *self.resolvers}), alias)
+        self.directory = Directory(settings, self.rng, Schemes({"cloudmap", *self.resolvers}), alias)
         self.flights = Flights()
         self.queries = 0
         """Look-ups begun."""
-        self.governor = Governor(settings.dns.max_queries, settings.dns.max_queries)
-        self.teller = Teller(on_event)
+        self.rate_limiter = RateLimiter(settings.dns.max_queries, settings.dns.max_queries)
+        self.emitter = EventEmitter(on_event)
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
@@ -109,7 +109,7 @@ class Engine:
     def due(self, service: Service, *, waited: Collection[Question] = ()) -> Due:
         """What is to be asked before the service can be used; `waited` are questions that were asked just now."""
         due = self.directory.due(service, self.clock(), waited=waited, claim=self._claim)
-        self.tell(service)
+        self.emit(service)
         return due
 
     def join(
@@ -146,7 +146,7 @@ class Engine:
         now = self.clock()
         self.directory.cache.lose(question, now)
         for service in self.directory.dependents(question):
-            service.fresh_until = min(service.fresh_until, now)
+            service.refresh_at = min(service.refresh_at, now)
 
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
@@ -175,7 +175,7 @@ class Engine:
 
     def delay(self, question: Question) -> float:
         """Take the right to one look-up of this question; if there is none left, the seconds until there is one."""
-        delay = self.governor.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
+        delay = self.rate_limiter.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
         self.queries += not delay
         return delay
 
@@ -191,9 +191,9 @@ class Engine:
 
     def may_query(self) -> bool:
         """Take the right to one question to DNS; False if that was asked as often as allowed."""
-        return self.governor.take(self.clock())
+        return self.rate_limiter.try_acquire(self.clock())
 
-    def settled(self, question: Question) -> bool:
+    def is_answered(self, question: Question) -> bool:
         """Did somebody else get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
         return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
@@ -224,7 +224,7 @@ class Engine:
             if service.resolution is not None or isinstance(outcome, Resolution):
                 # No claim: what only a caller would wait for is left to the next caller.
                 due = self.directory.due(service, now, waited=(question,))
-                self.tell(service)
+                self.emit(service)
                 asked.update(dict.fromkeys(due.ask))
         asked.pop(question, None)
         return tuple(asked)
@@ -279,20 +279,20 @@ class Engine:
             service.retry,
             service.budget,
             deadline=until,
-            connect_until=min(until, now + (connect if connect is not None else service.timeout.connect)),
+            connect_deadline_at=min(until, now + (connect if connect is not None else service.timeout.connect)),
             idempotent=idempotent,
             key=key if key is not None else chosen.key,
         )
         call.hard = limit is not None
         return call
 
-    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+    def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """Choose an endpoint for the next attempt: `prefer` if it takes requests, else, if possible, an untried one.
 
         Raises `DeadlineExceeded`, or a `ResolutionError` if there is no endpoint.
         """
         now = self.clock()
-        if now >= call.deadline:
+        if now >= call.deadline_at:
             raise DeadlineExceeded("the deadline has passed", target=call.target, attempts=call.reports)
         lease = Lease(service, now)
         node = service.pick_this(prefer, lease) if prefer is not None else None
@@ -302,7 +302,7 @@ class Engine:
             node = service.pick(now, (), None, lease)
         if node is None:
             raise service.unusable()
-        call.begin(node)
+        call.start_attempt(node)
         return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
@@ -311,9 +311,11 @@ class Engine:
 
     def patience(self, call: Call) -> float:
         """Seconds to wait for a look-up before another attempt: half of the connect time that is left."""
-        return max(0.0, min(call.connect_until, call.deadline) - self.clock()) / 2
+        return max(0.0, min(call.connect_deadline_at, call.deadline_at) - self.clock()) / 2
 
-    def settle(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> tuple[Question, ...]:
+    def record_attempt(
+        self, call: Call, lease: Lease, judgement: Judgement, error: object = ""
+    ) -> tuple[Question, ...]:
         """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
         now = self.clock()
         told = lease.finish(judgement.outcome, now)
@@ -322,57 +324,57 @@ class Engine:
     def decide(
         self, call: Call, lease: Lease, judgement: Judgement, now: float, told: bool, error: object = ""
     ) -> tuple[Question, ...]:
-        """The part of `settle` after the node was judged."""
+        """The part of `record_attempt` after the node was judged."""
         service = lease.service
         if judgement.failure is None:
             if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
                 service.budget.deposit()
         else:
-            call.report(lease.node, judgement.label, now - lease.began, error)
+            call.report(lease.node, judgement.label, now - lease.started_at, error)
             call.failed(
                 judgement.failure,
                 now,
-                self.dice,
+                self.rng,
                 retry_after=judgement.retry_after,
                 choices=service.untried(call.tried),
-                seconds=now - lease.began,
+                seconds=now - lease.started_at,
             )
         if told:
-            self.tell(service)
+            self.emit(service)
         if judgement.outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
             return service.force(now, self.settings.dns.min_refresh)
         return ()
 
     def reconnected(self, service: Service, node: Node, worked: bool) -> None:
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):
-            self.tell(service)
+            self.emit(service)
 
-    def looked(self, service: Service, node: Node, sign: Sign, began: float) -> tuple[Question, ...]:
+    def looked(self, service: Service, node: Node, sign: ConnectResult, began: float) -> tuple[Question, ...]:
         """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
         now = self.clock()
-        if sign is Sign.ACCEPTS:
-            node.accepted = now
-        if sign in (Sign.ACCEPTS, Sign.UNTOLD):
+        if sign is ConnectResult.ACCEPTS:
+            node.accepted_at = now
+        if sign in (ConnectResult.ACCEPTS, ConnectResult.INCONCLUSIVE):
             return ()
-        silent = sign is Sign.SILENT
-        if silent and (node.waiting or node.answered >= began):
+        silent = sign is ConnectResult.SILENT
+        if silent and (node.waiting or node.answered_at >= began):
             return ()  # its queue for connections may be full: silence there proves nothing of a host that lives
         if service.observe(node, Outcome.UNANSWERED if silent else Outcome.CONNECT, now):
-            self.tell(service)
+            self.emit(service)
         return service.force(now, self.settings.dns.min_refresh)
 
     def vanished(self, node: Node, since: float) -> None:
         """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: its host
         is gone, and other requests in flight to it need not wait, unless one of them was answered meanwhile."""
-        if node.answered < since:
-            node.gone = self.clock()
+        if node.answered_at < since:
+            node.gone_at = self.clock()
 
     def snapshot(self, service: Service) -> ServiceSnapshot:
-        return take(service, self.clock())
+        return snapshot_of(service, self.clock())
 
-    def tell(self, service: Service) -> None:
+    def emit(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""
-        self.teller.tell(service)
+        self.emitter.emit(service)
 
     # Life cycle
 
@@ -387,9 +389,9 @@ class Engine:
             resolver.close()
 
     def after_fork(self) -> None:
-        """Fresh locks and dice: children that share dice would all pick the same endpoints in the same order."""
+        """Fresh locks and rng: children that share rng would all pick the same endpoints in the same order."""
         self.random.seed()
         self.flights.reset()
-        self.teller.after_fork()
-        self.governor.reset_lock()
+        self.emitter.after_fork()
+        self.rate_limiter.reset_lock()
         self.directory.reset_locks()

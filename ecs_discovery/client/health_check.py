@@ -17,7 +17,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.models import Question
 from ecs_discovery.runtime import sockets
 
-__all__ = ["BLOCK", "GOOD", "UNTOLD", "Answer", "Result", "failed", "judged", "report", "request"]
+__all__ = ["BLOCK", "GOOD", "INCONCLUSIVE", "Answer", "Result", "failed", "judged", "report", "request"]
 
 BLOCK = 4096  # bytes read at once
 _MOST = 16 * 1024  # bytes read of an answer
@@ -33,7 +33,7 @@ class Result(NamedTuple):
     why: str
 
 
-UNTOLD = Result(Outcome.NEUTRAL, "")
+INCONCLUSIVE = Result(Outcome.NEUTRAL, "")
 
 GOOD = Result(Outcome.SUCCESS, "ok")
 
@@ -77,7 +77,7 @@ def report(engine: Engine, service: Service, check: Check, result: Result) -> tu
     now = engine.clock()
     if not service.checked(check, result.outcome, result.why, now):
         return ()
-    engine.tell(service)
+    engine.emit(service)
     return service.force(now, engine.settings.dns.min_refresh) if result.outcome in _UNREACHED else ()
 
 
@@ -94,9 +94,9 @@ def judged(check: Check, status: int) -> Result:
 def failed(check: Check, error: OSError | ValueError, connected: bool, late: float) -> Result:
     limit = check.policy.timeout
     if isinstance(error, TimeoutError) and late > limit / 2:
-        return UNTOLD  # this process was held up: whether an answer came in time, it cannot tell
+        return INCONCLUSIVE  # this process was held up: whether an answer came in time, it cannot tell
     if isinstance(error, OSError) and sockets.is_ours(error):
-        return UNTOLD
+        return INCONCLUSIVE
     if isinstance(error, TimeoutError):
         missed = "no answer" if connected else "no connection"
         return Result(Outcome.FAILURE if connected else Outcome.UNANSWERED, f"{missed} within {limit:g} s")

@@ -21,27 +21,27 @@ class Hedge:
         self._hedging = hedging
         self._call = call
         self._service = lease.service
-        self._began = lease.began
+        self._began = lease.started_at
         self._rival: Lease | None = None
         self.delay: float | None = None
         """Seconds after which another attempt is to begin; None: the call is not hedged."""
         if lease.service.untried(call.tried):
-            self.delay = hedging.delay(call.deadline - engine.clock())
+            self.delay = hedging.delay(call.deadline_at - engine.clock())
 
-    def begin(self) -> Lease | None:
+    def start_rival(self) -> Lease | None:
         """The time has come: a use of another endpoint; None if there is none as good, or no allowance."""
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
         # Where others wait for room, a second attempt would take it from them.
         lease = Lease(service, now)
-        node = lease.pick(call.tried, call.key) if not service.room.crowded else None
+        node = lease.pick(call.tried, call.key) if not service.admission.crowded else None
         if node is None:
             return None
         worse = node.health in (Health.DOWN, Health.EJECTED) or node.endpoint.priority > first.priority
-        if worse or node.endpoint.proxied or not self._hedging.take(now):
+        if worse or node.endpoint.proxied or not self._hedging.try_acquire(now):
             lease.release()
             return None
-        call.begin(node)
+        call.start_attempt(node)
         call.hedged = True
         self._rival = lease
         return lease
@@ -59,4 +59,4 @@ class Hedge:
 
     def lost(self, loser: Lease) -> None:
         """This attempt is of no more use: that is no judgement of its endpoint."""
-        self._call.report(loser.node, "overtaken", self._engine.clock() - loser.began)
+        self._call.report(loser.node, "overtaken", self._engine.clock() - loser.started_at)

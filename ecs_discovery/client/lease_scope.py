@@ -106,7 +106,7 @@ class LeaseScope(Use):
             raise
         now = engine.clock()
         if service.finish(node, outcome, now, now - self._began, self):
-            engine.tell(service)
+            engine.emit(service)
 
     def __del__(self) -> None:
         if self.open and self._epoch == self._service.epoch:  # entered, and dropped without an end

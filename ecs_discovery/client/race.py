@@ -14,7 +14,7 @@ from ecs_discovery.core.calls.race import Race, head_start
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Question
-from ecs_discovery.runtime.sockets import Sign, sign_of
+from ecs_discovery.runtime.sockets import ConnectResult, sign_of
 
 __all__ = ["RaceState"]
 
@@ -80,7 +80,7 @@ class RaceState:
         if entrant is None:
             entrant = self._rival(late=bool(race.running))
         if entrant is None:
-            race.nobody()
+            race.no_rival()
         else:
             race.start(entrant, now)
         return entrant
@@ -99,10 +99,10 @@ class RaceState:
         race, now = self._running, self._time()
         late = race.late(now)
         del race.running[winner]
-        self._service.connected(now - winner.began)
-        self._lease.take(winner)
+        self._service.connected(now - winner.started_at)
+        self._lease.adopt(winner)
         for loser in race.running:
-            self._call.report(loser.node, "overtaken", now - loser.began)
+            self._call.report(loser.node, "overtaken", now - loser.started_at)
             if loser in late:
                 self._background.suspect(self._service, loser.node)
 
@@ -116,11 +116,11 @@ class RaceState:
             if race.due(now):
                 self._next = self._rival(late=False)
             if self._next is None:
-                self._lease.take(entrant)
+                self._lease.adopt(entrant)
                 raise error
-        self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.began, error)
+        self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.started_at, error)
         if entrant.finish(judge_connect(None, error).outcome, now):
-            engine.tell(service)
+            engine.emit(service)
         self._background.force(service.force(now, engine.settings.dns.min_refresh))
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class RaceState:
         If it would start only because another is `late`, it must be no worse than that one.
         """
         now, call = self._time(), self._call
-        if late and self._service.room.crowded:
+        if late and self._service.admission.crowded:
             return None  # others wait for that room
         lease = Lease(self._service, now)
         node = lease.pick(call.tried, call.key)
@@ -166,5 +166,5 @@ class RaceState:
         return self._now
 
     def _doubt(self, entrant: Lease, error: OSError) -> None:
-        if sign_of(error) is Sign.SILENT:
+        if sign_of(error) is ConnectResult.SILENT:
             self._background.suspect(self._service, entrant.node)

@@ -16,20 +16,20 @@ from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Failure
 __all__: list[str] = []
 
 
-class _Own:
+class OwnPolicy:
     """What a tenacity object of the application's says of one call. What it leaves at tenacity's defaults is ours."""
 
-    def __init__(self, given: Any, call: Call, clock: Callable[[], float], dice: Callable[[], float]) -> None:
+    def __init__(self, given: Any, call: Call, clock: Callable[[], float], rng: Callable[[], float]) -> None:
         self._given = given
         self._call = call
         self._clock = clock
-        self._dice = dice
+        self._rng = rng
         self._began = clock()
         self._number = call.number
         retry = given.retry
         self._any = type(retry) is retry_if_exception_type and retry.exception_types is Exception
 
-    def begin(self) -> None:
+    def start_attempt(self) -> None:
         """Another attempt begins."""
         self._call.failure = None
         self._number = self._call.number
@@ -59,7 +59,7 @@ class _Own:
 
     def pause(self, wanted: Any) -> float:
         """Seconds until the next attempt."""
-        return self._call.pause(self._dice, None if wanted is None else lambda: float(wanted))
+        return self._call.pause(self._rng, None if wanted is None else lambda: float(wanted))
 
     def stops(self, state: RetryCallState) -> Any:
         """Whether the object wants no other attempt; None if it leaves that to us."""
@@ -72,7 +72,7 @@ class _Own:
         if call.reason:
             return True
         if call.failure is None:
-            call.connect_until += now - self._began  # it was good: its time went into the answer
+            call.connect_deadline_at += now - self._began  # it was good: its time went into the answer
         call.schedule(state.upcoming_sleep, now)
         return call.wait is None
 

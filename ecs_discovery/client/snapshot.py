@@ -11,7 +11,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import foreign
 from ecs_discovery.models import Resolution
 
-__all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "take"]
+__all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "snapshot_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _pick(pick: Pick, now: float) -> PickSnapshot:
     return PickSnapshot(max(0.0, now - pick.at), pick.endpoint, pick.why, candidates, pick.excluded)
 
 
-def take(service: Service, now: float) -> ServiceSnapshot:
+def snapshot_of(service: Service, now: float) -> ServiceSnapshot:
     """The state of a service at this moment."""
     facts = service.facts()
     resolution = service.resolution
@@ -194,7 +194,7 @@ def take(service: Service, now: float) -> ServiceSnapshot:
         target=service.target,
         source=resolution.source if resolution else None,
         ttl=resolution.ttl if resolution else None,
-        fresh_for=max(0.0, service.fresh_until - now),
+        fresh_for=max(0.0, service.refresh_at - now),
         partial=bool(resolution and resolution.partial),
         estimate=resolution.estimate if resolution else None,
         coverage=_coverage(resolution),

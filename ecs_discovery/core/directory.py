@@ -12,7 +12,7 @@ from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.config.targets import Target, parse_target
 from ecs_discovery.core.balancing.health_checks import Checks
 from ecs_discovery.core.resolution.cache import TtlCache
-from ecs_discovery.core.resolution.partial import Union
+from ecs_discovery.core.resolution.partial import PartialAnswers
 from ecs_discovery.core.resolution.questions import plan
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
@@ -34,7 +34,7 @@ Key = tuple[tuple[str, ...], int | None, str, ServiceConfig | None, int | None]
 
 
 class Directory:
-    """Services by what the application calls them. `dice` returns a number in [0, 1).
+    """Services by what the application calls them. `rng` returns a number in [0, 1).
 
     `schemes` are those of resolvers besides DNS. `alias` says whether a short name is one of the proxy
     beside the task (ECS Service Connect), which is not completed with the namespace.
@@ -43,13 +43,13 @@ class Directory:
     def __init__(
         self,
         settings: Settings,
-        dice: Callable[[], float],
+        rng: Callable[[], float],
         schemes: Collection[str],
         alias: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.settings = settings
-        self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, dice)
-        self._dice = dice
+        self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, rng)
+        self._rng = rng
         self._schemes = schemes
         self._alias = alias
         self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
@@ -60,7 +60,7 @@ class Directory:
         self._looked_full = False  # was the second bound reached at the last look?
         self._dependents: dict[Question, tuple[Service, ...]] = {}
         self._zone: str | None = None
-        self._unions: OrderedDict[Question, Union] = OrderedDict()
+        self._partials: OrderedDict[Question, PartialAnswers] = OrderedDict()
         self._lock = RLock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
             self._parts(parse_target(name), None)
@@ -122,18 +122,18 @@ class Directory:
             self.cache.store(question, outcome, outcome.ttl, now)
         elif isinstance(outcome, Resolution):
             with self._lock:
-                union = self._unions.get(question)
+                union = self._partials.get(question)
                 if union is None:
-                    if len(self._unions) >= _MOST:
-                        self._unions.popitem(last=False)
-                    union = self._unions[question] = Union()
-                self._unions.move_to_end(question)
+                    if len(self._partials) >= _MOST:
+                        self._partials.popitem(last=False)
+                    union = self._partials[question] = PartialAnswers()
+                self._partials.move_to_end(question)
                 joined = union.add(outcome, now)
                 floor = _EAGER if union.growing else inf
             self.cache.store(question, joined, outcome.ttl, now, floor=floor)
         elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
             with self._lock:
-                self._unions.pop(question, None)
+                self._partials.pop(question, None)
             self.cache.store_negative(question, outcome, outcome.ttl, now)
         else:
             self.cache.store_failure(question, outcome, now)
@@ -263,7 +263,7 @@ class Directory:
             checks=self._checks(config, qualified, parsed.port),
             tls_name=(config and config.tls_name) or qualified,
             hint=hint,
-            dice=self._dice,
+            rng=self._rng,
             now=now,
         )
 
@@ -271,7 +271,7 @@ class Directory:
         if self.settings.disabled:
             return None
         policy = (config and config.health_check) or self.settings.health_check
-        return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._dice)
+        return Checks(policy, f"{name}:{port}" if name and port not in (None, 80) else name, self._rng)
 
     def _make_room_locked(self, now: float) -> None:
         """Drop those that are not in use, two at most, so that many newcomers bring the number down to its bound.
@@ -303,7 +303,7 @@ class Directory:
         nodes = service.nodes
         if any(node.pending for node in nodes):
             return inf
-        used = max(self._made[key], service.used_at, service.fresh_until if service.fresh_until < inf else -inf)
+        used = max(self._made[key], service.used_at, service.refresh_at if service.refresh_at < inf else -inf)
         return used + (_IN_USE if nodes and (service.questions or service.used) else _UNKNOWN)
 
     def _drop_locked(self, key: Key) -> None:

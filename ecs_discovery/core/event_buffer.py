@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 
-__all__ = ["News"]
+__all__ = ["EventBuffer"]
 
 _EVENTS = 256  # events kept until a driver tells them
 
 
-class News:
+class EventBuffer:
     """One event per change of state. Guarded by its service's lock."""
 
     def __init__(self, target: str) -> None:
@@ -26,7 +26,7 @@ class News:
     def add(self, event: Event) -> None:
         self._events.append(event)
 
-    def look_up(self, error: Exception | None, kept: int) -> None:
+    def lookup(self, error: Exception | None, kept: int) -> None:
         """How the last look-up went, and how many endpoints are known."""
         if (error is not None) == self.failing:
             return
@@ -52,7 +52,7 @@ class News:
         if after is not before:
             self.add(PanicChanged(self._target, after))
 
-    def take(self) -> tuple[Event, ...]:
+    def pop(self) -> tuple[Event, ...]:
         """What changed since the last call."""
         events = tuple(self._events)
         self._events.clear()

@@ -14,19 +14,19 @@ __all__ = ["Lease"]
 class Lease(Use):
     """Counts as load on its node from `pick` until it is finished, released or forgotten."""
 
-    __slots__ = ("_epoch", "began", "sent", "service")
+    __slots__ = ("_epoch", "sent_at", "service", "started_at")
 
     def __init__(self, service: Service, now: float) -> None:
         self.open = False
         self.service = service
-        self.began = now
-        self.sent = now
+        self.started_at = now
+        self.sent_at = now
         """From when its latency counts: connecting is not what a use of the node costs."""
         self._epoch = service.epoch
 
     def pick(self, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
         """Begin a use of the node that its service chooses. None if there is none left."""
-        return self.service.pick(self.began, exclude, key, self)
+        return self.service.pick(self.started_at, exclude, key, self)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -36,11 +36,11 @@ class Lease(Use):
         """End it and record how it went. True if there are events to tell."""
         if not self.open or self._epoch != self.service.epoch:
             return False
-        return self.service.finish(self.node, outcome, now, now - self.sent, self)
+        return self.service.finish(self.node, outcome, now, now - self.sent_at, self)
 
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Record how it went while it goes on (the answer's head came, its body has yet to)."""
-        return self.service.observe(self.node, outcome, now, now - self.sent)
+        return self.service.observe(self.node, outcome, now, now - self.sent_at)
 
     def release(self) -> None:
         """End it without a word on how it went."""
@@ -49,14 +49,19 @@ class Lease(Use):
 
     def hand_over(self) -> Lease:
         """A lease of this use, which is then no longer this one's: there is nothing to end here until `take`."""
-        other = Lease(self.service, self.began)
-        other.node, other.sent, other._epoch = self.node, self.sent, self._epoch
+        other = Lease(self.service, self.started_at)
+        other.node, other.sent_at, other._epoch = self.node, self.sent_at, self._epoch
         other.open, self.open = self.open, False
         return other
 
-    def take(self, other: Lease) -> None:
+    def adopt(self, other: Lease) -> None:
         """Be the lease of the use that `other` was of."""
-        self.node, self.began, self.sent, self._epoch = other.node, other.began, other.sent, other._epoch
+        self.node, self.started_at, self.sent_at, self._epoch = (
+            other.node,
+            other.started_at,
+            other.sent_at,
+            other._epoch,
+        )
         self.open, other.open = other.open, False
 
     def __del__(self) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from threading import RLock
 
-__all__ = ["Governor"]
+__all__ = ["RateLimiter"]
 
 
-class Governor:
+class RateLimiter:
     """At most `rate` calls per second on average, and after a pause `burst` of them at once."""
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -23,7 +23,7 @@ class Governor:
     def __repr__(self) -> str:
         return f"<Governor {self._tokens:.1f} of {self._burst:g} calls, {self.rate:g} per second>"
 
-    def take(self, now: float) -> bool:
+    def try_acquire(self, now: float) -> bool:
         """Take the right to one call; False if there is none left."""
         return not self.delay(now)
 

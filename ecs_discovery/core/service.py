@@ -25,13 +25,13 @@ from ecs_discovery.config.policies import (
 from ecs_discovery.core.balancing.balancer import Balancer
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
-from ecs_discovery.core.calls.admission import Room
+from ecs_discovery.core.calls.admission import AdmissionQueue
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
-from ecs_discovery.core.event_buffer import News
+from ecs_discovery.core.event_buffer import EventBuffer
 from ecs_discovery.core.resolution.membership import Membership
 from ecs_discovery.core.resolution.questions import Group
-from ecs_discovery.core.resolution.sources import Due, Finding, Knowledge, Looks, settled
+from ecs_discovery.core.resolution.sources import Due, Evaluation, Looks, SourceSelection, without_wait
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, Event, Notice, PushedBack
 from ecs_discovery.models import Endpoint, Question, Resolution
@@ -45,7 +45,7 @@ _SMOOTHING = 0.2  # share of a new connect time in the average
 class Service:
     """Everything known and decided about one target.
 
-    `dice` returns a number in [0, 1). Times are monotonic seconds, given by the caller.
+    `rng` returns a number in [0, 1). Times are monotonic seconds, given by the caller.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Service:
         checks: Checks | None = None,
         tls_name: str,
         hint: str | None,
-        dice: Callable[[], float],
+        rng: Callable[[], float],
         now: float,
     ) -> None:
         self.target = target
@@ -77,12 +77,12 @@ class Service:
         self.budget = RetryBudget(retry, now)
         self.hedging = Hedging(hedge, self.budget) if hedge is not None and hedge.enabled else None
         """None: its calls are not hedged."""
-        self._knowledge = Knowledge(groups)
-        self.questions = self._knowledge.questions
+        self._sources = SourceSelection(groups)
+        self.questions = self._sources.questions
         """Every question that may matter."""
         self.resolution: Resolution | None = None
         """The endpoints believed to exist now, or None while nothing is known."""
-        self.fresh_until = -inf
+        self.refresh_at = -inf
         """Until then `resolution` needs no second look. Readers compare it without the lock."""
         self.used_at = -inf
         """When it was last chosen from, or brought up to date, which follows a use."""
@@ -92,23 +92,23 @@ class Service:
         """Grows each time an endpoint comes, leaves or goes down."""
         self.connect_time: float | None = None
         """A moving average of how long connects took, in seconds; None before the first."""
-        self.room = Room()
+        self.admission = AdmissionQueue()
         """Those who wait because every endpoint is full."""
         self._hint = hint
         self._lock = RLock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, dice, checks)
+        self._balancer = Balancer(balancing, outlier, zone, rng, checks)
         self._balancer.own_zone = zone.own or own_zone
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
         self._forced = -inf
-        self._news = News(target)
+        self._events = EventBuffer(target)
         self._abandoned: deque[Use] = deque()
         if static:
             self._accept(Resolution(tuple(static), inf, "static"), now)
-            self.fresh_until = inf
+            self.refresh_at = inf
 
     def __repr__(self) -> str:
         return f"<Service {self.target} {self._balancer!r}>"
@@ -118,7 +118,7 @@ class Service:
     def wanted(self) -> tuple[Question, ...]:
         """The questions whose answers matter now."""
         with self._lock:
-            return self._knowledge.wanted
+            return self._sources.wanted
 
     def judge(self, looks: Looks, now: float, *, waited: Collection[Question] = ()) -> Due:
         """Take over what the cache knows and say what to ask.
@@ -127,26 +127,26 @@ class Service:
         of them has to do, however short its TTL.
         """
         if waited:
-            looks = {question: settled(look) if question in waited else look for question, look in looks.items()}
+            looks = {question: without_wait(look) if question in waited else look for question, look in looks.items()}
         self.used_at = now
         with self._lock:
-            news = self._knowledge.take(looks)
-            if news is None:
+            events = self._sources.adopt(looks)
+            if events is None:
                 return Due(again=True)
-            finding = self._knowledge.weigh(looks, now, known=bool(self._membership.nodes))
-            self.fresh_until = finding.until
+            finding = self._sources.evaluate(looks, now, known=bool(self._membership.nodes))
+            self.refresh_at = finding.until
             if finding.notice:
-                self._news.add(Notice(self.target, finding.notice))
+                self._events.add(Notice(self.target, finding.notice))
             if finding.answer is not None:
-                self._news.look_up(finding.error, len(self._membership.nodes))
-                self._news.refused(finding.answer.refused)
+                self._events.lookup(finding.error, len(self._membership.nodes))
+                self._events.refused(finding.answer.refused)
                 self._accept(finding.answer, now)
-                self._membership.witness(news, now)
+                self._membership.witness(events, now)
             elif finding.error is not None:
                 return self._doubt_locked(finding, now)
             due = Due(finding.ask, finding.wait, again=finding.again)
-        if self.room.crowded:
-            self.room.wake_all()  # there may be more endpoints now
+        if self.admission.crowded:
+            self.admission.wake_all()  # there may be more endpoints now
         return due
 
     def unusable(self) -> DiscoveryError:
@@ -163,12 +163,12 @@ class Service:
         """The questions to ask again at once because an endpoint failed; none if that was done less than `apart`
         seconds ago, or less than one when no endpoint connects any more."""
         with self._lock:
-            if self.stranded:
+            if self.all_down:
                 apart = min(apart, 1.0)
             if now < self._forced + apart:
                 return ()
             self._forced = now
-            return self._knowledge.wanted
+            return self._sources.wanted
 
     # Using it
 
@@ -199,17 +199,17 @@ class Service:
         try:
             with self._lock:
                 self._balancer.release(node, use)
-            if self.room.crowded:
-                self.room.wake()
+            if self.admission.crowded:
+                self.admission.wake()
         except BaseException:  # asynchronous: nobody may be left waiting for room that there is
-            self.room.wake()
+            self.admission.wake()
             raise
 
     def abandon(self, use: Use) -> None:
         """End a use from a finaliser: the lock may be held by this very thread, so it is done at the next pick."""
         self._abandoned.append(use)
-        if self.room.crowded:
-            self.room.wake()
+        if self.admission.crowded:
+            self.admission.wake()
 
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """Record what a use, or a reconnect, told of a node. True if there are events to tell."""
@@ -217,8 +217,8 @@ class Service:
             panic = self._balancer.panic
             changed = self._balancer.observe(node, outcome, now, seconds)
             told = changed is not None and self._tell_locked(node, changed, panic, now)
-        if told and self.room.crowded:
-            self.room.wake_all()  # it may be back in choice
+        if told and self.admission.crowded:
+            self.admission.wake_all()  # it may be back in choice
         return told
 
     def finish(
@@ -231,10 +231,10 @@ class Service:
                 panic = self._balancer.panic
                 changed = self._balancer.observe(node, outcome, now, seconds)
                 told = changed is not None and self._tell_locked(node, changed, panic, now)
-            if self.room.crowded:
-                self.room.wake()
+            if self.admission.crowded:
+                self.admission.wake()
         except BaseException:  # asynchronous: nobody may be left waiting for room that there is
-            self.room.wake()
+            self.admission.wake()
             raise
         return told
 
@@ -252,7 +252,7 @@ class Service:
             self._balancer.push_back(node, now, now + seconds)
             if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
                 return False
-            self._news.add(PushedBack(self.target, node.endpoint, seconds))
+            self._events.add(PushedBack(self.target, node.endpoint, seconds))
             return True
 
     def connected(self, seconds: float) -> None:
@@ -261,9 +261,9 @@ class Service:
         self.connect_time = seconds if old is None else old + _SMOOTHING * (seconds - old)
 
     @property
-    def stranded(self) -> bool:
+    def all_down(self) -> bool:
         """Is there no endpoint that connects? Then a look-up under way is the only hope."""
-        return self._balancer.stranded
+        return self._balancer.all_down
 
     def untried(self, tried: Collection[Node]) -> int:
         """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
@@ -278,15 +278,15 @@ class Service:
         """True if there are reconnects or health checks to take. Read without the lock."""
         return self._balancer.work_due
 
-    def take_reconnects(self) -> tuple[Node, ...]:
+    def pop_reconnects(self) -> tuple[Node, ...]:
         """Nodes to try a connection to, each once: report with `observe`."""
         with self._lock:
-            return self._balancer.take_reconnects()
+            return self._balancer.pop_reconnects()
 
-    def take_checks(self, now: float) -> tuple[Check, ...]:
+    def pop_checks(self, now: float) -> tuple[Check, ...]:
         """Health checks to begin, each once: report with `checked`."""
         with self._lock:
-            return self._balancer.take_checks(now)
+            return self._balancer.pop_checks(now)
 
     def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> bool:
         """Record how a health check ended, `why` being its result in words. True if there are events to tell.
@@ -308,10 +308,10 @@ class Service:
         """Was any of its endpoints ever chosen?"""
         return any(node.uses for node in self._membership.nodes)
 
-    def take_events(self) -> tuple[Event, ...]:
+    def pop_events(self) -> tuple[Event, ...]:
         """What changed since the last call."""
         with self._lock:
-            return self._news.take()
+            return self._events.pop()
 
     def facts(self) -> dict[str, Any]:
         """Its state in one consistent look, for snapshots."""
@@ -319,7 +319,7 @@ class Service:
             return {
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
-                "failing": self._news.failing,
+                "failing": self._events.failing,
                 "nodes": self._membership.nodes,
                 "picks": self._balancer.picks(),
             }
@@ -331,7 +331,7 @@ class Service:
         if self.hedging is not None:
             self.hedging.reset_lock()
         self.epoch, self._abandoned = self.epoch + 1, deque()
-        self.room.clear()
+        self.admission.clear()
         self._membership.after_fork()
         self._balancer.after_fork()
 
@@ -345,7 +345,7 @@ class Service:
             if self._abandoned and self._abandoned[0] is use:
                 self._abandoned.popleft()
 
-    def _doubt_locked(self, finding: Finding, now: float) -> Due:
+    def _doubt_locked(self, finding: Evaluation, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""
         self._reason = finding.error
         if not self._membership.nodes:
@@ -355,10 +355,10 @@ class Service:
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
-            self._news.add(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
-            self._news.panic(panic, self._balancer.panic)
+            self._events.add(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
+            self._events.panic(panic, self._balancer.panic)
             return Due(error=self._named(finding.error))
-        self._news.look_up(finding.error, len(self._membership.nodes))
+        self._events.lookup(finding.error, len(self._membership.nodes))
         if self.resolution is not None and not self.resolution.stale:
             self.resolution = replace(self.resolution, stale=True)
         return Due(finding.ask, finding.wait)
@@ -374,8 +374,8 @@ class Service:
         self._balancer.update(self._membership.nodes, now, change)
         if change.came or change.left:
             self.generation += 1
-            self._news.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-        self._news.panic(panic, self._balancer.panic)
+            self._events.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
+        self._events.panic(panic, self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the look-up's own as its cause."""
@@ -393,8 +393,8 @@ class Service:
 
     def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
         self.generation += health is Health.DOWN  # its idle connections are worth nothing
-        self._news.health(node, health, now)
-        self._news.panic(panic, self._balancer.panic)
+        self._events.health(node, health, now)
+        self._events.panic(panic, self._balancer.panic)
         known = self.resolution
         if health is Health.DOWN and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good

@@ -32,7 +32,7 @@ from urllib3.exceptions import (
 from urllib3.response import HTTPResponse
 from urllib3.util import Retry, Timeout
 
-from ecs_discovery.client.attempt import Trail
+from ecs_discovery.client.attempt import AttemptHistory
 from ecs_discovery.client.failures import GOOD, Judgement, forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.client.sync import race
@@ -43,7 +43,7 @@ from ecs_discovery.config.targets import is_address
 from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Failure
-from ecs_discovery.core.calls.race import glance
+from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectTimeout, DeadlineExceeded, DiscoveryError, ResolutionTimeout
@@ -58,7 +58,7 @@ from ecs_discovery.integrations._urllib3_pool import (
     put_back,
     read_whole,
 )
-from ecs_discovery.runtime.sockets import Leash, Tuning, begin_connect
+from ecs_discovery.runtime.sockets import AbortHandle, Tuning, start_connect
 
 __all__ = ["Exchange", "Route", "ServicePool"]
 
@@ -156,7 +156,7 @@ class Route:
 class Answered(NamedTuple):
     """What is known of an answer, beside the answer: kept on it as `ecs_discovery`."""
 
-    trail: Trail
+    trail: AttemptHistory
     node: Node
     late: float
     """Seconds that reading the body took, after the head had come."""
@@ -280,7 +280,7 @@ class Exchange:
         self._options = options
         self._tls = pool.tls()
         self._response: HTTPResponse | None = None
-        self._leashes: tuple[Leash, ...] = ()
+        self._leashes: tuple[AbortHandle, ...] = ()
         self._doubted = False
         self._handled = sys.exc_info()[1]  # what the application is handling led to none of our errors
         repeatable = method in _IDEMPOTENT or "Idempotency-Key" in headers
@@ -292,11 +292,11 @@ class Exchange:
         engine = discovery._driver.engine
         try:
             engine.check_open(service.target)
-            if engine.clock() >= service.fresh_until:
-                discovery._driver.background.ready(service, call.connect_until)
+            if engine.clock() >= service.refresh_at:
+                discovery._driver.background.ready(service, call.connect_deadline_at)
             if not call.hard and call.own_policy is None:
                 return discovery._driver.pursue(call, self._attempt)
-            with discovery._driver.background.alarms.at(call.deadline, self._cut) if call.hard else nullcontext():
+            with discovery._driver.background.alarms.at(call.deadline_at, self._cut) if call.hard else nullcontext():
                 if call.own_policy is None:
                     return discovery._driver.pursue(call, self._attempt)
                 found: HTTPResponse = discovery._driver.pursue(call, self._as_requests_sees_it).raw
@@ -321,18 +321,18 @@ class Exchange:
 
     def patience(self) -> float:
         """Seconds within which a host that lives acknowledges something."""
-        return glance(self._service.connect_time)
+        return probe_timeout(self._service.connect_time)
 
     def test(self, lease: Lease) -> socket.socket | None:
         """A connect to the lease's endpoint that was begun as a test; None if it would serve nothing."""
         node, now = lease.node, self._discovery._driver.engine.clock()
-        if now < node.suspected or node.endpoint.proxied or not is_address(node.endpoint.host):
+        if now < node.suspect_again_at or node.endpoint.proxied or not is_address(node.endpoint.host):
             return None
         if not self._could_move_on(lease, now):
             return None
-        node.suspected = now + _TESTS_APART
+        node.suspect_again_at = now + _TESTS_APART
         try:
-            return begin_connect(node.endpoint)
+            return start_connect(node.endpoint)
         except OSError:
             return None
 
@@ -392,8 +392,10 @@ class Exchange:
             call.replayable = self._replayable()  # asked of attempts that end in any way
         if call.number:
             self._rewind()
-            discovery._driver.background.rescue(service, call)
-        lease = discovery._driver.background.begin(service, call, prefer=None if call.number else self._pool.pinned)
+            discovery._driver.background.wait_for_refresh(service, call)
+        lease = discovery._driver.background.start_attempt(
+            service, call, prefer=None if call.number else self._pool.pinned
+        )
         if service.work_due:
             discovery._driver.background.work(service)
         use = self._use = self._make_use(lease)
@@ -429,7 +431,7 @@ class Exchange:
         call = self._call
         use = Use(lease, call.idempotent and self._replayable(), self._connect, self)
         if call.hard:
-            use.leash = Leash()
+            use.leash = AbortHandle()
             self._leashes = (*self._leashes[-1:], use.leash)  # two may be in flight
         return use
 
@@ -484,7 +486,7 @@ class Exchange:
 
         def trial(lease: Lease) -> Trial[HTTPResponse]:
             made = uses[lease] = self._make_use(lease)
-            made.leash = made.leash or Leash()
+            made.leash = made.leash or AbortHandle()
             return Trial(lease, partial(self._perform, made), cut=made.leash.cut, drop=_discard)
 
         def wanted(trial: Trial[HTTPResponse]) -> bool:
@@ -508,7 +510,7 @@ class Exchange:
         engine = self._discovery._driver.engine
         read = self._read
         if call.hard:
-            left = max(0.001, call.deadline - engine.clock())
+            left = max(0.001, call.deadline_at - engine.clock())
             read = min(read, left) if isinstance(read, (int, float)) else left
         pool = self._pool.route.pool(lease.node, self._tls, self._pool.options)
         limit = engine.connect_limit(lease.service, call)
@@ -535,7 +537,7 @@ class Exchange:
             call.replayable = self._replayable()
         engine = self._discovery._driver.engine
         now = engine.clock()
-        if call.hard and now >= call.deadline and label != "silent":
+        if call.hard and now >= call.deadline_at and label != "silent":
             failure, label = Failure.OTHER, "deadline"
         outcome = _OUTCOMES.get(label, Outcome.FAILURE)
         if label in ("certificate", "tls") and self._tls in self._pool.route.verified:
@@ -590,7 +592,7 @@ class Exchange:
                 Outcome.SUCCESS if good else Outcome.FAILURE, failure, f"status {status}", retry_after
             )
         engine.decide(call, lease, judgement, now, told)
-        trail = Trail(lease.node.endpoint, now - lease.began, call.reports, failure is None)
+        trail = AttemptHistory(lease.node.endpoint, now - lease.started_at, call.reports, failure is None)
         response.ecs_discovery = Answered(trail, lease.node, self._use.late, self._use.body)  # type: ignore[attr-defined]
 
     def _replayable(self) -> bool:

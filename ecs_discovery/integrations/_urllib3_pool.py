@@ -25,12 +25,12 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Timeout
 
 from ecs_discovery.config.policies import ConnectionPolicy
-from ecs_discovery.core.calls.liveness import Doubt
+from ecs_discovery.core.calls.liveness import LivenessTimer
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._urllib3_failures import PeerDoubtedError, PeerSilentError
 from ecs_discovery.models import Endpoint
 from ecs_discovery.runtime import sockets, tcp_info
-from ecs_discovery.runtime.sockets import Leash, Tuning
+from ecs_discovery.runtime.sockets import AbortHandle, Tuning
 from ecs_discovery.runtime.tcp_info import Farewell
 
 __all__ = [
@@ -120,7 +120,7 @@ class Use:
     ) -> None:
         self.lease = lease
         self.racer = racer
-        self.leash: Leash | None = None
+        self.leash: AbortHandle | None = None
         """Where another thread may want to end it: told of the connection."""
         self.connected: socket.socket | None = None
         """The socket of a race, for a connection to the lease's endpoint."""
@@ -149,15 +149,15 @@ class UseTimeout(Timeout):
         return self
 
 
-class _Books:
+class ConnectionState:
     """What a pool remembers of a connection."""
 
-    __slots__ = ("idle_since", "opened", "promise", "use")
+    __slots__ = ("idle_since", "keep_alive_timeout", "opened", "use")
 
     def __init__(self) -> None:
         self.opened = 0.0
         self.idle_since = 0.0
-        self.promise: float | None = None
+        self.keep_alive_timeout: float | None = None
         """Seconds that the server said it keeps it open while idle; None before its first answer."""
         self.use: Use | None = None
 
@@ -186,7 +186,7 @@ class EndpointPool(HTTPConnectionPool):
 
     def _new_conn(self) -> Any:
         conn: Any = super()._new_conn()
-        conn.ecs_discovery = _Books()
+        conn.ecs_discovery = ConnectionState()
         # Hooks hold neither the connection (a cycle that only the garbage collector would close) nor the pool
         # (which urllib3 closes when nothing refers to it).
         here, connect, limit, clock = weakref.ref(conn), self._connect, self._policy.ack_timeout, self._clock
@@ -202,41 +202,41 @@ class EndpointPool(HTTPConnectionPool):
     def _make_request(self, conn: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
         timeout = options.get("timeout")
         if isinstance(timeout, UseTimeout):
-            books: _Books = conn.ecs_discovery
-            books.use = timeout.use
-            if conn.sock is not None and self._worn(books, timeout.use.replayable):
+            state: ConnectionState = conn.ecs_discovery
+            state.use = timeout.use
+            if conn.sock is not None and self._must_close(state, timeout.use.replayable):
                 conn.close()
             response = super()._make_request(conn, method, url, *args, **options)
-            if books.promise is None:
-                books.promise = _promise(response.headers.get("Keep-Alive"))
+            if state.keep_alive_timeout is None:
+                state.keep_alive_timeout = _keep_alive_timeout(response.headers.get("Keep-Alive"))
             return response
         return super()._make_request(conn, method, url, *args, **options)
 
     def _validate_conn(self, conn: Any) -> None:
         super()._validate_conn(conn)  # connects, if this is TLS
-        books: _Books = conn.ecs_discovery
+        state: ConnectionState = conn.ecs_discovery
         if conn.sock is None:
             conn.connect()
-            books.opened = 0.0
-        if not books.opened:
-            books.opened = self._clock()
-            books.promise = None
-            if books.use is not None:
-                books.use.lease.sent = books.opened
-        if books.use is not None:
+            state.opened = 0.0
+        if not state.opened:
+            state.opened = self._clock()
+            state.keep_alive_timeout = None
+            if state.use is not None:
+                state.use.lease.sent_at = state.opened
+        if state.use is not None:
             # The time to connect was this attempt's share; to send, the application's own limit holds.
-            conn.timeout = books.use.send_timeout
-            books.use.sent = True
-            if books.use.leash is not None:
-                books.use.leash.hold(conn.sock)
+            conn.timeout = state.use.send_timeout
+            state.use.sent = True
+            if state.use.leash is not None:
+                state.use.leash.hold(conn.sock)
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
-            books: _Books = conn.ecs_discovery
-            use, books.use = books.use, None
+            state: ConnectionState = conn.ecs_discovery
+            use, state.use = state.use, None
             if conn.sock is None:
-                books.opened = 0.0
-            books.idle_since = self._clock()
+                state.opened = 0.0
+            state.idle_since = self._clock()
             if use is not None:
                 if use.leash is not None:
                     use.leash.drop()  # the connection is for others from now on
@@ -253,19 +253,19 @@ class EndpointPool(HTTPConnectionPool):
         sock = getattr(conn, "sock", None)
         return Farewell(sock, self._clock()) if isinstance(sock, socket.socket) else None
 
-    def _worn(self, books: _Books, replayable: bool) -> bool:
+    def _must_close(self, state: ConnectionState, replayable: bool) -> bool:
         """Is an idle connection better not used for this request?"""
         policy = self._policy
         now = self._clock()
-        idle = now - books.idle_since
+        idle = now - state.idle_since
         limit = policy.idle_timeout if replayable else min(policy.idle_timeout, policy.unsafe_idle_timeout)
-        if idle >= limit or (books.promise is not None and idle >= books.promise):
-            books.opened = 0.0
+        if idle >= limit or (state.keep_alive_timeout is not None and idle >= state.keep_alive_timeout):
+            state.opened = 0.0
             return True
-        age = now - books.opened
+        age = now - state.opened
         # A fifth either way, so that connections which were opened together do not end together.
         if age >= policy.max_age * 0.8 and age >= policy.max_age * (0.8 + 0.4 * random()):
-            books.opened = 0.0
+            state.opened = 0.0
             return True
         return False
 
@@ -319,7 +319,7 @@ class ForeignContext:
             self._context.load_verify_locations(cafile, capath, cadata)
 
 
-def _promise(hint: str | None) -> float:
+def _keep_alive_timeout(hint: str | None) -> float:
     """Seconds for which an idle connection can be relied on after this `Keep-Alive` field; infinity if it says none.
 
     The server counts from when it sent its answer and we from when we read it: a second less, or half of a short time.
@@ -507,7 +507,7 @@ class _Wait:
         self._limit = limit
         self._clock = clock
         self._began = clock()
-        self._doubt: Doubt | None = None
+        self._doubt: LivenessTimer | None = None
         self._farewell: Farewell | None = None
         self._idle: int | None = None
         self._test: socket.socket | None = None
@@ -526,7 +526,7 @@ class _Wait:
         if racer is None:
             return False
         if doubt is None:  # most answers come before the first look
-            doubt = self._doubt = Doubt(use.lease.node, self._began, self._limit)
+            doubt = self._doubt = LivenessTimer(use.lease.node, self._began, self._limit)
             racer.waits(use.lease, 1)
         now = self._clock()
         if doubt.due(now):

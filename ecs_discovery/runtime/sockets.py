@@ -20,17 +20,17 @@ from ecs_discovery.config.targets import is_address
 from ecs_discovery.models import Endpoint
 
 __all__ = [
-    "Leash",
-    "Sign",
+    "AbortHandle",
+    "ConnectResult",
     "Tuning",
-    "begin_connect",
     "connect",
     "connect_async",
     "connected",
-    "end_connect",
+    "finish_connect",
     "is_ours",
     "secure",
     "sign_of",
+    "start_connect",
     "tune",
 ]
 
@@ -41,7 +41,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("T
 _OURS = frozenset({EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
 
-class Leash:
+class AbortHandle:
     """A hold on a socket that another thread uses, to end what that thread waits for."""
 
     __slots__ = ("_cut", "_lock", "_sock")
@@ -83,14 +83,14 @@ class Tuning(NamedTuple):
     """Arguments of `setsockopt`."""
 
 
-class Sign(Enum):
+class ConnectResult(Enum):
     """What a connect told of the host of an endpoint."""
 
     ACCEPTS = "accepts"
     REFUSES = "refuses"
     """It is there, and does not listen: a draining task, say."""
     SILENT = "silent"
-    UNTOLD = "untold"
+    INCONCLUSIVE = "untold"
     """The connect failed on this side."""
 
 
@@ -99,14 +99,18 @@ def is_ours(error: OSError) -> bool:
     return error.errno in _OURS
 
 
-def sign_of(error: OSError | None) -> Sign:
+def sign_of(error: OSError | None) -> ConnectResult:
     """What the outcome of a connect says."""
     if error is None:
-        return Sign.ACCEPTS
+        return ConnectResult.ACCEPTS
     if is_ours(error):
-        return Sign.UNTOLD
+        return ConnectResult.INCONCLUSIVE
     # A neighbour that vanished is "no route to host" when ARP has given it up.
-    return Sign.SILENT if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH else Sign.REFUSES
+    return (
+        ConnectResult.SILENT
+        if isinstance(error, TimeoutError) or error.errno == EHOSTUNREACH
+        else ConnectResult.REFUSES
+    )
 
 
 def connect(endpoint: Endpoint, timeout: float, tuning: Tuning | None = None) -> socket.socket:
@@ -146,7 +150,7 @@ def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit
         raise
 
 
-def begin_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.socket:
+def start_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.socket:
     """A non-blocking socket, tuned, that connects by itself: writable when done. The host is an address.
 
     Raises OSError.
@@ -172,7 +176,7 @@ def connected(sock: socket.socket) -> bool:
     return is_ready(sock, 0.0, read=False)
 
 
-def end_connect(sock: socket.socket) -> None:
+def finish_connect(sock: socket.socket) -> None:
     """Raises the OSError with which a connect ended that `begin_connect` began."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:

@@ -30,7 +30,7 @@ def test_choice_alone(benchmark, count: int):
     for _ in range(3 * count):
         service.release(service.pick(0.0))
     balancer = service._balancer
-    benchmark.pedantic(balancer._only.pick, (balancer._dice, ()), **ROUNDS)
+    benchmark.pedantic(balancer._only.pick, (balancer._rng, ()), **ROUNDS)
 
 
 @pytest.mark.parametrize("count", SIZES)

@@ -104,7 +104,7 @@ def test_traffic_goes_at_its_rate_and_keeps_every_outcome():
 
         return send
 
-    traffic = Traffic("x", connect, rate=100, workers=3, dice=Random(1))
+    traffic = Traffic("x", connect, rate=100, workers=3, rng=Random(1))
     traffic.start()
     traffic.rush("/bad", 2)
     eventually(lambda: len(traffic.requests) > 20)
@@ -124,7 +124,7 @@ def test_what_is_due_while_every_caller_waits_is_counted():
         release.wait(10)
         return Answer(200, None)
 
-    traffic = Traffic("x", lambda: send, rate=200, workers=2, dice=Random(1))
+    traffic = Traffic("x", lambda: send, rate=200, workers=2, rng=Random(1))
     traffic.start()
     eventually(lambda: traffic.held_back > 2)
     assert traffic.waiting == 2

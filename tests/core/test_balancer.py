@@ -122,18 +122,18 @@ def test_a_down_node_is_not_chosen_and_its_reconnect_is_due_once_its_pause_is_ov
     assert balancer.observe(fleet[0], Outcome.CONNECT, 0.0) is Health.DOWN
     assert balancer.observe(fleet[0], Outcome.CONNECT, 0.1) is None
     assert all(use(balancer, Outcome.SUCCESS, 0.5) is not fleet[0] for _ in range(30))
-    assert balancer.take_reconnects() == ()
+    assert balancer.pop_reconnects() == ()
 
     use(balancer, Outcome.SUCCESS, 1.0)
-    assert balancer.take_reconnects() == (fleet[0],)
+    assert balancer.pop_reconnects() == (fleet[0],)
     use(balancer, Outcome.SUCCESS, 1.5)
-    assert balancer.take_reconnects() == ()
+    assert balancer.pop_reconnects() == ()
 
     assert balancer.observe(fleet[0], Outcome.CONNECT, 2.0) is None
     use(balancer, Outcome.SUCCESS, 3.9)
-    assert balancer.take_reconnects() == ()
+    assert balancer.pop_reconnects() == ()
     use(balancer, Outcome.SUCCESS, 4.0)
-    assert balancer.take_reconnects() == (fleet[0],)
+    assert balancer.pop_reconnects() == (fleet[0],)
     assert balancer.observe(fleet[0], Outcome.SUCCESS, 4.1) is Health.HEALTHY
     assert fleet[0] in {use(balancer, Outcome.SUCCESS, 5.0) for _ in range(3)}
 
@@ -143,9 +143,9 @@ def test_a_reconnect_that_is_never_reported_is_due_again_after_the_longest_pause
     balancer = balancer_of(fleet)
     balancer.observe(fleet[0], Outcome.CONNECT, 0.0)
     use(balancer, Outcome.SUCCESS, 1.0)
-    balancer.take_reconnects()
+    balancer.pop_reconnects()
     use(balancer, Outcome.SUCCESS, 33.0)
-    assert balancer.take_reconnects() == (fleet[0],)
+    assert balancer.pop_reconnects() == (fleet[0],)
 
 
 def test_when_nobody_connects_the_one_picked_longest_ago_is_tried():
@@ -252,7 +252,7 @@ def test_with_sixteen_of_twenty_refusing_no_use_fails_after_each_was_tried_once(
         balancer.observe(node, Outcome.CONNECT if refused else Outcome.SUCCESS, step * 0.01, 0.01)
         balancer.release(node)
         failed += refused
-        for down in balancer.take_reconnects():
+        for down in balancer.pop_reconnects():
             balancer.observe(down, Outcome.CONNECT, step * 0.01)
     assert failed <= 16
 
@@ -285,7 +285,7 @@ def test_whatever_happens_load_is_counted_right_and_somebody_can_be_chosen(count
                 node.removed = node not in current
             balancer.update(current, now)
         elif kind == "reconnect":
-            for node in balancer.take_reconnects():
+            for node in balancer.pop_reconnects():
                 balancer.observe(node, Outcome.SUCCESS if number % 2 else Outcome.CONNECT, now)
         else:
             node = open_uses.pop(number % len(open_uses))

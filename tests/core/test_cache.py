@@ -27,16 +27,16 @@ def test_an_unknown_name_is_missing_and_everybody_is_told_to_ask():
 
 
 @pytest.mark.parametrize(
-    ("ttl", "fresh_until"),
+    ("ttl", "refresh_at"),
     [(10.0, 10.0), (0.0, 5.0), (1.0, 5.0), (5.0, 5.0), (3600.0, 60.0)],
     ids=["as told", "ttl 0 to the floor", "to the floor", "at the floor", "to the cap"],
 )
-def test_an_answer_is_fresh_for_its_ttl_within_floor_and_cap(ttl: float, fresh_until: float):
+def test_an_answer_is_fresh_for_its_ttl_within_floor_and_cap(ttl: float, refresh_at: float):
     cache = cache_of()
     cache.store("orders", "A", ttl, 0.0)
 
-    assert cache.lookup("orders", fresh_until - 0.01).freshness is Freshness.FRESH
-    assert cache.lookup("orders", fresh_until).freshness is Freshness.STALE
+    assert cache.lookup("orders", refresh_at - 0.01).freshness is Freshness.FRESH
+    assert cache.lookup("orders", refresh_at).freshness is Freshness.STALE
 
 
 def test_a_stale_answer_is_served_and_one_caller_is_told_to_refresh():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecs_discovery.client.snapshot import CheckSnapshot, take
+from ecs_discovery.client.snapshot import CheckSnapshot, snapshot_of
 from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core.balancing.health_checks import Check
@@ -28,7 +28,7 @@ BAD = Outcome.FAILURE
 
 
 def fleet(count: int, *, seed: int = 1, policy: HealthCheckPolicy = POLICY, **policies: OutlierPolicy) -> Service:
-    return service_of(static=endpoints(count), dice=Random(seed).random, now=NOW, health_check=policy, **policies)
+    return service_of(static=endpoints(count), rng=Random(seed).random, now=NOW, health_check=policy, **policies)
 
 
 def use(service: Service, now: float) -> tuple[Check, ...]:
@@ -36,7 +36,7 @@ def use(service: Service, now: float) -> tuple[Check, ...]:
     node = service.pick(now)
     assert node is not None
     service.release(node)
-    return service.take_checks(now) if service.work_due else ()
+    return service.pop_checks(now) if service.work_due else ()
 
 
 def check_of(service: Service, node: Node, now: float) -> Check:
@@ -71,14 +71,14 @@ def test_nothing_is_checked_unless_asked_for():
     for step in range(1000):
         assert use(service, NOW + step) == ()
     assert all(node.checked is None for node in service.nodes)
-    assert service.take_checks(NOW + 1000) == ()
+    assert service.pop_checks(NOW + 1000) == ()
 
 
 def test_a_snapshot_shows_a_check_once_one_has_ended():
     service = started(1)
-    assert take(service, NOW + 1).nodes[0].check is None
+    assert snapshot_of(service, NOW + 1).nodes[0].check is None
     told(service, service.nodes[0], BAD, NOW + 1)
-    assert take(service, NOW + 3).nodes[0].check == CheckSnapshot("status 503", 2.0, 1)
+    assert snapshot_of(service, NOW + 3).nodes[0].check == CheckSnapshot("status 503", 2.0, 1)
 
 
 def run(service: Service, times: list[float]) -> list[tuple[float, Node]]:
@@ -90,7 +90,7 @@ def run(service: Service, times: list[float]) -> list[tuple[float, Node]]:
             for check in waiting:
                 found.append((now, check.node))
                 service.checked(check, Outcome.SUCCESS, "ok", now)
-            waiting = service.take_checks(now)
+            waiting = service.pop_checks(now)
     return found
 
 
@@ -122,8 +122,8 @@ def test_two_clients_check_at_times_of_their_own():
 
 def test_without_use_nothing_is_checked():
     service = started(3)
-    assert service.take_checks(NOW + 100) == ()
-    assert service.take_checks(NOW + 1000) == ()
+    assert service.pop_checks(NOW + 100) == ()
+    assert service.pop_checks(NOW + 1000) == ()
 
 
 def test_what_was_due_when_the_use_ended_waits_for_use():
@@ -131,9 +131,9 @@ def test_what_was_due_when_the_use_ended_waits_for_use():
     taken = use(service, NOW + 20)
     assert len(taken) == 4
     service.checked(taken[0], Outcome.SUCCESS, "ok", NOW + 21)
-    assert len(service.take_checks(NOW + 22)) == 1
+    assert len(service.pop_checks(NOW + 22)) == 1
     service.checked(taken[1], Outcome.SUCCESS, "ok", NOW + 23)
-    assert service.take_checks(NOW + 31) == ()
+    assert service.pop_checks(NOW + 31) == ()
     assert len(use(service, NOW + 60)) == 4
 
 
@@ -159,7 +159,7 @@ def test_four_checks_run_at_once_and_no_endpoint_twice():
     seen = {check.node for check in under_way}
     for _ in range(6):
         service.checked(under_way.pop(0), Outcome.SUCCESS, "ok", NOW + 20)
-        under_way += service.take_checks(NOW + 20)
+        under_way += service.pop_checks(NOW + 20)
         assert len(under_way) == 4
         seen |= {check.node for check in under_way}
     assert seen == set(service.nodes)
@@ -193,7 +193,7 @@ def test_an_endpoint_that_left_is_not_checked_and_a_check_of_it_changes_nothing(
     service._accept(Resolution(left, 10.0, "static"), NOW + 20)
     assert not service.checked(first[0], Outcome.CONNECT, "Connection refused", NOW + 20)
     assert gone.health is Health.HEALTHY
-    assert service.take_checks(NOW + 20) == ()
+    assert service.pop_checks(NOW + 20) == ()
 
 
 def test_the_proxy_beside_the_task_is_not_checked():
@@ -208,7 +208,7 @@ def test_three_failed_checks_take_an_endpoint_out_and_say_why_once():
     assert node.health is Health.HEALTHY
     fail_checks(service, node, NOW + 1, 3)
     assert node.health is Health.EJECTED
-    (event,) = [event for event in service.take_events() if isinstance(event, HealthChanged)]
+    (event,) = [event for event in service.pop_events() if isinstance(event, HealthChanged)]
     assert (event.endpoint, event.health, event.reason) == (
         node.endpoint, "ejected", "3 health checks failed: status 503",
     )  # fmt: skip
@@ -244,7 +244,7 @@ def test_two_good_checks_in_a_row_bring_it_back():
     assert node.health is Health.EJECTED
     told(service, node, Outcome.SUCCESS, NOW + 41)
     assert (node.health, node.reason, node.consecutive, node.ejections) == (Health.HEALTHY, "", 0, 0)
-    healths = [event.health for event in service.take_events() if isinstance(event, HealthChanged)]
+    healths = [event.health for event in service.pop_events() if isinstance(event, HealthChanged)]
     assert healths == ["ejected", "healthy"]
     assert node in {service.pick(NOW + 41) for _ in range(6)}
 
@@ -302,7 +302,7 @@ def test_a_check_that_cannot_connect_makes_the_endpoint_down_at_once_and_one_tha
     assert (node.health, node.reason) == (Health.DOWN, "1 failed connect")
     told(service, node, Outcome.SUCCESS, NOW + 1.5)
     assert node.health is Health.HEALTHY
-    assert [event.health for event in service.take_events() if isinstance(event, HealthChanged)] == ["down", "healthy"]
+    assert [event.health for event in service.pop_events() if isinstance(event, HealthChanged)] == ["down", "healthy"]
 
 
 def test_what_failed_its_checks_before_it_was_down_is_ejected_until_they_succeed():
@@ -388,7 +388,7 @@ def test_failed_checks_end_a_probe_that_is_waited_for():
     fail_checks(service, node, NOW + 1, 2)
     service.pick(NOW + 10, [node])
     assert node.health is Health.PROBING
-    told_before = len(service.take_events())
+    told_before = len(service.pop_events())
     check = check_of_probing(service, node, NOW + 10)
     service.checked(check, BAD, "status 503", NOW + 10)
     assert node.health is Health.EJECTED
@@ -403,7 +403,7 @@ def check_of_probing(service: Service, node: Node, now: float) -> Check:
         assert other.checked is not None
         other.checked.due = now if other is node else now + 5
     checks.use(service.nodes, now)
-    (check,) = service.take_checks(now)
+    (check,) = service.pop_checks(now)
     return check
 
 
@@ -529,17 +529,17 @@ def test_whatever_checks_and_requests_say_the_limits_hold(data: st.DataObject):
                 assert 2 * (out + 1) <= healthy + out
         node = data.draw(st.sampled_from(service.nodes))
         service.observe(node, data.draw(st.sampled_from(Outcome)), now, 0.01)
-        assert all(not node.unfit or node.health in (Health.EJECTED, Health.DOWN) for node in service.nodes)
+        assert all(not node.failed_checks or node.health in (Health.EJECTED, Health.DOWN) for node in service.nodes)
     for _ in range(100):
         now += 10
         node = service.pick(now)
         assert node is not None
         service.finish(node, Outcome.SUCCESS, now, 0.01)
-        for down in service.take_reconnects():
+        for down in service.pop_reconnects():
             service.observe(down, Outcome.SUCCESS, now)
-        waiting = service.take_checks(now)
+        waiting = service.pop_checks(now)
         while waiting:
             for check in waiting:
                 service.checked(check, Outcome.SUCCESS, "ok", now)
-            waiting = service.take_checks(now)
+            waiting = service.pop_checks(now)
     assert [node.health for node in service.nodes] == [Health.HEALTHY] * count

@@ -121,7 +121,7 @@ def test_an_endpoint_that_was_slow_comes_back_to_its_share(seed: int):
 @pytest.mark.parametrize("seed", range(5))
 def test_pauses_of_equal_endpoints_do_not_unsettle_an_even_share(seed: int):
     """One use in 50 takes 50 ms instead of 2: 3,000 uses of three endpoints stay within a tenth of 1,000 each."""
-    dice = Random(seed)
+    rng = Random(seed)
     fleet = nodes(3)
     balancer = balancer_of(fleet, seed)
     found: Counter[Node] = Counter()
@@ -129,7 +129,7 @@ def test_pauses_of_equal_endpoints_do_not_unsettle_an_even_share(seed: int):
         now = 100.0 + step / 100
         node = balancer.pick(now)
         assert node is not None
-        balancer.observe(node, Outcome.SUCCESS, now, 0.05 if dice.random() < 0.02 else 0.002)
+        balancer.observe(node, Outcome.SUCCESS, now, 0.05 if rng.random() < 0.02 else 0.002)
         balancer.release(node)
         found[node] += 1
     assert all(900 <= found[node] <= 1100 for node in fleet)
@@ -155,10 +155,10 @@ def test_connecting_is_not_what_a_use_costs():
     for step in range(5):
         lease = Lease(service, 1000.0 + step)
         lease.pick()
-        lease.sent = lease.began + 0.8
+        lease.sent_at = lease.started_at + 0.8
         other = lease.hand_over()
-        lease.take(other)
-        lease.finish(Outcome.SUCCESS, lease.began + 0.81)
+        lease.adopt(other)
+        lease.finish(Outcome.SUCCESS, lease.started_at + 0.81)
     assert service.nodes[0].cost == pytest.approx(0.01)
 
 

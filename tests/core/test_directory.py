@@ -299,8 +299,8 @@ def test_what_is_joined_is_bounded_and_what_was_not_asked_for_longest_goes_first
     for number in range(10):
         directory.store(a("kept"), answer("10.0.0.1"), 0.0)
         directory.store(a(f"n{number}"), answer("10.0.0.1"), 0.0)
-    assert len(directory._unions) == 3
-    assert a("kept") in directory._unions
+    assert len(directory._partials) == 3
+    assert a("kept") in directory._partials
 
 
 def test_the_own_zone_is_told_to_services_that_are_there():

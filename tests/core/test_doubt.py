@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.calls.liveness import Doubt
+from ecs_discovery.core.calls.liveness import LivenessTimer
 from tests.support import nodes
 
 
 def looks(node, until: float, *, patience: float = 0.25, start: float = 100.0) -> list[float]:
     """When looks are due for a wait that looks every 50 ms."""
-    doubt = Doubt(node, start, patience)
+    doubt = LivenessTimer(node, start, patience)
     times = [start + 0.05 * step for step in range(int((until - start) / 0.05) + 1)]
     return [round(now - start, 2) for now in times if doubt.due(now + 1e-9)]
 
@@ -29,16 +29,16 @@ def test_a_sign_of_life_puts_it_off(sign: str):
 
 def test_while_others_are_answered_no_look_is_due():
     (node,) = nodes(1)
-    doubt = Doubt(node, 100.0, 0.25)
+    doubt = LivenessTimer(node, 100.0, 0.25)
     for step in range(100):
-        node.answered = now = 100.0 + 0.05 * step
+        node.answered_at = now = 100.0 + 0.05 * step
         assert not doubt.due(now)
 
 
 def test_only_what_was_found_since_the_wait_began_counts():
     (node,) = nodes(1)
-    node.gone = 99.0
-    doubt = Doubt(node, 100.0, 0.25)
+    node.gone_at = 99.0
+    doubt = LivenessTimer(node, 100.0, 0.25)
     assert not doubt.gone
-    node.gone = 100.5
+    node.gone_at = 100.5
     assert doubt.gone

@@ -22,7 +22,7 @@ def told(service: Service, serial: int, found: tuple[Endpoint, ...]) -> None:
 
 
 def service_with(found: tuple[Endpoint, ...], **policies: Any) -> Service:
-    service = service_of("srv://orders", dice=Random(5).random, **policies)
+    service = service_of("srv://orders", rng=Random(5).random, **policies)
     told(service, 1, found)
     return service
 
@@ -69,7 +69,7 @@ def test_a_fact_that_nothing_is_chosen_by_changes_no_pick_and_is_known():
     found = endpoints(2)
     service = service_with(found)
     generation, facts = service.generation, (("HEALTH", "UNHEALTHY"),)
-    service.take_events()
+    service.pop_events()
     told(service, 2, (replace(found[0], attributes=facts), found[1]))
     assert service.nodes[0].endpoint.attributes == facts
-    assert (service.generation, service.take_events()) == (generation, ())
+    assert (service.generation, service.pop_events()) == (generation, ())

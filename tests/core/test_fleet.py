@@ -112,12 +112,12 @@ def test_a_revival_makes_the_reconnects_of_all_others_due_once_most_are_down():
             balancer.observe(node, Outcome.CONNECT, now)
     assert fleet[1].until == 19.0 + 16
     balancer.observe(fleet[0], Outcome.SUCCESS, 25.0)
-    assert set(balancer.take_reconnects()) == set(fleet[1:])
+    assert set(balancer.pop_reconnects()) == set(fleet[1:])
     for node in fleet[1:]:
         balancer.observe(node, Outcome.CONNECT, 25.0)
     assert fleet[1].until == 25.0 + 2
     balancer.observe(fleet[1], Outcome.SUCCESS, 25.5)
-    assert balancer.take_reconnects() == (), "once a second"
+    assert balancer.pop_reconnects() == (), "once a second"
 
 
 def test_a_revival_while_most_are_up_changes_nothing_for_the_others():
@@ -128,7 +128,7 @@ def test_a_revival_while_most_are_up_changes_nothing_for_the_others():
             balancer.observe(node, Outcome.CONNECT, now)
     balancer.observe(fleet[0], Outcome.SUCCESS, 6.0)
     assert fleet[1].until == 5.0 + 4
-    assert balancer.take_reconnects() == ()
+    assert balancer.pop_reconnects() == ()
 
 
 def test_reconnects_are_handed_out_a_few_at_a_time():
@@ -137,14 +137,14 @@ def test_reconnects_are_handed_out_a_few_at_a_time():
     for node in fleet:
         balancer.observe(node, Outcome.CONNECT, 0.0)
     balancer.pick(1.0)
-    first = balancer.take_reconnects()
+    first = balancer.pop_reconnects()
     assert len(first) == 32
-    assert balancer.take_reconnects() == ()
+    assert balancer.pop_reconnects() == ()
     assert not balancer.work_due
     for node in first[:10]:
         balancer.observe(node, Outcome.CONNECT, 1.1)
     assert balancer.work_due
-    assert len(balancer.take_reconnects()) == 10
+    assert len(balancer.pop_reconnects()) == 10
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -78,13 +78,13 @@ def test_nothing_is_hedged_where_too_many_were_cut_short_to_tell_the_percentile(
 def test_the_delay_does_not_drift_while_hedges_win(seed: int):
     """A tenth of the calls take 1 s, the others 10 to 20 ms; hedges always win. The percentile of what there is
     stays where it is without hedging: between 10 and 20 ms at 85 %, however long it goes on."""
-    dice = Random(seed)
+    rng = Random(seed)
     hedging = hedging_of(percentile=0.85, max_extra=0.15)
     delays = []
     for _ in range(20_000):
-        seconds = 1.0 if dice.random() < 0.1 else 0.01 + 0.01 * dice.random()
+        seconds = 1.0 if rng.random() < 0.1 else 0.01 + 0.01 * rng.random()
         delay = hedging.delay(30)
-        if delay is None or seconds <= delay or not hedging.take(0.0):
+        if delay is None or seconds <= delay or not hedging.try_acquire(0.0):
             hedging.learn(seconds)
         else:
             delays.append(delay)
@@ -101,7 +101,7 @@ def test_hedges_stay_within_their_share_of_the_calls():
     for _ in range(10_000):
         hedging.learn(0.01)
         if hedging.delay(30) is not None:
-            hedges += hedging.take(0.0)
+            hedges += hedging.try_acquire(0.0)
     assert 0.045 * 10_000 < hedges <= 0.05 * 10_000
 
 
@@ -109,15 +109,15 @@ def test_calls_that_need_no_hedge_save_up_ten():
     hedging = taught(hedging_of(max_extra=1.0), *[0.01] * 20)
     for _ in range(1000):
         hedging.delay(30)
-    assert sum(hedging.take(0.0) for _ in range(100)) == 10
-    assert hedging.take(0.0) is False
+    assert sum(hedging.try_acquire(0.0) for _ in range(100)) == 10
+    assert hedging.try_acquire(0.0) is False
 
 
 def test_a_hedge_takes_from_the_retry_budget():
     budget = RetryBudget(RetryPolicy(), 0.0)
     hedging = taught(hedging_of(budget=budget))
     before = budget.balance(0.0)
-    assert hedging.take(0.0)
+    assert hedging.try_acquire(0.0)
     assert budget.balance(0.0) == before - 1
 
 
@@ -126,9 +126,9 @@ def test_without_a_retry_budget_there_is_no_hedge_and_the_allowance_is_kept():
     while budget.withdraw(0.0):
         pass
     hedging = taught(hedging_of(budget=budget), *[0.01] * 20)
-    assert not hedging.take(0.0)
+    assert not hedging.try_acquire(0.0)
     assert hedging.delay(30) == 0.01
-    assert sum(hedging.take(1000.0) for _ in range(100)) == 5
+    assert sum(hedging.try_acquire(1000.0) for _ in range(100)) == 5
 
 
 def test_a_forked_child_gets_a_fresh_lock():

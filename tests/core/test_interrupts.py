@@ -28,7 +28,7 @@ def in_time(work: Callable[[], object]) -> None:
 def test_what_interrupts_a_pick_may_use_the_service_itself(picker: str):
     interrupted: list[object] = []
 
-    def dice() -> float:  # thrown under the lock
+    def rng() -> float:  # thrown under the lock
         if len(interrupted) == 1:
             interrupted.append(None)
             node = service.pick(1000.0)
@@ -36,7 +36,7 @@ def test_what_interrupts_a_pick_may_use_the_service_itself(picker: str):
             service.finish(node, Outcome.CONNECT, 1000.0)
         return 0.3
 
-    service = service_of(static=endpoints(9), dice=dice, balancing=BalancingPolicy(picker=picker))
+    service = service_of(static=endpoints(9), rng=rng, balancing=BalancingPolicy(picker=picker))
 
     def work() -> None:
         interrupted.append(None)
@@ -50,11 +50,11 @@ def test_what_interrupts_a_pick_may_use_the_service_itself(picker: str):
 
 
 def test_what_interrupts_a_report_to_the_cache_may_look_there():
-    def dice() -> float:
+    def rng() -> float:
         cache.lookup("orders", 1000.0)
         return 0.0
 
-    cache: TtlCache[str, int] = TtlCache(CachePolicy(), dice)
+    cache: TtlCache[str, int] = TtlCache(CachePolicy(), rng)
     in_time(lambda: cache.store("orders", 1, 10.0, 1000.0))
     assert cache.lookup("orders", 1000.0).value == 1
 
@@ -71,15 +71,15 @@ def test_a_use_that_ended_does_not_end_again():
 def test_an_exception_amid_the_end_of_a_use_leaves_no_use_over():
     """What judges it is interrupted, as by `KeyboardInterrupt`."""
 
-    def dice() -> float:
+    def rng() -> float:
         raise KeyboardInterrupt
 
-    service = service_of(static=endpoints(3), dice=lambda: 0.5)
+    service = service_of(static=endpoints(3), rng=lambda: 0.5)
     node = service.pick(1000.0)
     assert node is not None
     for _ in range(4):
         service.observe(node, Outcome.FAILURE, 1000.0)
-    service._balancer._dice = dice
+    service._balancer._rng = rng
     with pytest.raises(KeyboardInterrupt):
         service.finish(node, Outcome.FAILURE, 1000.0, 0.01)
     assert node.pending == 0
@@ -116,17 +116,17 @@ def test_an_exception_as_the_lock_is_left_leaves_no_use_over(when: str):
 
 
 def test_who_waits_for_room_is_called_by_a_use_whose_end_is_interrupted():
-    def dice() -> float:
+    def rng() -> float:
         raise KeyboardInterrupt
 
-    service = service_of(static=endpoints(3), dice=lambda: 0.5)
+    service = service_of(static=endpoints(3), rng=lambda: 0.5)
     node = service.pick(1000.0)
     assert node is not None
     for _ in range(4):
         service.observe(node, Outcome.FAILURE, 1000.0)
     called: list[str] = []
-    service.room.queue(Place(lambda: called.append("first")))
-    service._balancer._dice = dice
+    service.admission.queue(Place(lambda: called.append("first")))
+    service._balancer._rng = rng
     with pytest.raises(KeyboardInterrupt):
         service.finish(node, Outcome.FAILURE, 1000.0, 0.01)
     assert called == ["first"]
@@ -140,7 +140,7 @@ def test_who_waits_for_room_is_called_by_a_use_whose_release_is_interrupted(monk
     node = service.pick(1000.0)
     assert node is not None
     called: list[str] = []
-    service.room.queue(Place(lambda: called.append("first")))
+    service.admission.queue(Place(lambda: called.append("first")))
     monkeypatch.setattr(service._balancer, "release", interrupted)
     with pytest.raises(KeyboardInterrupt):
         service.release(node)

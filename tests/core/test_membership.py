@@ -105,7 +105,7 @@ def test_endpoints_that_still_answer_stay_for_five_minutes():
     membership = Membership()
     membership.replace(endpoints(2), 0.0)
     membership.empty(1.0)
-    membership.nodes[0].answered = 20.0
+    membership.nodes[0].answered_at = 20.0
     assert not membership.empty(31.0)
     assert not membership.empty(300.9)
     assert membership.empty(301.0)
@@ -141,7 +141,7 @@ def test_members_are_the_last_answer_until_emptiness_has_stood_for_thirty_second
             last, empty_since = {f"10.0.0.{n}" for n in numbers}, None
         elif kind == "success":
             for node in membership.nodes[: len(numbers)]:
-                node.answered = now
+                node.answered_at = now
         elif membership.empty(now):
             assert empty_since is not None
             assert now - empty_since >= 30

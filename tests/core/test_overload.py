@@ -100,11 +100,11 @@ def test_one_that_is_warming_up_comes_before_those_pushed_back():
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_trouble_that_all_share_ejects_nobody(count: int, share: float):
     fleet = nodes(count)
-    balancer, dice = balancer_of(fleet), Random(9)
+    balancer, rng = balancer_of(fleet), Random(9)
     for step in range(500):
         use(balancer, lambda _: False, step * 0.01)
     for step in range(5000):
-        use(balancer, lambda _: dice.random() < share, 5.0 + step * 0.01)
+        use(balancer, lambda _: rng.random() < share, 5.0 + step * 0.01)
         assert not any(out(fleet)), step
 
 
@@ -128,9 +128,9 @@ def test_one_that_fails_on_after_trouble_that_all_shared_is_ejected(count: int, 
 def test_one_of_four_that_fails_always_is_ejected_although_others_fail_at_times(others: float):
     """In turn: chosen by load, it would get next to nothing before that."""
     fleet = nodes(4)
-    balancer, dice = balancer_of(fleet, picker="round_robin"), Random(9)
+    balancer, rng = balancer_of(fleet, picker="round_robin"), Random(9)
     for step in range(2000):
-        use(balancer, lambda node: node is fleet[0] or dice.random() < others, step * 0.01)
+        use(balancer, lambda node: node is fleet[0] or rng.random() < others, step * 0.01)
         if fleet[0].health is Health.EJECTED:
             break
     assert out(fleet) == [True, False, False, False]
@@ -139,9 +139,9 @@ def test_one_of_four_that_fails_always_is_ejected_although_others_fail_at_times(
 def test_one_that_fails_at_every_other_use_is_ejected_although_others_fail_at_times():
     """With picks at random, so that it gets its share all the same. Its streaks are too short to tell."""
     fleet = nodes(4)
-    balancer, dice = balancer_of(fleet, picker="random"), Random(9)
+    balancer, rng = balancer_of(fleet, picker="random"), Random(9)
     for step in range(2000):
-        use(balancer, lambda node: dice.random() < (0.5 if node is fleet[0] else 0.05), step * 0.01)
+        use(balancer, lambda node: rng.random() < (0.5 if node is fleet[0] else 0.05), step * 0.01)
         if fleet[0].health is Health.EJECTED:
             break
     assert "of the last" in fleet[0].reason

@@ -45,11 +45,11 @@ def test_idle_nodes_of_a_small_set_are_taken_in_turn(count: int):
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
 def test_the_busiest_node_is_never_picked(count: int, seed: int):
     """It is always compared with another one: two distinct draws."""
-    fleet, dice = nodes(count), Random(seed)
-    fleet[dice.randrange(count)].load = 0.7
+    fleet, rng = nodes(count), Random(seed)
+    fleet[rng.randrange(count)].load = 0.7
     picker = picker_of(fleet)
     for _ in range(100):
-        picked = picker.pick(dice.random, ())
+        picked = picker.pick(rng.random, ())
         assert picked is not None
         assert picked.load == 0
 
@@ -57,10 +57,10 @@ def test_the_busiest_node_is_never_picked(count: int, seed: int):
 @pytest.mark.parametrize("seed", range(3))
 def test_sequential_picks_of_a_large_set_are_even(seed: int):
     """Two draws with the older one winning: 20,000 picks over 100 nodes stay within a quarter of 200 each."""
-    fleet, dice, counts = nodes(100), Random(seed), Counter()
+    fleet, rng, counts = nodes(100), Random(seed), Counter()
     picker = picker_of(fleet)
     for tick in range(1, 20_001):
-        node = picker.pick(dice.random, ())
+        node = picker.pick(rng.random, ())
         assert node is not None
         node.picked = tick
         counts[node] += 1
@@ -73,12 +73,12 @@ def test_sequential_picks_of_a_large_set_are_even(seed: int):
     "weights", [(1,), (1, 1), (1, 1, 1), (1,) * 4, (1,) * 6, (1,) * 10, (1, 2), (1, 0, 5), (3,) * 9 + (1,)]
 )
 def test_excluded_nodes_are_never_picked_and_the_others_always_can_be(kind: str, weights: tuple[int, ...]):
-    fleet, dice = weighted(*weights), Random(5)
+    fleet, rng = weighted(*weights), Random(5)
     picker = picker_of(fleet, kind)
     for keep in fleet:
         exclude = [node for node in fleet if node is not keep]
-        assert picker.pick(dice.random, exclude) is keep
-    assert picker.pick(dice.random, list(fleet)) is None
+        assert picker.pick(rng.random, exclude) is keep
+    assert picker.pick(rng.random, list(fleet)) is None
     assert all(node in fleet for node in picker.compared())
 
 
@@ -110,12 +110,12 @@ def test_every_pair_is_drawn_equally_often_and_never_a_node_with_itself(count: i
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("seed", range(5))
 def test_loads_that_differ_by_less_than_the_band_take_turns(count: int, seed: int):
-    fleet, dice, found = nodes(count), Random(seed), Counter()
+    fleet, rng, found = nodes(count), Random(seed), Counter()
     for node in fleet:
-        node.load = EQUAL * dice.random()
+        node.load = EQUAL * rng.random()
     picker = picker_of(fleet)
     for tick in range(1, 100 * count + 1):
-        node = picker.pick(dice.random, ())
+        node = picker.pick(rng.random, ())
         node.picked = tick
         found[node] += 1
     assert max(found.values()) - min(found.values()) <= (1 if count <= 4 else 40)
@@ -174,9 +174,9 @@ def test_round_robins_of_many_clients_start_apart():
 
 @pytest.mark.parametrize("weights", [(1, 1, 1), (1, 2, 5)])
 def test_random_picks_follow_the_weights_within_four_sigma(weights: tuple[int, ...]):
-    fleet, dice, uses = weighted(*weights), Random(3), 20_000
+    fleet, rng, uses = weighted(*weights), Random(3), 20_000
     picker = picker_of(fleet, "random")
-    found = Counter(picker.pick(dice.random, ()) for _ in range(uses))
+    found = Counter(picker.pick(rng.random, ()) for _ in range(uses))
     for node in fleet:
         chance = node.endpoint.weight / sum(weights)
         assert abs(found[node] - uses * chance) <= 4 * (uses * chance * (1 - chance)) ** 0.5

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from ecs_discovery.core.calls.race import Race, glance, head_start
+from ecs_discovery.core.calls.race import Race, head_start, probe_timeout
 from ecs_discovery.core.lease import Lease
 from tests.support import endpoints, service_of
 
@@ -28,7 +28,7 @@ def test_a_race_delay_below_the_least_head_start_holds():
 
 @pytest.mark.parametrize(("learnt", "seconds"), [(None, 0.25), (0.001, 0.1), (0.05, 0.4), (1.0, 2.0)])
 def test_a_look_takes_eight_times_what_connects_took(learnt: float | None, seconds: float):
-    assert glance(learnt) == pytest.approx(seconds)
+    assert probe_timeout(learnt) == pytest.approx(seconds)
 
 
 def test_the_next_starts_after_the_head_start():
@@ -72,7 +72,7 @@ def test_each_has_its_share_and_all_have_until_the_end():
 def test_with_nobody_to_start_a_failure_makes_another_look():
     r = race()
     r.start("a", 0.0)
-    r.nobody()
+    r.no_rival()
     assert not r.due(0.9)
     assert r.pause(0.9) == pytest.approx(0.1)
     r.start("b", 0.9)
@@ -110,9 +110,9 @@ def test_the_lease_of_a_winner_takes_the_place_of_the_first():
     winner = Lease(service, 1.0)
     second = winner.pick((first,))
     entrant.release()
-    lease.take(winner)
+    lease.adopt(winner)
     winner.release()
-    assert (lease.node, lease.began) == (second, 1.0)
+    assert (lease.node, lease.started_at) == (second, 1.0)
     assert (first.pending, second.pending) == (0, 1)
     lease.release()
     assert second.pending == 0

@@ -16,11 +16,13 @@ def call_of(
     *, idempotent: bool = True, deadline: float = 30.0, connect: float = 2.0, budget: float = 1.0, **policy: float
 ) -> Call:
     made = RetryPolicy(**{"budget_floor": budget, **policy})  # type: ignore[arg-type]
-    return Call("orders", made, RetryBudget(made, 0.0), deadline=deadline, connect_until=connect, idempotent=idempotent)
+    return Call(
+        "orders", made, RetryBudget(made, 0.0), deadline=deadline, connect_deadline_at=connect, idempotent=idempotent
+    )
 
 
 def attempt(call: Call, failure: Failure, now: float = 0.0, **facts: float) -> float | None:
-    call.begin(nodes(1)[0])
+    call.start_attempt(nodes(1)[0])
     call.failed(failure, now, lambda: 0.5, **facts)  # type: ignore[arg-type]
     return call.wait
 

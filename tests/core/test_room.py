@@ -6,7 +6,7 @@ import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy, ZonePolicy
 from ecs_discovery.core.balancing.node import Health, Outcome, Use
-from ecs_discovery.core.calls.admission import Place, Room
+from ecs_discovery.core.calls.admission import AdmissionQueue, Place
 from ecs_discovery.core.resolution.cache import Freshness, Lookup
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints, service_of, srv
@@ -15,13 +15,13 @@ ONE = BalancingPolicy(max_pending=1)
 
 
 def test_waking_when_nobody_waits_does_nothing():
-    Room().wake()
+    AdmissionQueue().wake()
 
 
 def test_the_end_of_a_use_calls_the_first_who_was_not_called_yet_and_one_only():
     service, called = service_of(static=endpoints(1), balancing=ONE), []
     for name in ("first", "second", "third"):
-        service.room.queue(Place(lambda name=name: called.append(name)))
+        service.admission.queue(Place(lambda name=name: called.append(name)))
     node = service.pick(1000.0)
     service.release(node)
     assert called == ["first"]
@@ -30,14 +30,14 @@ def test_the_end_of_a_use_calls_the_first_who_was_not_called_yet_and_one_only():
     assert called == ["first", "second"]
 
 
-def waiting(room: Room, *names: str) -> tuple[list[str], list[Place]]:
+def waiting(room: AdmissionQueue, *names: str) -> tuple[list[str], list[Place]]:
     """Who was called, and the places of these."""
     called: list[str] = []
     return called, [room.queue(Place(lambda name=name: called.append(name))) for name in names]
 
 
 def test_only_the_first_and_those_who_were_called_may_look():
-    room = Room()
+    room = AdmissionQueue()
     _, (first, second, third) = waiting(room, "first", "second", "third")
     assert [room.turn(place) for place in (first, second, third)] == [True, False, False]
     room.wake()
@@ -53,7 +53,7 @@ def test_only_the_first_and_those_who_were_called_may_look():
 @pytest.mark.parametrize("looked", [False, True])
 def test_a_call_that_its_receiver_has_no_use_for_goes_to_the_next(looked: bool):
     """It gave up meanwhile, or had found room by itself just before."""
-    room = Room()
+    room = AdmissionQueue()
     called, (first, _) = waiting(room, "first", "second")
     if looked:
         assert room.turn(first)
@@ -63,7 +63,7 @@ def test_a_call_that_its_receiver_has_no_use_for_goes_to_the_next(looked: bool):
 
 
 def test_a_call_that_was_used_is_not_passed_on():
-    room = Room()
+    room = AdmissionQueue()
     called, (first, _) = waiting(room, "first", "second")
     room.wake()
     assert room.turn(first)
@@ -72,7 +72,7 @@ def test_a_call_that_was_used_is_not_passed_on():
 
 
 def test_calls_that_nobody_could_take_are_for_those_who_come_then():
-    room = Room()
+    room = AdmissionQueue()
     called, (first,) = waiting(room, "first")
     for _ in range(3):
         room.wake()
@@ -83,7 +83,7 @@ def test_calls_that_nobody_could_take_are_for_those_who_come_then():
 
 
 def test_somebody_who_is_gone_is_passed_over():
-    room = Room()
+    room = AdmissionQueue()
     gone = room.queue(Place(lambda: False))
     called, (first,) = waiting(room, "first")
     room.wake()
@@ -98,10 +98,10 @@ def test_a_lease_that_was_forgotten_makes_room():
     service = service_of(static=endpoints(1), balancing=ONE)
     use = Use()
     node = service.pick(1000.0, use=use)
-    called, (first,) = waiting(service.room, "first")
+    called, (first,) = waiting(service.admission, "first")
     service.abandon(use)
     assert called == ["first"]
-    assert service.room.turn(first)
+    assert service.admission.turn(first)
     assert service.pick(1000.0) is node
 
 
@@ -113,20 +113,20 @@ def test_an_endpoint_that_comes_or_comes_back_makes_room_for_many():
         service.judge({srv(): Lookup(Freshness.FRESH, answer, None, False, 9999.0, serial)}, 1000.0)
 
     told(1, 1)
-    called, places = waiting(service.room, "first", "second", "third")
+    called, places = waiting(service.admission, "first", "second", "third")
     told(2, 2)
     assert called == ["first", "second", "third"]
-    assert [service.room.turn(place) for place in places] == [True, True, True]
+    assert [service.admission.turn(place) for place in places] == [True, True, True]
     service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
     for place in places:
-        service.room.turn(place)
+        service.admission.turn(place)
     called.clear()
     service.observe(service.nodes[0], Outcome.SUCCESS, 1000.0)
     assert called == ["first", "second", "third"]
 
 
 def test_a_probe_is_not_one_use_more_than_an_endpoint_may_have():
-    service = service_of(static=endpoints(2), balancing=ONE, dice=lambda: 0.0)
+    service = service_of(static=endpoints(2), balancing=ONE, rng=lambda: 0.0)
     busy = service.pick(1000.0)
     for _ in range(5):
         service.observe(busy, Outcome.FAILURE, 1000.0)

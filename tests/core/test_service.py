@@ -42,7 +42,7 @@ def known(service: Service | None = None) -> Service:
     """A service that was found under its A record."""
     service = service or service_of()
     service.judge({a(): fresh("10.0.0.1", "10.0.0.2"), aaaa(): none(), srv(): none()}, 1000.0)
-    service.take_events()
+    service.pop_events()
     return service
 
 
@@ -56,7 +56,7 @@ def test_what_a_name_turned_out_to_be_is_remembered_so_that_it_costs_one_questio
     service = known()
     assert service.wanted() == (a(),)
     assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
-    assert service.fresh_until == 2000.0
+    assert service.refresh_at == 2000.0
     assert service.resolution is not None
     assert (service.resolution.source, service.resolution.ttl, service.resolution.stale) == ("dns", 10.0, False)
 
@@ -66,7 +66,7 @@ def test_both_families_are_used_together():
     service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", until=1500.0), srv(): none()}, 1000.0)
     assert hosts(service) == ["10.0.0.1:80", "[::1]:80"]
     assert service.wanted() == (a(), aaaa())
-    assert service.fresh_until == 1500.0
+    assert service.refresh_at == 1500.0
 
 
 def test_one_family_is_served_while_the_other_is_still_asked():
@@ -81,7 +81,7 @@ def test_a_family_that_could_not_be_asked_is_asked_again_later():
     service = service_of()
     service.judge({a(): fresh("10.0.0.1"), aaaa(): none(SERVFAIL, until=1001.0), srv(): none()}, 1000.0)
     assert service.wanted() == (a(), aaaa())
-    assert service.fresh_until == 1001.0
+    assert service.refresh_at == 1001.0
 
 
 def test_srv_answers_where_there_is_no_address_and_its_port_wins_with_one_notice():
@@ -91,7 +91,7 @@ def test_srv_answers_where_there_is_no_address_and_its_port_wins_with_one_notice
     assert hosts(service) == ["10.0.0.1:32768"]
     assert service.wanted() == (srv(),)
     service.judge({srv(): fresh("10.0.0.1", port=32769, serial=2)}, 1000.0)
-    notices = [event for event in service.take_events() if isinstance(event, Notice)]
+    notices = [event for event in service.pop_events() if isinstance(event, Notice)]
     assert len(notices) == 1
     assert "instead of port 80" in str(notices[0])
 
@@ -192,10 +192,10 @@ def test_failing_lookups_keep_the_endpoints_and_are_told_once():
     failed = Lookup(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, False, 1050.0, 2)
     for _ in range(3):
         service.judge({a(): failed}, 1040.0)
-    assert [type(event) for event in service.take_events()] == [LookupFailed]
+    assert [type(event) for event in service.pop_events()] == [LookupFailed]
     assert len(service.nodes) == 2
     service.judge({a(): fresh("10.0.0.1", "10.0.0.2", serial=3)}, 1051.0)
-    assert [type(event) for event in service.take_events()] == [LookupRecovered]
+    assert [type(event) for event in service.pop_events()] == [LookupRecovered]
 
 
 def test_a_known_record_that_is_gone_makes_every_kind_be_asked_again():
@@ -216,7 +216,7 @@ def test_an_emptied_service_keeps_its_endpoints_until_that_has_stood_for_thirty_
     assert service.resolution.stale
     assert service.judge({a(): none(NXDOMAIN, serial=3)}, 1030.0) == Due()
     assert len(service.nodes) == 2
-    service.take_events()
+    service.pop_events()
     assert service.judge({a(): none(NXDOMAIN, serial=4)}, 1041.0).again
     looks = dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=5))
 
@@ -224,7 +224,7 @@ def test_an_emptied_service_keeps_its_endpoints_until_that_has_stood_for_thirty_
     assert isinstance(due.error, TargetNotFound)
     assert service.resolution is None
     assert service.pick(1041.0) is None
-    changed = service.take_events()
+    changed = service.pop_events()
     assert isinstance(changed[0], EndpointsChanged)
     assert changed[0].endpoints == ()
 
@@ -265,24 +265,24 @@ def test_a_forced_refresh_is_for_what_is_known_to_exist_and_rate_limited():
 def test_static_endpoints_need_no_questions():
     service = service_of("orders", static=endpoints(2))
     assert service.questions == ()
-    assert service.fresh_until == inf
+    assert service.refresh_at == inf
     assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
     assert repr(service) == "<Service orders <Balancer 2 endpoints, 0 out of choice, 0 in flight>>"
 
 
 def test_changes_of_health_and_panic_are_told():
     service = service_of("orders", static=endpoints(2))
-    service.take_events()
+    service.pop_events()
     first, second = service.nodes
     assert service.observe(first, Outcome.CONNECT, 1000.0)
     assert not service.observe(first, Outcome.CONNECT, 1000.1)
-    (event,) = service.take_events()
+    (event,) = service.pop_events()
     assert isinstance(event, HealthChanged)
     assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connect")
     second.health = Health.EJECTED
     second.until = 1001.0
     assert service.observe(first, Outcome.SUCCESS, 1000.5)
-    assert [type(event) for event in service.take_events()] == [HealthChanged]
+    assert [type(event) for event in service.pop_events()] == [HealthChanged]
     first.health = Health.DOWN
     assert service.observe(first, Outcome.SUCCESS, 1000.6) or True
     second.health = Health.PROBING
@@ -292,15 +292,15 @@ def test_changes_of_health_and_panic_are_told():
 
 def test_panic_is_told_when_it_begins_and_ends():
     service = service_of("orders", static=endpoints(2))
-    service.take_events()
+    service.pop_events()
     first, second = service.nodes
     for _ in range(5):
         service.observe(first, Outcome.FAILURE, 1000.0)
     service.observe(second, Outcome.CONNECT, 1000.0)
-    told = [event for event in service.take_events() if isinstance(event, PanicChanged)]
+    told = [event for event in service.pop_events() if isinstance(event, PanicChanged)]
     assert [event.panic for event in told] == [True]
     service.observe(second, Outcome.SUCCESS, 1001.0)
-    told = [event for event in service.take_events() if isinstance(event, PanicChanged)]
+    told = [event for event in service.pop_events() if isinstance(event, PanicChanged)]
     assert [event.panic for event in told] == [False]
 
 
@@ -311,10 +311,10 @@ def test_a_drained_panic_is_over():
         service.observe(first, Outcome.FAILURE, 1000.0)
     service.observe(second, Outcome.CONNECT, 1000.0)
     service.judge({a(): none(NXDOMAIN, serial=2)}, 1010.0)
-    service.take_events()
+    service.pop_events()
     service.judge({a(): none(NXDOMAIN, serial=3)}, 1050.0)
     service.judge(dict.fromkeys(service.wanted(), none(NXDOMAIN, serial=4)), 1050.0)
-    assert [event.panic for event in service.take_events() if isinstance(event, PanicChanged)] == [False]
+    assert [event.panic for event in service.pop_events() if isinstance(event, PanicChanged)] == [False]
 
 
 def test_reconnects_are_handed_out_once():
@@ -324,7 +324,7 @@ def test_reconnects_are_handed_out_once():
     assert not service.work_due
     service.pick(1001.0)
     assert service.work_due
-    assert service.take_reconnects() == (service.nodes[0],)
+    assert service.pop_reconnects() == (service.nodes[0],)
     assert not service.work_due
 
 
@@ -360,9 +360,9 @@ def test_a_lease_that_is_forgotten_ends_at_the_next_pick():
 def test_it_is_stranded_when_no_endpoint_connects():
     service = service_of("orders", static=endpoints(2))
     service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
-    assert not service.stranded
+    assert not service.all_down
     service.observe(service.nodes[1], Outcome.CONNECT, 1000.0)
-    assert service.stranded
+    assert service.all_down
 
 
 def test_untried_counts_the_endpoints_that_are_left():
@@ -517,11 +517,11 @@ def test_an_endpoint_that_refuses_and_is_not_in_the_newest_answer_is_gone_at_onc
     assert both.value is not None
     service.judge({srv(): replace(both, value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
     named, unnamed = service.nodes
-    service.take_events()
+    service.pop_events()
     service.observe(unnamed, Outcome.CONNECT, 1001.0)
     assert service.nodes == (named,)
     assert unnamed.removed
-    assert [type(event) for event in service.take_events()] == [HealthChanged, EndpointsChanged]
+    assert [type(event) for event in service.pop_events()] == [HealthChanged, EndpointsChanged]
     service.observe(named, Outcome.CONNECT, 1002.0)
     assert service.nodes == (named,), "never the last one"
 
@@ -538,7 +538,7 @@ def test_an_endpoint_that_goes_down_does_not_begin_the_wait_for_a_second_empty_a
 
 def test_refused_hosts_are_told_once_and_again_when_none_are_left():
     service = service_of("orders:80")
-    service.take_events()
+    service.pop_events()
     told: list[str] = []
     for number, refused in enumerate([(), ("169.254.1.1",) * 5, ("169.254.1.2",), (), ("169.254.1.1",)]):
         found = replace(answer("10.0.0.1"), refused=refused)
@@ -547,7 +547,7 @@ def test_refused_hosts_are_told_once_and_again_when_none_are_left():
             for question in service.wanted()
         }
         service.judge(looks, 1000.0 + number)
-        told += [str(event) for event in service.take_events() if isinstance(event, Notice)]
+        told += [str(event) for event in service.pop_events() if isinstance(event, Notice)]
     assert told == [
         "orders:80: addresses that no task has are refused: 169.254.1.1",
         "orders:80: none are refused now",
@@ -559,7 +559,7 @@ def test_an_overload_that_asks_for_no_pause_is_not_told():
     service = known()
     node = service.nodes[0]
     assert not any(service.push_back(node, 1000.0 + number, 0.0) for number in range(5))
-    assert service.take_events() == ()
+    assert service.pop_events() == ()
     assert service.push_back(node, 1010.0, 1.0)
 
 
@@ -569,7 +569,7 @@ def test_a_family_of_refused_hosts_alone_is_told_while_the_other_answers():
     for other in (error, OSError("another failure")):
         service = service_of("orders:80")
         service.judge({a(): none(other), aaaa(): fresh("fd00::1"), srv(): none()}, 1000.0)
-        told = [str(event) for event in service.take_events() if isinstance(event, Notice)]
+        told = [str(event) for event in service.pop_events() if isinstance(event, Notice)]
         assert bool(told) is (other is error)
     assert hosts(service) == ["[fd00::1]:80"]
 

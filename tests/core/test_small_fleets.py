@@ -123,7 +123,7 @@ def test_whatever_the_health_of_a_small_fleet_it_is_healthy_again_when_requests_
             node = service.pick(now)
             assert node is not None
             service.finish(node, Outcome.SUCCESS, now, 0.001)
-            for down in service.take_reconnects():
+            for down in service.pop_reconnects():
                 service.observe(down, Outcome.SUCCESS, now)
             now += 1
         assert all(node.health is Health.HEALTHY for node in service.nodes), mask

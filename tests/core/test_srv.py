@@ -40,8 +40,8 @@ def counts(balancer: Balancer, uses: int = 10_000, **options) -> Counter[Node]:
 
 @pytest.mark.parametrize("weights", [(1, 3), (10, 20, 30, 40), (0, 0), (0, 5), (1,) * 10, (100, 1, 1, 1, 1, 1)])
 def test_draws_follow_the_weights_within_four_sigma(weights: tuple[int, ...]):
-    draw, dice, uses = Draw(weights), Random(2), 20_000
-    found = Counter(draw(dice.random) for _ in range(uses))
+    draw, rng, uses = Draw(weights), Random(2), 20_000
+    found = Counter(draw(rng.random) for _ in range(uses))
     usable = [weight or 0.01 for weight in weights]
     for index, weight in enumerate(usable):
         chance = weight / sum(usable)
@@ -67,8 +67,8 @@ def test_a_busy_endpoint_gives_way_in_proportion_to_its_weight():
 
 
 def _both(draw: Draw, seed: int) -> bool:
-    dice = Random(seed).random
-    return {draw(dice), draw(dice)} == {0, 1}
+    rng = Random(seed).random
+    return {draw(rng), draw(rng)} == {0, 1}
 
 
 def test_excluded_endpoints_are_not_picked_by_weight():

@@ -48,7 +48,7 @@ class Fleet(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.serial = 0
-        self.dice = 0.5
+        self.rng = 0.5
         self.instances = dict.fromkeys(HOSTS, 0)
         self.members: dict[str, int] = {}
         self.seen: dict[Node, Seen] = {}
@@ -56,7 +56,7 @@ class Fleet(RuleBasedStateMachine):
         self.successes: list[float] = []
         self.withdrawals: list[float] = []
         self.service: Service = service_of(
-            "registry://orders", schemes=("registry",), dice=lambda: self.dice, outlier=POLICY, now=self.now
+            "registry://orders", schemes=("registry",), rng=lambda: self.rng, outlier=POLICY, now=self.now
         )
 
     # Membership
@@ -116,10 +116,10 @@ class Fleet(RuleBasedStateMachine):
         target=leases,
         excluded=st.sets(st.integers(0, 4), max_size=4),
         key=st.sampled_from([None, None, None, "one", "two"]),
-        dice=st.floats(0, 0.999),
+        rng=st.floats(0, 0.999),
     )
-    def pick(self, excluded: set[int], key: str | None, dice: float) -> Lease:
-        self.dice = dice
+    def pick(self, excluded: set[int], key: str | None, rng: float) -> Lease:
+        self.rng = rng
         nodes = self.service.nodes
         exclude = [node for index, node in enumerate(nodes) if index in excluded]
         left = [node for node in nodes if node not in exclude]
@@ -201,10 +201,10 @@ class Fleet(RuleBasedStateMachine):
         healths = [node.health for node in self.service.nodes]
         return healths.count(Health.HEALTHY), healths.count(Health.EJECTED) + healths.count(Health.PROBING)
 
-    @rule(lease=consumes(leases), outcome=st.sampled_from(Outcome), seconds=st.floats(0, 2), dice=st.floats(0, 0.999))
-    def finish(self, lease: Lease, outcome: Outcome, seconds: float, dice: float) -> None:
+    @rule(lease=consumes(leases), outcome=st.sampled_from(Outcome), seconds=st.floats(0, 2), rng=st.floats(0, 0.999))
+    def finish(self, lease: Lease, outcome: Outcome, seconds: float, rng: float) -> None:
         self.now += seconds
-        self.dice = dice
+        self.rng = rng
         node, before, census = lease.node, lease.node.health, self.census()
         current = lease._epoch == self.service.epoch
         lease.finish(outcome, self.now)
@@ -247,7 +247,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(worked=st.booleans())
     def reconnect(self, worked: bool) -> None:
-        for node in self.service.take_reconnects():
+        for node in self.service.pop_reconnects():
             assert node.health is Health.DOWN
             before, census = node.health, self.census()
             outcome = Outcome.SUCCESS if worked else Outcome.CONNECT
@@ -392,4 +392,4 @@ def test_an_endpoint_is_reconnected_to_once_however_late_it_is():
     service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
     service.pick(1001.0)
     service.pick(1040.0)
-    assert service.take_reconnects() == (service.nodes[0],)
+    assert service.pop_reconnects() == (service.nodes[0],)

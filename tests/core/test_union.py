@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.resolution.partial import Union
+from ecs_discovery.core.resolution.partial import PartialAnswers
 from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
 from tests.support import answer
 
@@ -22,7 +22,7 @@ def hosts(resolution: Resolution) -> set[str]:
 
 
 def test_an_answer_of_fewer_than_eight_is_complete_and_stands_alone():
-    union = Union()
+    union = PartialAnswers()
     union.add(numbered(1, 2, 3), 0.0)
     found = union.add(numbered(3, 4), 10.0)
     assert hosts(found) == {"10.0.0.3", "10.0.0.4"}
@@ -30,12 +30,12 @@ def test_an_answer_of_fewer_than_eight_is_complete_and_stands_alone():
 
 
 def test_an_answer_of_more_than_eight_is_complete_too():
-    union = Union()
+    union = PartialAnswers()
     assert not union.add(numbered(*range(1, 13)), 0.0).partial
 
 
 def test_answers_of_eight_are_joined():
-    union = Union()
+    union = PartialAnswers()
     union.add(numbered(*range(1, 9)), 0.0)
     found = union.add(numbered(*range(5, 13)), 10.0)
     assert len(found.endpoints) == 12
@@ -44,7 +44,7 @@ def test_answers_of_eight_are_joined():
 
 
 def test_a_cached_answer_that_comes_again_counts_once():
-    union = Union()
+    union = PartialAnswers()
     union.add(numbered(*range(1, 9)), 0.0)
     for second in range(1, 10):  # its TTL counts down in somebody's cache
         union.add(numbered(*range(1, 9), ttl=10.0 - second), float(second))
@@ -54,7 +54,7 @@ def test_a_cached_answer_that_comes_again_counts_once():
 
 
 def test_a_service_that_shrinks_under_eight_is_believed_at_once():
-    union = Union()
+    union = PartialAnswers()
     union.add(numbered(*range(1, 9)), 0.0)
     union.add(numbered(*range(5, 13)), 10.0)
     found = union.add(numbered(1, 2, 3), 20.0)
@@ -63,7 +63,7 @@ def test_a_service_that_shrinks_under_eight_is_believed_at_once():
 
 
 def test_the_same_eight_for_ever_tell_nothing():
-    union = Union()
+    union = PartialAnswers()
     for step in range(10):
         found = union.add(numbered(*range(1, 9)), step * 11.0)
     assert found.partial
@@ -72,7 +72,7 @@ def test_the_same_eight_for_ever_tell_nothing():
 
 
 def test_a_replaced_task_among_eight_is_dropped_within_a_few_answers():
-    union = Union()
+    union = PartialAnswers()
     for step in range(10):
         union.add(numbered(*range(1, 9)), step * 11.0)
     gone = 0
@@ -82,7 +82,7 @@ def test_a_replaced_task_among_eight_is_dropped_within_a_few_answers():
 
 
 def test_a_weighted_service_is_recognised_by_a_record_that_comes_back():
-    union = Union()
+    union = PartialAnswers()
     assert not union.add(numbered(1), 0.0).partial
     assert hosts(union.add(numbered(2), 10.0)) == {"10.0.0.2"}  # as far as one can tell, a deployment
     found = union.add(numbered(1), 20.0)
@@ -94,14 +94,14 @@ def test_a_weighted_service_is_recognised_by_a_record_that_comes_back():
 
 
 def test_a_single_task_that_is_replaced_again_and_again_is_not_taken_for_several():
-    union = Union()
+    union = PartialAnswers()
     for number in range(1, 40):
         found = union.add(numbered(number), number * 10.0)
         assert (len(found.endpoints), found.partial) == (1, False)
 
 
 def test_srv_targets_with_two_addresses_count_as_one_task():
-    union = Union()
+    union = PartialAnswers()
     both = tuple(
         Endpoint(host, 80, instance_id=f"task-{number}")
         for number in range(5)
@@ -112,14 +112,14 @@ def test_srv_targets_with_two_addresses_count_as_one_task():
 
 def simulate(count: int, seed: int, *, hours: float, ttl: float = 10.0, each: float = 600.0, size: int = 8):
     """Random answers of `size`; one task is replaced every `each` seconds. Live tasks dropped an hour, coverage."""
-    dice, union, now, number = Random(seed), Union(), 0.0, count
+    rng, union, now, number = Random(seed), PartialAnswers(), 0.0, count
     tasks = [f"10.0.0.{index}" for index in range(count)]
     dropped, covered, answers, before = 0, 0.0, 0, set()
     while now < hours * 3600:
         if now and now % each == 0:
-            tasks[dice.randrange(count)] = f"10.1.{number // 250}.{number % 250}"
+            tasks[rng.randrange(count)] = f"10.1.{number // 250}.{number % 250}"
             number += 1
-        found = hosts(union.add(answer(*dice.sample(tasks, min(size, count)), ttl=ttl), now))
+        found = hosts(union.add(answer(*rng.sample(tasks, min(size, count)), ttl=ttl), now))
         dropped += len((before - found) & set(tasks))
         if now > 600:
             covered += len(found & set(tasks)) / count
@@ -141,10 +141,10 @@ def test_six_hours_of_random_answers_drop_fewer_than_one_live_task_an_hour(count
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fifty_tasks_are_nearly_all_known_after_twenty_answers(seed: int):
-    dice, union = Random(seed), Union()
+    rng, union = Random(seed), PartialAnswers()
     tasks = [f"10.0.0.{number}" for number in range(50)]
     for step in range(20):
-        found = union.add(answer(*dice.sample(tasks, 8), ttl=1.0), float(step))
+        found = union.add(answer(*rng.sample(tasks, 8), ttl=1.0), float(step))
     assert len(found.endpoints) >= 45
 
 
@@ -155,7 +155,7 @@ def test_fifty_tasks_are_nearly_all_known_after_twenty_answers(seed: int):
     )
 )
 def test_whatever_comes_the_newest_answer_is_in_and_nothing_that_was_never_named(steps):
-    union, now, named = Union(), 0.0, set()
+    union, now, named = PartialAnswers(), 0.0, set()
     for numbers, pause, ttl in steps:
         now += pause
         came = numbered(*sorted(numbers), ttl=ttl)
@@ -168,7 +168,7 @@ def test_whatever_comes_the_newest_answer_is_in_and_nothing_that_was_never_named
 
 
 def test_what_is_joined_is_bounded_and_the_longest_unseen_goes_first():
-    union = Union()
+    union = PartialAnswers()
     for number in range(600):  # eight new ones each time
         named = [f"10.{number}.0.{each}" for each in range(8)]
         found = union.add(answer("10.9.9.9", *named[1:], ttl=1.0), float(number * 2))

@@ -155,8 +155,8 @@ def test_a_subset_changes_by_one_place_when_one_endpoint_leaves(seed: int):
 
 
 def test_over_many_clients_every_endpoint_is_in_about_as_many_subsets():
-    fleet, policy, dice = nodes(200), BalancingPolicy(subset=20), Random(4)
-    found = Counter(node for _ in range(1000) for node in subset(fleet, dice.random(), policy)[0])
+    fleet, policy, rng = nodes(200), BalancingPolicy(subset=20), Random(4)
+    found = Counter(node for _ in range(1000) for node in subset(fleet, rng.random(), policy)[0])
     assert 60 < min(found.values()) <= max(found.values()) < 145  # 100 each, within five sigma
 
 

@@ -16,7 +16,7 @@ from ecs_discovery.client.health_check import Answer
 from ecs_discovery.config.targets import parse_target
 from ecs_discovery.errors import ConfigurationError, NoEndpoints
 from ecs_discovery.integrations._requests_exchange import _retry_after
-from ecs_discovery.integrations._urllib3_pool import _promise
+from ecs_discovery.integrations._urllib3_pool import _keep_alive_timeout
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers import HostsFile
 from ecs_discovery.resolvers.dns.search import candidates
@@ -85,7 +85,7 @@ def test_retry_after_fields_of_any_kind(text: str):
 @example('timeout="5", max=100')
 @example("timeout=0")
 def test_keep_alive_fields_of_any_kind(text: str):
-    assert _promise(text) >= 0
+    assert _keep_alive_timeout(text) >= 0
 
 
 @unhurried
@@ -123,7 +123,7 @@ SLOW: dict[str, Any] = {
     "Retry-After of 60 KB of digits": lambda: _field("1" * 60_000),
     "Retry-After of 60 KB of words": lambda: _field("Mon, " * 12_000),
     "Retry-After of 60 KB of parentheses": lambda: _field("(" * 60_000),
-    "Keep-Alive of 60 KB": lambda: _promise("timeout=," * 7000),
+    "Keep-Alive of 60 KB": lambda: _keep_alive_timeout("timeout=," * 7000),
     "a target of a megabyte": lambda: parse_target("a" * 1_000_000),
     "a port of a megabyte": lambda: parse_target("a:" + "1" * 1_000_000),
     "a description of the task as deep as can be": lambda: parse(json.loads("[" * 900 + "]" * 900)),

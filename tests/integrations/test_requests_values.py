@@ -30,7 +30,7 @@ from ecs_discovery.errors import DiscoveryError, NoEndpoints
 from ecs_discovery.integrations._requests_errors import as_requests_error, cause_of
 from ecs_discovery.integrations._requests_exchange import _parts, _retry_after
 from ecs_discovery.integrations._urllib3_failures import PeerSilentError, classify
-from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, Use, UseTimeout, _promise
+from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, Use, UseTimeout, _keep_alive_timeout
 from ecs_discovery.models import Endpoint
 
 POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
@@ -145,7 +145,7 @@ def test_retry_after_in_seconds(text: str, seconds: float | None):
     ],
 )
 def test_how_long_a_server_says_it_keeps_a_connection(hint: str | None, seconds: float):
-    assert _promise(hint) == seconds
+    assert _keep_alive_timeout(hint) == seconds
 
 
 def test_retry_after_as_a_date():

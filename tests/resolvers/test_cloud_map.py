@@ -15,7 +15,7 @@ import botocore.exceptions
 import pytest
 
 from ecs_discovery import CloudMapPolicy, ConfigurationError, Endpoint, Question, Resolution
-from ecs_discovery.core.rate_limiter import Governor
+from ecs_discovery.core.rate_limiter import RateLimiter
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.resolvers import AsyncCloudMapResolver, CloudMapResolver
 from ecs_discovery.resolvers.base import Remembering
@@ -436,9 +436,9 @@ def test_a_process_stays_under_its_own_limit(client: FakeClient, clock: FakeCloc
 def test_resolvers_of_one_process_share_the_limit():
     one, other = CloudMapResolver(client=FakeClient()), CloudMapResolver(client=FakeClient())
     faster = CloudMapResolver(CloudMapPolicy(max_calls=21), client=FakeClient())
-    assert one._governor is other._governor is not faster._governor
-    given = Governor(1, 1)
-    assert CloudMapResolver(client=FakeClient(), governor=given)._governor is given
+    assert one._rate_limiter is other._rate_limiter is not faster._rate_limiter
+    given = RateLimiter(1, 1)
+    assert CloudMapResolver(client=FakeClient(), rate_limiter=given)._rate_limiter is given
 
 
 # Threads, time limits and life cycle
@@ -548,7 +548,7 @@ def test_a_fork_starts_with_fresh_locks_and_a_client_of_its_own(monkeypatch: pyt
     resolver = CloudMapResolver(clock=clock)
     answer = resolver.resolve(ORDERS, 10)
     old = resolver._made
-    for lock in (resolver._lock, resolver._revisions._lock, resolver._governor._lock):
+    for lock in (resolver._lock, resolver._revisions._lock, resolver._rate_limiter._lock):
         lock.acquire()
     resolver.after_fork()
     assert resolver.resolve(ORDERS, 10) is answer, "what is known stays"

@@ -137,7 +137,7 @@ def test_threads_of_a_client_that_hangs_are_replaced_up_to_eight_times():
     resolver = CloudMapResolver(client=client, clock=clock)
     for expected in (8, 16, 16):
         for number in range(12):
-            resolver.begin(Question("cloudmap", f"prod/s{number}"))
+            resolver.submit(Question("cloudmap", f"prod/s{number}"))
         eventually(partial(reached, expected))
         time.sleep(0.05)
         assert reached(expected)

@@ -196,7 +196,7 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
     turns = dns_async._Turns(1)
 
     async def hold(entered: asyncio.Event, leave: asyncio.Event) -> None:
-        await turns.take()
+        await turns.acquire()
         entered.set()
         await leave.wait()
         turns.give()
@@ -213,7 +213,7 @@ def test_a_look_up_that_gives_up_its_place_in_the_queue_holds_up_nobody(server: 
         tasks[2].cancel()  # given its turn just now: the newest of those who wait
         await asyncio.gather(*tasks, return_exceptions=True)
         assert inside[1].is_set()
-        await turns.take()
+        await turns.acquire()
 
     asyncio.run(asyncio.wait_for(main(), 5))
 

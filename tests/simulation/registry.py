@@ -34,14 +34,14 @@ class Dns:
     At most eight records, drawn at random; TTLs count down in the cache, in whole seconds.
     """
 
-    def __init__(self, registry: Registry, dice: Random, *, ttl: float = 10.0, lag: float = 0.0) -> None:
+    def __init__(self, registry: Registry, rng: Random, *, ttl: float = 10.0, lag: float = 0.0) -> None:
         self.registry = registry
         self.ttl = ttl
         self.lag = lag
         """Seconds until a change of the registry is answered with."""
         self.asked: list[float] = []
         """When questions for addresses came."""
-        self._dice = dice
+        self._rng = rng
         self._until = 0.0
         self._cached: tuple[str, ...] = ()
 
@@ -53,7 +53,7 @@ class Dns:
         self.asked.append(now)
         if now >= self._until:
             hosts = sorted(self.registry.at(now - self.lag))
-            self._cached = tuple(self._dice.sample(hosts, 8) if len(hosts) > 8 else hosts)
+            self._cached = tuple(self._rng.sample(hosts, 8) if len(hosts) > 8 else hosts)
             self._until = now + self.ttl
         if not self._cached:
             raise TargetNotFound("no such name", target=str(question))

@@ -37,15 +37,15 @@ class Port(Enum):
 
 
 def steady(seconds: float) -> ServiceTime:
-    return lambda dice: seconds
+    return lambda rng: seconds
 
 
 def lognormal(median: float, sigma: float, *, pause: float = 0.0, pauses: float = 0.0) -> ServiceTime:
     """Noise as services have it, and with the chance `pauses` a pause besides (a collection of garbage, say)."""
 
-    def draw(dice: Random) -> float:
-        seconds = median * dice.lognormvariate(0.0, sigma)
-        return seconds + pause if pauses and dice.random() < pauses else seconds
+    def draw(rng: Random) -> float:
+        seconds = median * rng.lognormvariate(0.0, sigma)
+        return seconds + pause if pauses and rng.random() < pauses else seconds
 
     return draw
 
@@ -57,7 +57,7 @@ class Task:
     def __init__(
         self,
         host: str,
-        dice: Random,
+        rng: Random,
         service_time: ServiceTime,
         *,
         workers: int = 1000,
@@ -72,7 +72,7 @@ class Task:
         """Grows when it stops or vanishes: connections made before are dead."""
         self.served: list[float] = []
         """When requests reached it."""
-        self._dice = dice
+        self._rng = rng
         self._free = workers
         self._length = queue
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -119,7 +119,7 @@ class Task:
             self._queue.append(turn)
             await turn
         try:
-            await asyncio.sleep(ROUND_TRIP + self.service_time(self._dice))
+            await asyncio.sleep(ROUND_TRIP + self.service_time(self._rng))
         finally:
             if self._queue:
                 self._queue.popleft().set_result(None)

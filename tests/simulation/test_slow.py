@@ -128,9 +128,9 @@ def test_errors_now_and_then_eject_nobody_and_cost_their_share_only(seed):
     world = World(seed)
 
     def sometimes(task_time: ServiceTime, set_status: Callable[[int], None]) -> ServiceTime:
-        def draw(dice):
-            set_status(500 if dice.random() < 0.01 else 200)
-            return task_time(dice)
+        def draw(rng):
+            set_status(500 if rng.random() < 0.01 else 200)
+            return task_time(rng)
 
         return draw
 

@@ -12,7 +12,7 @@ from tests.simulation.world import Client, World, buckets
 
 async def every(client: Client, period: float, until: float) -> None:
     """A request each `period` seconds."""
-    await asyncio.sleep(client.world.dice.random() * period)
+    await asyncio.sleep(client.world.rng.random() * period)
     while client.world.now < until:
         await client.get()
         await asyncio.sleep(period)

@@ -53,10 +53,10 @@ class World:
     """Everything is drawn from the seed; the same seed is the same history."""
 
     def __init__(self, seed: int, *, ttl: float = 10.0, lag: float = 0.0, caches: int = 1) -> None:
-        self.dice = Random(seed)
+        self.rng = Random(seed)
         self.network: dict[str, Task] = {}
         self.registry = Registry()
-        self.dns = [Dns(self.registry, Random(self.dice.random()), ttl=ttl, lag=lag) for _ in range(caches)]
+        self.dns = [Dns(self.registry, Random(self.rng.random()), ttl=ttl, lag=lag) for _ in range(caches)]
         self.cloud_map = CloudMap(self.registry)
         self.requests: list[Request] = []
         self.probes: list[tuple[float, str]] = []
@@ -89,7 +89,7 @@ class World:
             self._address += 1
             host = f"10.{self._address // 65536}.{self._address // 256 % 256}.{self._address % 256}"
             work = service_time or steady(0.002)
-            task = Task(host, Random(self.dice.random()), work, workers=workers, queue=queue, port=port)
+            task = Task(host, Random(self.rng.random()), work, workers=workers, queue=queue, port=port)
             self.network[host] = task
             self._registered[host] = f"task-{self._address}"
             started.append(task)
@@ -110,7 +110,7 @@ class World:
     # Clients
 
     def client(self, target: str = "orders:8080", **policies: Any) -> Client:
-        made = Client(self, target, self.dns[len(self.clients) % len(self.dns)], self.dice.getrandbits(64), policies)
+        made = Client(self, target, self.dns[len(self.clients) % len(self.dns)], self.rng.getrandbits(64), policies)
         self.clients.append(made)
         return made
 
@@ -124,10 +124,10 @@ class World:
         """`rate` requests per second over all clients, whether earlier ones are answered or not."""
         until = self.now + seconds
         while True:
-            await asyncio.sleep(self.dice.expovariate(rate))
+            await asyncio.sleep(self.rng.expovariate(rate))
             if self.now >= until:
                 return
-            client = clients[int(self.dice.random() * len(clients))]
+            client = clients[int(self.rng.random() * len(clients))]
             self.spawn(client.get())
 
     def run(self, scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -180,7 +180,7 @@ class Client:
             settings=Settings.make(namespace="prod.local", environ={}, **policies),
             resolvers={"cloudmap": world.cloud_map},
             clock=asyncio.get_running_loop().time,
-            dice=Random(seed),
+            rng=Random(seed),
         )
         self.discovery._driver.background.dns = dns
         self.service: Service = self.discovery._driver.engine.service(target)
@@ -193,8 +193,8 @@ class Client:
         call = engine.call(service, idempotent=idempotent)
         status, problem = 0, ""
         try:
-            if began >= service.fresh_until:
-                await self.discovery._driver.background.ready(service, call.connect_until)
+            if began >= service.refresh_at:
+                await self.discovery._driver.background.ready(service, call.connect_deadline_at)
 
             async def attempt(lease: Lease) -> int:
                 return await self._attempt(call, lease)
@@ -210,7 +210,7 @@ class Client:
     async def _attempt(self, call: Call, lease: Lease) -> int:
         background, service = self.discovery._driver.background, self.service
         if lease.node.health is Health.PROBING:
-            self.world.probes.append((lease.began, lease.endpoint.host))
+            self.world.probes.append((lease.started_at, lease.endpoint.host))
         idle = self._idle.setdefault(lease.endpoint.host, [])
         while idle:
             connection = idle.pop()
@@ -224,7 +224,7 @@ class Client:
             idle = self._idle.setdefault(lease.endpoint.host, [])  # of whoever won
         began, node = self.world.now, lease.node
         try:
-            status = await connection.send(lambda: node.gone > began)
+            status = await connection.send(lambda: node.gone_at > began)
         except OSError as error:
             idle.clear()
             if isinstance(error, Silent):
@@ -234,7 +234,7 @@ class Client:
         if status in OVERLOADED:
             engine = self.discovery._driver.engine
             if service.push_back(lease.node, engine.clock(), service.balancing.pushback):
-                engine.tell(service)
+                engine.emit(service)
         if len(idle) < IDLE:
             idle.append(connection)
         return status

@@ -80,7 +80,7 @@ class Demo:
         self.interrupted = False
         self.seconds = seconds
         self._lab = lab
-        dice = Random(seed)
+        rng = Random(seed)
         self._service = lab.service(
             "orders",
             tasks=_TASKS,
@@ -89,19 +89,19 @@ class Demo:
             registration_lag=min(1.0, 0.04 * seconds),
             deregistration_lag=min(2.0, 0.06 * seconds),
         )
-        self._dns = PlainDns(_NAMESPACE, lab.dns.address, lab.dns.port, dice=Random(dice.random()))
+        self._dns = PlainDns(_NAMESPACE, lab.dns.address, lab.dns.port, rng=Random(rng.random()))
         # What the environment says is about other services than these.
         settings = Settings.make(namespace=_NAMESPACE, nameservers=[lab.nameserver], environ={})
-        self.discovery = Discovery(settings=settings, on_event=self._on_event, dice=Random(dice.random()))
+        self.discovery = Discovery(settings=settings, on_event=self._on_event, rng=Random(rng.random()))
         self._target = f"{self._service.fqdn}:{self._service.port}"
         origin = self._service.url("")
 
         def wrapped() -> requests.Session:
             return wrap_session(_plain(), discovery=self.discovery)
 
-        paths = dice.random()  # the same for both
-        self.wrapped = Traffic("wrapped", _sender(wrapped, origin), rate=rate, workers=_WORKERS, dice=Random(paths))
-        self.plain = Traffic("plain", _sender(_plain, origin), rate=rate, workers=_WORKERS, dice=Random(paths))
+        paths = rng.random()  # the same for both
+        self.wrapped = Traffic("wrapped", _sender(wrapped, origin), rate=rate, workers=_WORKERS, rng=Random(paths))
+        self.plain = Traffic("plain", _sender(_plain, origin), rate=rate, workers=_WORKERS, rng=Random(paths))
         self._stop = Event()
         self.story = Story(
             self._service, seconds, rush=self._rush, pending=self._pending, tell=self._tell, stop=self._stop

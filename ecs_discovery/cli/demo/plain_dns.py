@@ -28,9 +28,9 @@ class PlainDns:
     Addresses come in another order each time, as from a resolver that rotates them.
     """
 
-    def __init__(self, namespace: str, address: str, port: int, *, dice: Random | None = None) -> None:
+    def __init__(self, namespace: str, address: str, port: int, *, rng: Random | None = None) -> None:
         self._suffix = f".{namespace}"
-        self._dice = dice or Random()
+        self._rng = rng or Random()
         self._server = _Counted(address, port)
         self._resolver = dns.resolver.Resolver(configure=False)
         self._resolver.nameservers = [self._server]
@@ -74,7 +74,7 @@ class PlainDns:
                 found += [record.to_text() for record in answer.rrset or ()]
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        self._dice.shuffle(found)
+        self._rng.shuffle(found)
         return found
 
     def _answer(self, plain: Callable[..., list[Any]], name: str, port: Any, family: int, *rest: int) -> list[Any]:

@@ -75,7 +75,7 @@ class Traffic:
         *,
         rate: float,
         workers: int,
-        dice: Random,
+        rng: Random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -85,7 +85,7 @@ class Traffic:
         self._ended: list[Request] = []
         self._connect = connect
         self._rate = rate
-        self._dice = dice
+        self._rng = rng
         self._clock = clock
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._stop = Event()
@@ -153,9 +153,7 @@ class Traffic:
             if self._queue.qsize() >= len(self._workers):
                 self.held_back += 1
                 continue
-            self._queue.put(
-                _SLOW_PATH if self._dice.random() < _SLOW_SHARE else f"/orders/{self._dice.randrange(1000)}"
-            )
+            self._queue.put(_SLOW_PATH if self._rng.random() < _SLOW_SHARE else f"/orders/{self._rng.randrange(1000)}")
 
     def _work(self) -> None:
         send = self._connect()

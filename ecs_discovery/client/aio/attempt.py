@@ -13,7 +13,7 @@ from ecs_discovery.client.failures import Judgement
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Failure
-from ecs_discovery.core.calls.liveness import Doubt
+from ecs_discovery.core.calls.liveness import LivenessTimer
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import (
     ConfigurationError,
@@ -47,7 +47,7 @@ class AsyncAttempt(Attempt):
         service: Service,
     ) -> None:
         super().__init__(node.endpoint, call, clock)
-        self._doubt = Doubt(node, clock(), ack_timeout)
+        self._doubt = LivenessTimer(node, clock(), ack_timeout)
         self._node = node
         self._service = service
         self._ack_timeout = ack_timeout

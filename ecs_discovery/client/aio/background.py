@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.health_check import examine
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.health_check import UNTOLD, report
+from ecs_discovery.client.health_check import INCONCLUSIVE, report
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.race import glance
+from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded, ResolutionError
@@ -29,7 +29,7 @@ from ecs_discovery.resolvers.registry import for_asyncio, load
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 from ecs_discovery.runtime import sockets
 from ecs_discovery.runtime.single_flight import Flight
-from ecs_discovery.runtime.sockets import Sign, sign_of
+from ecs_discovery.runtime.sockets import ConnectResult, sign_of
 from ecs_discovery.runtime.task_metadata import own_zone
 from ecs_discovery.runtime.workers import Workers
 
@@ -61,7 +61,7 @@ class AsyncBackground:
             self._workers.spawn(self._locate)
         waited: set[Question] = set()
         began = engine.clock()
-        while engine.clock() >= service.fresh_until:
+        while engine.clock() >= service.refresh_at:
             due = engine.due(service, waited=waited)
             for question in due.ask:
                 self.ask(question)
@@ -120,27 +120,29 @@ class AsyncBackground:
             self.engine.lost(question)
         self.engine.flights.land(question, flight)
 
-    async def rescue(self, service: Service, call: Call) -> None:
-        """As `Background.rescue`."""
-        if call.number and service.stranded:
+    async def wait_for_refresh(self, service: Service, call: Call) -> None:
+        """As `Background.wait_for_refresh`."""
+        if call.number and service.all_down:
             flights = self.engine.flights.under_way(service.wanted())
             if flights:
                 await _any_landed(flights, self.engine.patience(call))
 
-    async def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+    async def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Background.begin`."""
-        if not service.room.crowded:
+        if not service.admission.crowded:
             try:
-                return self.engine.begin(service, call, prefer)
+                return self.engine.start_attempt(service, call, prefer)
             except Overloaded:
                 pass
-        return await self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        return await self.wait_for_admission(
+            service, call.connect_deadline_at, partial(self.engine.start_attempt, service, call)
+        )
 
-    async def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
-        """As `Background.room`."""
+    async def wait_for_admission(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+        """As `Background.wait_for_admission`."""
         if not service.balancing.wait_for_room:
             return choose()
-        room, gate = service.room, asyncio.Event()
+        room, gate = service.admission, asyncio.Event()
         place = Place(partial(_open, asyncio.get_running_loop(), gate))
         try:
             room.queue(place)
@@ -168,20 +170,20 @@ class AsyncBackground:
 
     def work(self, service: Service) -> None:
         """As `Background.work`."""
-        for node in service.take_reconnects():
+        for node in service.pop_reconnects():
             self._spawn(self._reconnect(service, node))
-        for check in service.take_checks(self.engine.clock()):
+        for check in service.pop_checks(self.engine.clock()):
             self._spawn(self._examine(service, check))
 
     async def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """As `Background.accepts`."""
-        return await self._look(service, endpoint) is Sign.ACCEPTS
+        return await self._look(service, endpoint) is ConnectResult.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
         """As `Background.suspect`."""
         now = self.engine.clock()
-        if now >= node.suspected:
-            node.suspected = now + _LONGEST
+        if now >= node.suspect_again_at:
+            node.suspect_again_at = now + _LONGEST
             self._spawn(self._check(service, node))
 
     # In tasks
@@ -191,11 +193,11 @@ class AsyncBackground:
             began = self.engine.clock()
             sign = await self._look(service, node.endpoint)
         finally:
-            node.suspected = -inf
+            node.suspect_again_at = -inf
         self.force(self.engine.looked(service, node, sign, began))
 
-    async def _look(self, service: Service, endpoint: Endpoint) -> Sign:
-        limit, loop = glance(service.connect_time), asyncio.get_running_loop()
+    async def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:
+        limit, loop = probe_timeout(service.connect_time), asyncio.get_running_loop()
         while True:
             until = loop.time() + limit
             try:
@@ -205,7 +207,7 @@ class AsyncBackground:
                 if isinstance(error, TimeoutError) and loop.time() > until + limit / 2:
                     continue  # the loop was held up: whether an answer came in time, it cannot tell
                 return sign_of(error)
-            return Sign.ACCEPTS
+            return ConnectResult.ACCEPTS
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         for old in self.tasks.copy():  # in one step: loops in other threads add to it and take away
@@ -219,25 +221,25 @@ class AsyncBackground:
     async def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool) -> None:
         engine = self.engine
         following: tuple[Question, ...] = ()
-        if force or not engine.settled(question):
-            outcome = await self._look_up(question, flight, allowed)
+        if force or not engine.is_answered(question):
+            outcome = await self._lookup(question, flight, allowed)
             if outcome is not None or not flight.done():  # None may be a resolver's answer too
                 following = engine.landed(question, outcome)  # type: ignore[arg-type]  # it looks what it is
         engine.flights.land(question, flight)  # whatever else ends it: see `_landed`
         for other in following:
             self.ask(other)
 
-    async def _look_up(self, question: Question, flight: Flight, allowed: bool) -> Resolution | Exception | None:
+    async def _lookup(self, question: Question, flight: Flight, allowed: bool) -> Resolution | Exception | None:
         """None, and the flight has landed, if nobody waited for it any more when its turn came."""
-        begin = partial(self.engine.begin_flight, question, flight)
+        start_attempt = partial(self.engine.begin_flight, question, flight)
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
         try:
             resolver, limit = self._resolver(question.scheme), self.engine.limit(question)
             if isinstance(resolver, Queueing):
-                return await resolver.resolve_in_turn(question, limit, begin)
-            return await resolver.resolve(question, limit) if begin() else None
+                return await resolver.resolve_in_turn(question, limit, start_attempt)
+            return await resolver.resolve(question, limit) if start_attempt() else None
         except ResolutionError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a resolver's fault is an answer too: callers wait for one
@@ -292,7 +294,7 @@ class AsyncBackground:
             self.engine.reconnected(service, node, True)
 
     async def _examine(self, service: Service, check: Check) -> None:
-        found = UNTOLD
+        found = INCONCLUSIVE
         try:
             found = await examine(check)
         finally:

@@ -65,11 +65,11 @@ class AsyncDiscovery:
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        dice: Random | None = None,
+        rng: Random | None = None,
         **policies: Unpack[Policies],
     ) -> None:
         if share is not None:
-            given = [namespace, services, nameservers, settings, on_event, dice, *policies.values()]
+            given = [namespace, services, nameservers, settings, on_event, rng, *policies.values()]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
             self._engine = share._driver.engine
@@ -77,7 +77,7 @@ class AsyncDiscovery:
             settings = Settings.make(
                 namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
             )
-            self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
+            self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng)
         self.settings = self._engine.settings
         self._shared = share is not None
         self._closed = False
@@ -95,7 +95,7 @@ class AsyncDiscovery:
     async def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
         """As `Discovery.resolve`."""
         service = self._service(target)
-        if self._engine.clock() >= service.fresh_until:
+        if self._engine.clock() >= service.refresh_at:
             await self._background.ready(service, self._until(service, timeout))
         return self._engine.use(service)
 
@@ -174,7 +174,7 @@ class AsyncDiscovery:
         hard = asyncio.timeout(limit)
         try:
             async with hard:
-                await self._background.ready(service, call.connect_until if limit is None else call.deadline)
+                await self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
                 if service.hedging is None:
                     return await self._driver.run(service, call, attempt, judge)
                 hedge = hedged(self._background, service.hedging, call, attempt, judge)
@@ -230,7 +230,7 @@ class AsyncDiscovery:
                 return await transports.create(sock, protocol_factory, context, name)
 
         try:
-            await self._background.ready(service, call.connect_until)
+            await self._background.ready(service, call.connect_deadline_at)
             return await self._driver.run(service, call, attempt, judge_connect)
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__

@@ -44,20 +44,20 @@ class AsyncDriver:
 
         async def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
-            await self.background.rescue(service, call)
-            lease = await self.background.begin(service, call)
+            await self.background.wait_for_refresh(service, call)
+            lease = await self.background.start_attempt(service, call)
             if service.work_due:
                 self.background.work(service)
             try:
                 result = await attempt(lease)
             except Exception as error:
-                self.background.force(self.engine.settle(call, lease, judge(None, error), error))
+                self.background.force(self.engine.record_attempt(call, lease, judge(None, error), error))
                 raise
             except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.background.force(self.engine.settle(call, lease, judgement, judgement.label))
+            self.background.force(self.engine.record_attempt(call, lease, judgement, judgement.label))
             return result
 
         return await self.pursue(call, once)
@@ -66,7 +66,7 @@ class AsyncDriver:
         """As `Driver.pursue`."""
         if call.own_policy is not None:
             engine = self.engine
-            return await retry.by_policy(call.own_policy, call, once, engine.clock, engine.dice, self.sleep)
+            return await retry.by_policy(call.own_policy, call, once, engine.clock, engine.rng, self.sleep)
         failed: list[Exception] = []  # taken out below, for kept in this frame the error would keep the frame
         result: T | None = None
         try:

@@ -97,7 +97,7 @@ async def _duel(
             async with asyncio.timeout(hedge.delay):
                 latest = await ended.get()
         if latest is None:
-            rival = hedge.begin() if ended.empty() else None
+            rival = hedge.start_rival() if ended.empty() else None
             if rival is not None:
                 start(rival)
             latest = await ended.get()
@@ -144,7 +144,7 @@ def hedged(
     def failed(trial: _Trial[T]) -> None:
         error = trial.error
         assert isinstance(error, Exception)
-        background.force(engine.settle(call, trial.lease, judge(None, error), error))
+        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error))
 
     async def run(lease: Lease) -> T:
         if call.number > 1 or not call.idempotent:
@@ -157,7 +157,7 @@ def hedged(
         winner = await _duel(
             background, hedge, lease.hand_over(), lambda use: _Trial(use, partial(attempt, use)), failed
         )
-        lease.take(winner.lease)
+        lease.adopt(winner.lease)
         return winner.outcome()
 
     return run

@@ -21,15 +21,15 @@ class AsyncLeaseContext(LeaseScope):
     async def __aenter__(self) -> Self:
         service = self._service
         now = self._driver.engine.clock()
-        if now >= service.fresh_until:
+        if now >= service.refresh_at:
             await self._driver.background.ready(service, now + service.timeout.connect)
-        if not service.room.crowded:
+        if not service.admission.crowded:
             try:
                 self._begin(now)
                 return self
             except Overloaded:
                 pass
-        await self._driver.background.room(service, now + service.timeout.connect, self._begin_now)
+        await self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._begin_now)
         return self
 
     async def __aexit__(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.retry import _outcome, _Own, _retry, _wait
+from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
 from ecs_discovery.core.calls.call import Call
 
 __all__ = ["by_policy", "go_on"]
@@ -42,14 +42,14 @@ async def by_policy(
     call: Call,
     attempt: Callable[[], Awaitable[T]],
     clock: Callable[[], float],
-    dice: Callable[[], float],
+    rng: Callable[[], float],
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
     """As `by_policy`, awaiting."""
-    own = _Own(given, call, clock, dice)
+    own = OwnPolicy(given, call, clock, rng)
 
     async def run() -> T:
-        own.begin()
+        own.start_attempt()
         return await attempt()
 
     async def rest(seconds: float) -> None:

@@ -16,13 +16,13 @@ from threading import Event
 from typing import TypeVar
 
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.health_check import UNTOLD, report
+from ecs_discovery.client.health_check import INCONCLUSIVE, report
 from ecs_discovery.client.sync.health_check import examine
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.race import glance
+from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded, ResolutionError, foreign
@@ -33,7 +33,7 @@ from ecs_discovery.resolvers.static import StaticResolver
 from ecs_discovery.runtime import fork, sockets
 from ecs_discovery.runtime.alarms import Alarms
 from ecs_discovery.runtime.single_flight import Flight
-from ecs_discovery.runtime.sockets import Sign, sign_of
+from ecs_discovery.runtime.sockets import ConnectResult, sign_of
 from ecs_discovery.runtime.task_metadata import own_zone
 from ecs_discovery.runtime.workers import Workers
 
@@ -77,7 +77,7 @@ class Background:
             self._connects.spawn(self._locate)  # only look-ups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
-        while engine.clock() >= service.fresh_until:
+        while engine.clock() >= service.refresh_at:
             due = engine.due(service, waited=waited)
             # What is known will do: leave time to connect, also where a look-up must be made right here.
             here = until if service.resolution is None else (engine.clock() + until) / 2
@@ -166,28 +166,30 @@ class Background:
                 found.close()
         return found
 
-    def rescue(self, service: Service, call: Call) -> None:
+    def wait_for_refresh(self, service: Service, call: Call) -> None:
         """Before another attempt on endpoints none of which connects: wait for a look-up under way, a while."""
-        if call.number and service.stranded:
+        if call.number and service.all_down:
             flights = self.engine.flights.under_way(service.wanted())
             if flights:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
-    def begin(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
+    def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Engine.begin`; where every endpoint is full, wait for room."""
-        if not service.room.crowded:
+        if not service.admission.crowded:
             try:
-                return self.engine.begin(service, call, prefer)
+                return self.engine.start_attempt(service, call, prefer)
             except Overloaded:
                 pass
-        return self.room(service, call.connect_until, partial(self.engine.begin, service, call))
+        return self.wait_for_admission(
+            service, call.connect_deadline_at, partial(self.engine.start_attempt, service, call)
+        )
 
-    def room(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+    def wait_for_admission(self, service: Service, until: float, choose: Callable[[], T]) -> T:
         """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
         after `until` (monotonic)."""
         if not service.balancing.wait_for_room:
             return choose()
-        room, gate = service.room, Event()
+        room, gate = service.admission, Event()
         place = Place(gate.set)
         try:
             room.queue(place)
@@ -214,21 +216,21 @@ class Background:
 
     def work(self, service: Service) -> None:
         """Begin what is due: reconnects to endpoints that were down, and health checks."""
-        for node in service.take_reconnects():
+        for node in service.pop_reconnects():
             self._connects.spawn(partial(self._reconnect, service, node))
-        for check in service.take_checks(self.engine.clock()):
+        for check in service.pop_checks(self.engine.clock()):
             if not self._checkers.spawn(partial(self._examine, service, check), inline=False):
-                report(self.engine, service, check, UNTOLD)  # a check must not hold up a request
+                report(self.engine, service, check, INCONCLUSIVE)  # a check must not hold up a request
 
     def accepts(self, service: Service, endpoint: Endpoint) -> bool:
         """Does it accept a connection now?"""
-        return self._look(service, endpoint) is Sign.ACCEPTS
+        return self._look(service, endpoint) is ConnectResult.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
         """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
         now = self.engine.clock()
-        if now >= node.suspected:
-            node.suspected = now + _LONGEST
+        if now >= node.suspect_again_at:
+            node.suspect_again_at = now + _LONGEST
             self._connects.spawn(partial(self._check, service, node))
 
     # In workers
@@ -238,15 +240,15 @@ class Background:
             began = self.engine.clock()
             sign = self._look(service, node.endpoint)
         finally:
-            node.suspected = -inf
+            node.suspect_again_at = -inf
         self.force(self.engine.looked(service, node, sign, began))
 
-    def _look(self, service: Service, endpoint: Endpoint) -> Sign:
+    def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:
         try:
-            sockets.connect(endpoint, glance(service.connect_time)).close()
+            sockets.connect(endpoint, probe_timeout(service.connect_time)).close()
         except OSError as error:
             return sign_of(error)
-        return Sign.ACCEPTS
+        return ConnectResult.ACCEPTS
 
     def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool, until: float = inf) -> None:
         engine = self.engine
@@ -255,14 +257,14 @@ class Background:
         limit = min(engine.limit(question), until - engine.clock())
         following: tuple[Question, ...] = ()
         try:
-            if limit > 0 and (force or not engine.settled(question)):
-                following = engine.landed(question, self._look_up(question, allowed, limit))
+            if limit > 0 and (force or not engine.is_answered(question)):
+                following = engine.landed(question, self._lookup(question, allowed, limit))
         finally:
             engine.flights.land(question, flight)
         for other in following:
             self._ask(other, here=until if until < inf else None)
 
-    def _look_up(self, question: Question, allowed: bool, limit: float) -> Resolution | Exception:
+    def _lookup(self, question: Question, allowed: bool, limit: float) -> Resolution | Exception:
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused
@@ -307,7 +309,7 @@ class Background:
             self.engine.reconnected(service, node, True)
 
     def _examine(self, service: Service, check: Check) -> None:
-        found = UNTOLD
+        found = INCONCLUSIVE
         try:
             found = examine(check)
         finally:

@@ -64,7 +64,7 @@ class Discovery:
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        dice: Random | None = None,
+        rng: Random | None = None,
         **policies: Unpack[Policies],
     ) -> None:
         settings = Settings.make(
@@ -72,7 +72,7 @@ class Discovery:
         )
         settings.check_for_threads()
         self.settings = settings
-        self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, dice=dice)
+        self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng)
         self._driver = Driver(self._engine, sleep)
         self._background = self._driver.background
 
@@ -91,7 +91,7 @@ class Discovery:
         (default: the service's `TimeoutPolicy.connect`). Raises `ResolutionError` and its kinds.
         """
         service = self._engine.service(target)
-        if self._engine.clock() >= service.fresh_until:
+        if self._engine.clock() >= service.refresh_at:
             self._background.ready(service, self._until(service, timeout))
         return self._engine.use(service)
 
@@ -151,7 +151,7 @@ class Discovery:
                 f"the deadline of {limit:g} s had passed before the call began", target=service.target
             )
         call = self._engine.call(service, idempotent=idempotent, deadline=limit, key=key)
-        self._background.ready(service, call.connect_until if limit is None else call.deadline)
+        self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
 
@@ -220,7 +220,7 @@ class Discovery:
             return sock
 
         try:
-            self._background.ready(service, call.connect_until)
+            self._background.ready(service, call.connect_deadline_at)
             return self._driver.run(service, call, attempt, judge_connect)
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__

@@ -42,20 +42,20 @@ class Driver:
 
         def once() -> T:
             call.wait = None  # whatever ends this attempt early ends the call
-            self.background.rescue(service, call)
-            lease = self.background.begin(service, call)
+            self.background.wait_for_refresh(service, call)
+            lease = self.background.start_attempt(service, call)
             if service.work_due:
                 self.background.work(service)
             try:
                 result = attempt(lease)
             except Exception as error:
-                self.background.force(self.engine.settle(call, lease, judge(None, error), error))
+                self.background.force(self.engine.record_attempt(call, lease, judge(None, error), error))
                 raise
             except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
                 lease.release()
                 raise
             judgement = judge(result, None)
-            self.background.force(self.engine.settle(call, lease, judgement, judgement.label))
+            self.background.force(self.engine.record_attempt(call, lease, judgement, judgement.label))
             return result
 
         return self.pursue(call, once)
@@ -64,7 +64,7 @@ class Driver:
         """Run `once`, which settles each attempt, until `call` is over."""
         if call.own_policy is not None:
             engine = self.engine
-            return retry.by_policy(call.own_policy, call, once, engine.clock, engine.dice, self.sleep)
+            return retry.by_policy(call.own_policy, call, once, engine.clock, engine.rng, self.sleep)
         failed: list[Exception] = []  # taken out below, for kept in this frame the error would keep the frame
         result: T | None = None
         try:

@@ -128,7 +128,7 @@ def duel(
         try:
             latest = ended.get(timeout=hedge.delay)
         except Empty:
-            rival = hedge.begin()
+            rival = hedge.start_rival()
             if rival is not None:
                 start(rival)
             latest = ended.get()
@@ -165,7 +165,7 @@ def hedged(
     def failed(trial: Trial[T]) -> None:
         error = trial.error
         assert isinstance(error, Exception)
-        background.force(engine.settle(call, trial.lease, judge(None, error), error))
+        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error))
 
     def run(lease: Lease) -> T:
         if call.number > 1 or not call.idempotent:
@@ -183,7 +183,7 @@ def hedged(
             lambda trial: trial.error is None,
             failed,
         )
-        lease.take(winner.lease)
+        lease.adopt(winner.lease)
         return winner.outcome()
 
     return run

@@ -34,7 +34,7 @@ def connect(background: Background, call: Call, lease: Lease, tuning: Tuning | N
             while True:
                 while (entrant := state.next()) is not None:
                     try:
-                        pending[entrant] = sockets.begin_connect(entrant.endpoint, tuning)
+                        pending[entrant] = sockets.start_connect(entrant.endpoint, tuning)
                     except OSError as error:
                         state.failed(entrant, error)
                     else:
@@ -45,7 +45,7 @@ def connect(background: Background, call: Call, lease: Lease, tuning: Tuning | N
                     entrant = key.data
                     sock = pending[entrant]
                     try:
-                        sockets.end_connect(sock)
+                        sockets.finish_connect(sock)
                     except OSError as error:
                         selector.unregister(sock)
                         pending.pop(entrant).close()

@@ -10,7 +10,7 @@ from tenacity import Retrying
 from tenacity.nap import sleep as tenacity_sleep
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.retry import _outcome, _Own, _retry, _wait
+from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
 from ecs_discovery.core.calls.call import Call
 
 __all__ = ["by_policy", "go_on"]
@@ -43,14 +43,14 @@ def by_policy(
     call: Call,
     attempt: Callable[[], T],
     clock: Callable[[], float],
-    dice: Callable[[], float],
+    rng: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> T:
     """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception."""
-    own = _Own(given, call, clock, dice)
+    own = OwnPolicy(given, call, clock, rng)
 
     def run() -> T:
-        own.begin()
+        own.start_attempt()
         return attempt()
 
     loop = given.copy(

@@ -10,16 +10,15 @@ from itertools import islice
 from math import inf
 
 from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
-from ecs_discovery.core.balancing import cost, outlier
-from ecs_discovery.core.balancing import slow_start as warming
+from ecs_discovery.core.balancing import cost, outlier, slow_start
 from ecs_discovery.core.balancing.cost import CROWD, MOST
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
-from ecs_discovery.core.balancing.pick_history import SAMPLE, Journal, Pick
+from ecs_discovery.core.balancing.pick_history import SAMPLE, Pick, PickHistory
 from ecs_discovery.core.balancing.pickers import Picker, by_key, share_of
-from ecs_discovery.core.balancing.recovery import Comeback
-from ecs_discovery.core.balancing.slow_start import Warming
+from ecs_discovery.core.balancing.recovery import Recovery
+from ecs_discovery.core.balancing.slow_start import SlowStart
 from ecs_discovery.core.balancing.subset import subset
 from ecs_discovery.core.balancing.tiers import Fleet, Tier
 from ecs_discovery.core.resolution.membership import Change
@@ -41,31 +40,31 @@ class Balancer:
         balancing: BalancingPolicy,
         policy: OutlierPolicy,
         zone: ZonePolicy,
-        dice: Callable[[], float],
+        rng: Callable[[], float],
         checks: Checks | None = None,
     ) -> None:
         self._balancing = balancing
         self._policy = policy
         self._zone = zone
-        self._dice = dice
-        self._checks = checks or Checks(HealthCheckPolicy(), "", dice)  # off
+        self._rng = rng
+        self._checks = checks or Checks(HealthCheckPolicy(), "", rng)  # off
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or inf
-        self._fleet = Fleet(balancing, zone, dice)
-        self._warming = Warming(balancing)
+        self._fleet = Fleet(balancing, zone, rng)
+        self._slow_start = SlowStart(balancing)
         self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
-        self._client = dice()  # tells it from other clients
+        self._client = rng()  # tells it from other clients
         self._tiers: tuple[Tier, ...] = ()  # what is chosen from, by share of the uses
         self._keyed: tuple[Tier, ...] = ()  # the same without regard to zones: keys are for all clients alike
         self._only: Picker | None = None  # its picker, where there is one tier
-        self._comeback = Comeback(self._fleet, policy)
-        self._probes = self._comeback.probes
+        self._recovery = Recovery(self._fleet, policy)
+        self._probes = self._recovery.probes
         self._stale = False  # every node is to be looked at
         self._wake = inf  # when the first of these ends, or it is to be seen whose health check is due
         self._count = 0  # uses begun
         self._successes = self._failures = 0  # of all nodes
         self._overload = Overload()
-        self._journal = Journal(balancing.explain)
+        self._pick_history = PickHistory(balancing.explain)
         self.own_zone: str | None = None
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
@@ -77,7 +76,7 @@ class Balancer:
         return f"<Balancer {len(self._fleet)} endpoints, {out} out of choice, {pending} in flight>"
 
     @property
-    def stranded(self) -> bool:
+    def all_down(self) -> bool:
         """Is there no node that connects?"""
         return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
 
@@ -88,12 +87,12 @@ class Balancer:
             chosen, self._reserve = subset(nodes, self._client, self._balancing)
             stay = set(self._fleet) & set(chosen) - set(change.altered if change is not None else ())
             self._exchange(set(self._fleet) - stay, [node for node in chosen if node not in stay], now)
-            self._comeback.look_at_all(chosen, now)
+            self._recovery.look_at_all(chosen, now)
             came = tuple(node for node in nodes if node not in known)
         else:
             self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
             came = change.came
-        self._warming.welcome(came, self._fleet, len(nodes), now)
+        self._slow_start.start(came, self._fleet, len(nodes), now)
         self._checks.renew()
         self._arrange()
 
@@ -110,11 +109,11 @@ class Balancer:
         if picker is None or key is not None or self._probes:
             node = self._pick_specially(now, exclude, key)
         else:
-            node = picker.pick(self._dice, exclude)
+            node = picker.pick(self._rng, exclude)
             if node is None or now < node.spared_until:
                 node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
             if not self._count % SAMPLE and node is not None:
-                self._journal.note(now, node, self._balancing.picker, picker.compared(), exclude)
+                self._pick_history.note(now, node, self._balancing.picker, picker.compared(), exclude)
         if node is None:
             return None
         self._count = node.picked = self._count + 1
@@ -158,7 +157,7 @@ class Balancer:
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         if node.full and pending < self._limit:
             node.full = False
-            warming.spare(node)
+            slow_start.deprioritise(node)
         if node.health is _PROBING and pending < node.probe and node not in self._probes:
             self._probes.append(node)  # the probe told nothing: the next request is one
 
@@ -169,7 +168,7 @@ class Balancer:
         """
         before = node.health
         if outcome is _SUCCESS:
-            node.answered = now
+            node.answered_at = now
             if seconds is not None:
                 if now >= node.window_ends:
                     outlier.roll(node, self._policy, now, self._successes, self._failures)
@@ -199,7 +198,7 @@ class Balancer:
                 alone = not outlier.common(node, self._successes, self._failures)
                 cost.observe(node, seconds, alone, self._balancing, now)
                 node.load = node.score + CROWD[min(node.pending, MOST)]
-            reason = outlier.on_failure(node, self._policy, now, self._dice, self._successes, self._failures)
+            reason = outlier.on_failure(node, self._policy, now, self._rng, self._successes, self._failures)
             # One that was out already stays out, whatever the cap says.
             if reason and (before is not Health.HEALTHY or self._may_eject()):
                 node.health = Health.EJECTED
@@ -213,12 +212,12 @@ class Balancer:
             node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
         if node.health is before:
             if outcome is Outcome.CONNECT:
-                self._comeback.look(node, now)
+                self._recovery.look(node, now)
                 self._schedule()
             return None
-        self._comeback.look(node, now)
+        self._recovery.look(node, now)
         if before is Health.DOWN and node.health is not Health.DOWN:
-            self._comeback.revived(now)
+            self._recovery.revived(now)
         self._arrange()
         return node.health
 
@@ -234,7 +233,7 @@ class Balancer:
             changed = node.health if node.health is not before else None
             if changed is _HEALTHY:
                 self._welcome_back(node, now)
-            self._comeback.look(node, now)
+            self._recovery.look(node, now)
             self._arrange()
         if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
             return self.observe(node, outcome, now)  # as anybody's connect
@@ -246,51 +245,51 @@ class Balancer:
 
     def picks(self) -> tuple[Pick, ...]:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
-        return self._journal.picks()
+        return self._pick_history.picks()
 
     def after_fork(self) -> None:
         """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
         nodes = (*self._fleet, *self._reserve)
-        self._comeback.after_fork(nodes)
-        self._client = self._dice()
+        self._recovery.after_fork(nodes)
+        self._client = self._rng()
         chosen, self._reserve = subset(nodes, self._client, self._balancing)
         self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
         self._checks.after_fork(nodes)
         self._stale = True
         self._wake = -inf
 
-    def take_reconnects(self) -> tuple[Node, ...]:
+    def pop_reconnects(self) -> tuple[Node, ...]:
         """Nodes whose reconnect is due, each once and a few at a time: report with `observe` (SUCCESS or CONNECT)."""
-        taken = self._comeback.take()
+        taken = self._recovery.pop()
         self._schedule()
         return taken
 
-    def take_checks(self, now: float) -> tuple[Check, ...]:
+    def pop_checks(self, now: float) -> tuple[Check, ...]:
         """The health checks to begin now, each once: report each with `checked`."""
-        taken = self._checks.take(now)
+        taken = self._checks.pop_due(now)
         self._schedule()
         return taken
 
     def _pick_specially(self, now: float, exclude: Collection[Node], key: str | bytes | None) -> Node | None:
         """A pick where there are probes to make, a key, or several tiers."""
         if self._probes and key is None:
-            node = self._comeback.probe(exclude)
+            node = self._recovery.probe(exclude)
             if node is not None:
-                self._journal.note(now, node, "probe after an ejection", (), exclude)
+                self._pick_history.note(now, node, "probe after an ejection", (), exclude)
                 return node
-        at = share_of(key) if key is not None else self._dice()
+        at = share_of(key) if key is not None else self._rng()
         tiers = self._tiers if key is None else self._keyed
         first = next((tier for tier in tiers if at < tier.upto), None)
         for tier in (first, *tiers) if first is not None else tiers:
             if key is not None:
                 node = self._by_key(tier, key, exclude)
             else:
-                node = tier.picker.pick(self._dice, exclude)
+                node = tier.picker.pick(self._rng, exclude)
                 if node is not None and now < node.spared_until:
                     node = self._look_again(tier.picker, node, now, exclude)
             if node is not None:
                 if not self._count % SAMPLE:
-                    self._journal.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
+                    self._pick_history.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
                 return node
         return self._last_resort(now, exclude)
 
@@ -316,14 +315,14 @@ class Balancer:
                 return chosen
             if not chosen.full:
                 if all_carry or now >= chosen.pushed_back_until:
-                    if self._dice() < warming.share(chosen, self._balancing, now):
+                    if self._rng() < slow_start.share(chosen, self._balancing, now):
                         return chosen
                     chosen.picked = self._count  # it had its turn
                 # Of those that are all to be spared the picker's first choice, which has the least load.
                 if resort is None or chosen.pushed_back_until <= now < resort.pushed_back_until:
                     resort = chosen
             passed.append(chosen)
-            chosen = picker.pick(self._dice, passed)
+            chosen = picker.pick(self._rng, passed)
         if chosen is not None and now >= chosen.spared_until:
             return chosen
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
@@ -336,11 +335,11 @@ class Balancer:
         limited = self._limit != inf and any(
             node.full and node not in exclude for tier in self._tiers for node in tier.nodes
         )
-        best = self._fleet.spare(exclude, self._reserve, healthy=limited)
+        best = self._fleet.fallback(exclude, self._reserve, healthy=limited)
         if best is not None:
             self._fleet.use(best)
             others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
-            self._journal.note(now, best, "last resort", others, exclude)
+            self._pick_history.note(now, best, "last resort", others, exclude)
         return best
 
     def _welcome_back(self, node: Node, now: float) -> None:
@@ -351,23 +350,23 @@ class Balancer:
         return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
 
     def _exchange(self, left: Collection[Node], came: Iterable[Node], now: float) -> None:
-        self._comeback.exchange(left, came, now)
+        self._recovery.exchange(left, came, now)
         self._overload.drop_all(left)
 
     def _awake(self, now: float) -> None:
         if self._stale:
             self._stale = False
-            self._comeback.look_at_all(tuple(self._fleet), now)
+            self._recovery.look_at_all(tuple(self._fleet), now)
             self._arrange()
-        if self._comeback.advance(now):
+        if self._recovery.advance(now):
             self._arrange()
         if now >= self._checks.at:
             self._checks.use(self._fleet, now)
         self._schedule()
 
     def _schedule(self) -> None:
-        self._wake = min(self._comeback.next, self._checks.at)
-        self.work_due = self._comeback.due or self._checks.ready
+        self._wake = min(self._recovery.next, self._checks.at)
+        self.work_due = self._recovery.due or self._checks.ready
 
     def _arrange(self) -> None:
         self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)

@@ -35,19 +35,19 @@ class Check:
 
 
 class Checks:
-    """The checks of one service. Guarded by its lock. `dice` returns a number in [0, 1).
+    """The checks of one service. Guarded by its lock. `rng` returns a number in [0, 1).
 
     `host` is what they say in the Host header; if it is empty, the endpoint's address and port.
     """
 
-    def __init__(self, policy: HealthCheckPolicy, host: str, dice: Callable[[], float]) -> None:
+    def __init__(self, policy: HealthCheckPolicy, host: str, rng: Callable[[], float]) -> None:
         self.at = inf if policy.kind == "off" else -inf
         """A pick from then on is to tell of itself with `use`; never if checks are off."""
         self.ready = False
         """`take` has some."""
         self._policy = policy
         self._host = host
-        self._dice = dice
+        self._rng = rng
         self._used = -inf
         self._queue: deque[tuple[Node, Checked]] = deque()
         self._running: dict[Node, Check] = {}
@@ -71,7 +71,7 @@ class Checks:
             if checked is None:
                 checked = node.checked = Checked()
             if checked.due == inf:  # the first checks are spread over a whole interval
-                checked.due = now + interval * self._dice()
+                checked.due = now + interval * self._rng()
             earliest = min(earliest, checked.due)
             if checked.due <= now and node not in self._running:
                 due.append((checked.due, index, node, checked))
@@ -79,7 +79,7 @@ class Checks:
         self.ready = bool(due) and len(self._running) < _AT_ONCE
         self.at = max(earliest, now + interval / _LOOKS)
 
-    def take(self, now: float) -> tuple[Check, ...]:
+    def pop_due(self, now: float) -> tuple[Check, ...]:
         """The checks to begin now, each once: report with `book`."""
         self.ready = False
         policy, taken = self._policy, []
@@ -91,7 +91,7 @@ class Checks:
                 continue
             # After a spell without use all are late together: draw anew when each comes next.
             late = now - checked.due > policy.interval
-            share = self._dice() if late else 1 + policy.jitter * (2 * self._dice() - 1)
+            share = self._rng() if late else 1 + policy.jitter * (2 * self._rng() - 1)
             checked.due = now + policy.interval * share
             check = self._running[node] = Check(node, checked, now, policy, self._host or str(node.endpoint))
             taken.append(check)
@@ -120,9 +120,9 @@ class Checks:
         if checked.failures >= self._policy.unhealthy_after:
             if node.health is Health.HEALTHY and not ejection_allowed:
                 return False  # the next failed check asks again
-            return _condemn(node, checked, now)
-        if node.unfit and checked.successes >= self._policy.healthy_after:
-            node.unfit = ""
+            return _mark_unhealthy(node, checked, now)
+        if node.failed_checks and checked.successes >= self._policy.healthy_after:
+            node.failed_checks = ""
             if node.health is Health.EJECTED and checked.took_out:
                 node.health = Health.HEALTHY
                 node.healthy_since = now
@@ -143,15 +143,15 @@ class Checks:
                 node.checked.due = inf
 
 
-def _condemn(node: Node, checked: Checked, now: float) -> bool:
-    if not node.unfit:
+def _mark_unhealthy(node: Node, checked: Checked, now: float) -> bool:
+    if not node.failed_checks:
         down = node.health is Health.DOWN and now >= node.ejected_until
         checked.took_out = down or node.health is Health.HEALTHY
     times = "health check" if checked.failures == 1 else "health checks"
-    node.unfit = f"{checked.failures} {times} failed: {checked.result}"
+    node.failed_checks = f"{checked.failures} {times} failed: {checked.result}"
     if node.health in (Health.DOWN, Health.EJECTED):
         return False  # it is out already; now only good checks bring it back
     node.health = Health.EJECTED
     node.until = checked.due  # not before the next check
-    node.reason = node.unfit
+    node.reason = node.failed_checks
     return True

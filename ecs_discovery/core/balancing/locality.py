@@ -26,5 +26,5 @@ def by_zone(counts: Mapping[str | None, int], own: str, policy: ZonePolicy) -> l
     elsewhere = (1 - callers) / (len(counts) - 1)
     # What each other zone can carry beyond its own callers. Together that is no less than what is left over here.
     room = {zone: max(0.0, count / total - elsewhere) for zone, count in counts.items() if zone != own}
-    left, spare = 1 - local / callers, sum(room.values())
-    return [(local / callers, own), *((left * part / spare, zone) for zone, part in room.items() if part)]
+    left, spare_capacity = 1 - local / callers, sum(room.values())
+    return [(local / callers, own), *((left * part / spare_capacity, zone) for zone, part in room.items() if part)]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.balancing.weights import Draw
 
-__all__ = ["Lots"]
+__all__ = ["Lottery"]
 
 _TRIES = 4  # draws of nodes that left before all is made anew
 
 
-class Lots:
+class Lottery:
     """Draws nodes by their weights. It is made anew when a sixteenth of the nodes are others: until then those that
     left are drawn in vain, and those that came are drawn apart."""
 
@@ -48,7 +48,7 @@ class Lots:
         else:
             self._left.add(node)
 
-    def __call__(self, dice: Callable[[], float]) -> Node:
+    def __call__(self, rng: Callable[[], float]) -> Node:
         """One node. There must be one."""
         if 16 * (len(self._came) + len(self._left)) > len(self._drawn):
             self._renew()
@@ -56,13 +56,13 @@ class Lots:
         assert draw is not None
         for _ in range(_TRIES):
             if came:
-                at = dice() * (self._total + sum(came.values()))
+                at = rng() * (self._total + sum(came.values()))
                 for node, weight in came.items():
                     at -= weight
                     if at < 0:
                         return node
-            node = drawn[draw(dice)]
+            node = drawn[draw(rng)]
             if not self._left or node not in self._left:
                 return node
         self._renew()
-        return self(dice)
+        return self(rng)

@@ -66,8 +66,8 @@ class Node(_Pickable):
 
     __slots__ = (
         "__weakref__",
-        "accepted",
-        "answered",
+        "accepted_at",
+        "answered_at",
         "checked",
         "connect_failures",
         "consecutive",
@@ -76,8 +76,9 @@ class Node(_Pickable):
         "ejected_until",
         "ejections",
         "endpoint",
+        "failed_checks",
         "failures",
-        "gone",
+        "gone_at",
         "healthy_since",
         "joined",
         "last_but_one",
@@ -94,8 +95,7 @@ class Node(_Pickable):
         "seen",
         "streak",
         "successes",
-        "suspected",
-        "unfit",
+        "suspect_again_at",
         "until",
         "waiting",
         "warm_at",
@@ -172,17 +172,17 @@ class Node(_Pickable):
         """When each source last named it."""
         self.checked: Checked | None = None
         """What health checks told, kept by `checks`; None before it was the turn of any."""
-        self.unfit = ""
+        self.failed_checks = ""
         """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
         self.removed = False
         """True once the source no longer names it."""
-        self.answered = 0.0
+        self.answered_at = 0.0
         """When a use of it last ended in success."""
-        self.accepted = -inf
+        self.accepted_at = -inf
         """When a look last found that it accepts connections."""
-        self.gone = -inf
+        self.gone_at = -inf
         """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
-        self.suspected = -inf
+        self.suspect_again_at = -inf
         """Until then somebody is finding out whether it is there."""
         self.waiting = 0
         """Requests in flight on connections that are looked at: they find out should its host be gone."""

@@ -38,9 +38,9 @@ def on_success(node: Node, now: float) -> bool:
         return False
     if was is Health.EJECTED:
         return False  # a request from before the ejection, or one sent in panic: the probe decides
-    if was is Health.DOWN and (now < node.ejected_until or node.unfit):
+    if was is Health.DOWN and (now < node.ejected_until or node.failed_checks):
         node.health, node.until = Health.EJECTED, node.ejected_until
-        node.reason = node.unfit or node.reason
+        node.reason = node.failed_checks or node.reason
         return False
     node.health = Health.HEALTHY
     node.healthy_since = now
@@ -52,7 +52,7 @@ def on_success(node: Node, now: float) -> bool:
 
 
 def on_failure(
-    node: Node, policy: OutlierPolicy, now: float, dice: Callable[[], float], good: int = 0, bad: int = 0
+    node: Node, policy: OutlierPolicy, now: float, rng: Callable[[], float], good: int = 0, bad: int = 0
 ) -> str:
     """Record a failure; the reason if the node should be ejected, until `node.until` then, else "".
 
@@ -80,7 +80,7 @@ def on_failure(
         return ""
     span = min(policy.eject_max, policy.eject_min * 2.0 ** min(node.ejections, 30))
     # Half fixed, half drawn, so that clients do not come back together; never past the cap.
-    node.until = now + span * (0.5 + 0.5 * dice())
+    node.until = now + span * (0.5 + 0.5 * rng())
     return reason
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
-from ecs_discovery.core.balancing import slow_start as warming
+from ecs_discovery.core.balancing import slow_start
 from ecs_discovery.core.balancing.node import Node
 
 __all__ = ["Overload"]
@@ -33,7 +33,7 @@ class Overload:
         if until <= node.pushed_back_until:
             return
         node.pushed_back_until = until
-        warming.spare(node)
+        slow_start.deprioritise(node)
         if not node.pushed_back:
             node.pushed_back = True
             self._count += 1
@@ -47,7 +47,7 @@ class Overload:
                 node.pushed_back = False
                 node.pushed_back_until = -inf
                 self._count -= 1
-                warming.spare(node)
+                slow_start.deprioritise(node)
 
     def most(self, nodes: int, now: float) -> bool:
         """Are more than half of so many nodes pushed back?"""

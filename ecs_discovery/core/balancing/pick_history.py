@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ecs_discovery.core.balancing.node import Node
 
-__all__ = ["Candidate", "Journal", "Pick"]
+__all__ = ["Candidate", "Pick", "PickHistory"]
 
 SAMPLE = 16
 """Of ordinary picks one in this many is kept: looking at candidates costs more than picking."""
@@ -42,7 +42,7 @@ class Pick:
     """How many nodes had been tried before."""
 
 
-class Journal:
+class PickHistory:
     """Guarded by its service's lock."""
 
     __slots__ = ("_picks",)

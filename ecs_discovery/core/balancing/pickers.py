@@ -1,6 +1,6 @@
 """Pickers: rules that choose one node of several. They never block, and change no node.
 
-A picker is made for a list of nodes, and is told when one was added to that or taken out. `dice` is in [0, 1).
+A picker is made for a list of nodes, and is told when one was added to that or taken out. `rng` is in [0, 1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.core.balancing.cost import EQUAL
-from ecs_discovery.core.balancing.lottery import Lots
+from ecs_discovery.core.balancing.lottery import Lottery
 from ecs_discovery.core.balancing.node import Node
 
 __all__ = ["AtRandom", "ByWeight", "InTurn", "LeastLoad", "Picker", "by_key", "make", "share_of"]
@@ -24,7 +24,7 @@ _SPILL_LEAST = 8  # … and more than this many
 
 
 class Picker(Protocol):
-    def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         """One node that is not in `exclude`, or None if there is none."""
 
     def compared(self) -> Sequence[Node]:
@@ -37,14 +37,12 @@ class Picker(Protocol):
         """It was taken out of the nodes."""
 
 
-def make(
-    nodes: Sequence[Node], policy: BalancingPolicy, dice: Callable[[], float], *, weighted: bool = False
-) -> Picker:
+def make(nodes: Sequence[Node], policy: BalancingPolicy, rng: Callable[[], float], *, weighted: bool = False) -> Picker:
     """The picker for these nodes; `weighted` is whether their weights differ."""
     if policy.picker == "random":
         return AtRandom(nodes)
     if policy.picker == "round_robin":
-        return InTurn(nodes, dice)
+        return InTurn(nodes, rng)
     equal = EQUAL if policy.picker == "peak_ewma" else 0.0
     return ByWeight(nodes, equal) if weighted else LeastLoad(nodes, policy.full_scan, equal)
 
@@ -82,13 +80,13 @@ class LeastLoad:
     def compared(self) -> Sequence[Node]:
         return self._nodes if self._first is None or self._second is None else (self._first, self._second)
 
-    def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         if self._all:
             return self._least(exclude)
         nodes = self._nodes
         tries = _TRIES
         while True:
-            pair = int(dice() * self._pairs)
+            pair = int(rng() * self._pairs)
             first = nodes[pair % self._count]
             second = nodes[pair // self._count]  # any but the last
             if first is second:
@@ -140,7 +138,7 @@ class ByWeight:
 
     def __init__(self, nodes: Sequence[Node], equal: float) -> None:
         self._nodes = nodes
-        self._lots = Lots(nodes)
+        self._lots = Lottery(nodes)
         self._equal = equal
         self._mean = self._lots.mean
         self._compared: tuple[Node, ...] = ()
@@ -154,12 +152,12 @@ class ByWeight:
     def compared(self) -> Sequence[Node]:
         return self._compared
 
-    def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         nodes, lots = self._nodes, self._lots
         if not nodes:
             return None
         for _ in range(_TRIES if exclude else 1):
-            first, second = lots(dice), lots(dice)
+            first, second = lots(rng), lots(rng)
             self._mean = lots.mean
             if exclude and first in exclude:
                 first = second
@@ -188,10 +186,10 @@ class InTurn:
 
     __slots__ = ("_at", "_left", "_nodes", "_turns", "_unit", "_weights")
 
-    def __init__(self, nodes: Sequence[Node], dice: Callable[[], float]) -> None:
+    def __init__(self, nodes: Sequence[Node], rng: Callable[[], float]) -> None:
         self._nodes = nodes
         self._renew()
-        self._at = int(dice() * len(self._turns))
+        self._at = int(rng() * len(self._turns))
 
     def _renew(self) -> None:
         self._weights = {node: max(node.endpoint.weight, 0.01) for node in self._nodes}
@@ -219,7 +217,7 @@ class InTurn:
     def compared(self) -> Sequence[Node]:
         return ()
 
-    def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         turns, left = self._turns, self._left
         for _ in range(len(turns)):
             self._at = at = (self._at + 1) % len(turns)
@@ -236,7 +234,7 @@ class AtRandom:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = nodes
-        self._lots = Lots(nodes) if len({node.endpoint.weight for node in nodes}) > 1 else None
+        self._lots = Lottery(nodes) if len({node.endpoint.weight for node in nodes}) > 1 else None
 
     def add(self, node: Node) -> None:
         if self._lots is not None:
@@ -249,17 +247,17 @@ class AtRandom:
     def compared(self) -> Sequence[Node]:
         return ()
 
-    def pick(self, dice: Callable[[], float], exclude: Collection[Node]) -> Node | None:
+    def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
         nodes: Sequence[Node] = self._nodes
         lots = self._lots
         for _ in range(_TRIES if exclude else 1):
             if not nodes:
                 return None
-            node = nodes[int(dice() * len(nodes))] if lots is None else lots(dice)
+            node = nodes[int(rng() * len(nodes))] if lots is None else lots(rng)
             if not exclude or node not in exclude:
                 return node
         nodes = [node for node in nodes if node not in exclude]
-        return nodes[int(dice() * len(nodes))] if nodes else None
+        return nodes[int(rng() * len(nodes))] if nodes else None
 
 
 def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -> Node | None:

@@ -13,17 +13,16 @@ from itertools import islice
 from math import inf
 
 from ecs_discovery.config.policies import OutlierPolicy
-from ecs_discovery.core.balancing import outlier
-from ecs_discovery.core.balancing import slow_start as warming
+from ecs_discovery.core.balancing import outlier, slow_start
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.balancing.tiers import Fleet
 
-__all__ = ["Comeback"]
+__all__ = ["Recovery"]
 
 _RECONNECTS = 32  # reconnects of one service under way
 
 
-class Comeback:
+class Recovery:
     """Guarded by its service's lock."""
 
     __slots__ = ("_due", "_ends", "_fleet", "_policy", "_revived", "_serial", "_timed", "_trying", "probes")
@@ -50,7 +49,7 @@ class Comeback:
         """Are there reconnects to take?"""
         return bool(self._due) and len(self._trying) < _RECONNECTS
 
-    def take(self) -> tuple[Node, ...]:
+    def pop(self) -> tuple[Node, ...]:
         """Nodes to reconnect to, each once and a few at a time."""
         taken = tuple(islice(self._due, max(0, _RECONNECTS - len(self._trying))))
         for node in taken:
@@ -86,7 +85,7 @@ class Comeback:
             node.load = node.score
             node.full = False
             node.reconnecting = False
-            warming.spare(node)
+            slow_start.deprioritise(node)
         self.probes.clear()
         self._trying.clear()
 
@@ -99,7 +98,7 @@ class Comeback:
             self._trying.discard(node)  # the driver has reported, or it is back
         if health is not Health.DOWN:
             self._due.pop(node, None)
-        if health is Health.EJECTED and now >= node.until and not node.unfit:
+        if health is Health.EJECTED and now >= node.until and not node.failed_checks:
             health = node.health = Health.PROBING
             self.probes.append(node)
         elif health is Health.PROBING:

@@ -14,12 +14,12 @@ from ecs_discovery.core.balancing import cost
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.balancing.tiers import Fleet
 
-__all__ = ["Warming", "share", "spare"]
+__all__ = ["SlowStart", "deprioritise", "share"]
 
 _LEAST = 0.1  # of its full share, from the first moment (Envoy's slow start)
 
 
-class Warming:
+class SlowStart:
     """The nodes that are warming up. Guarded by its service's lock."""
 
     __slots__ = ("_policy", "_ramps", "_young")
@@ -29,7 +29,7 @@ class Warming:
         self._young: dict[Node, None] = {}  # in the order of their coming
         self._ramps = True  # they are few enough for the others to carry the rest
 
-    def welcome(self, came: Sequence[Node], fleet: Fleet, total: int, now: float) -> None:
+    def start(self, came: Sequence[Node], fleet: Fleet, total: int, now: float) -> None:
         """Begin to warm up those of the nodes that came and are new. There are so many in `total` now."""
         fresh = dict.fromkeys(node for node in came if node.joined is None)
         if fresh:
@@ -46,7 +46,7 @@ class Warming:
         changed, self._ramps = ramps is not self._ramps, ramps
         for node in self._young if changed else young:
             node.warm_at = self._end(node) if ramps else -inf
-            spare(node)
+            deprioritise(node)
 
     def _end(self, node: Node) -> float:
         return (node.joined or 0.0) + self._policy.slow_start
@@ -58,6 +58,6 @@ def share(node: Node, policy: BalancingPolicy, now: float) -> float:
     return max(_LEAST, 1.0 - left / policy.slow_start) if left > 0 else 1.0
 
 
-def spare(node: Node) -> None:
+def deprioritise(node: Node) -> None:
     """Work out until when a pick looks twice at it."""
     node.spared_until = inf if node.full else max(node.warm_at, node.pushed_back_until)

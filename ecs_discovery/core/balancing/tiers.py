@@ -26,13 +26,13 @@ Facts = tuple[int, str | None, float]
 class Members:
     """Nodes that are chosen from together, and the picker that does so."""
 
-    __slots__ = ("_at", "_balancing", "_dice", "_picker", "_weights", "nodes")
+    __slots__ = ("_at", "_balancing", "_picker", "_rng", "_weights", "nodes")
 
-    def __init__(self, balancing: BalancingPolicy, dice: Callable[[], float]) -> None:
+    def __init__(self, balancing: BalancingPolicy, rng: Callable[[], float]) -> None:
         self.nodes: list[Node] = []
         """In no order. Changed in place: pickers hold it."""
         self._balancing = balancing
-        self._dice = dice
+        self._rng = rng
         self._at: dict[Node, int] = {}
         self._weights: dict[float, int] = {}
         self._picker: Picker | None = None
@@ -47,7 +47,7 @@ class Members:
     def picker(self) -> Picker:
         """Its picker, made if there is none that fits."""
         if self._picker is None:
-            self._picker = make(self.nodes, self._balancing, self._dice, weighted=len(self._weights) > 1)
+            self._picker = make(self.nodes, self._balancing, self._rng, weighted=len(self._weights) > 1)
         return self._picker
 
     def add(self, node: Node, weight: float) -> None:
@@ -84,10 +84,10 @@ class _Level:
 
     __slots__ = ("connecting", "healthy", "total", "zones")
 
-    def __init__(self, balancing: BalancingPolicy, dice: Callable[[], float]) -> None:
+    def __init__(self, balancing: BalancingPolicy, rng: Callable[[], float]) -> None:
         self.total = 0
-        self.healthy = Members(balancing, dice)
-        self.connecting = Members(balancing, dice)
+        self.healthy = Members(balancing, rng)
+        self.connecting = Members(balancing, rng)
         self.zones: dict[str | None, Members] = {}  # the healthy ones, if zones are preferred
 
 
@@ -107,16 +107,16 @@ Tiers = tuple[Tier, ...]
 
 
 class Fleet:
-    """The nodes that are chosen from. Guarded by its service's lock. `dice` is in [0, 1)."""
+    """The nodes that are chosen from. Guarded by its service's lock. `rng` is in [0, 1)."""
 
-    def __init__(self, balancing: BalancingPolicy, zone: ZonePolicy, dice: Callable[[], float]) -> None:
+    def __init__(self, balancing: BalancingPolicy, zone: ZonePolicy, rng: Callable[[], float]) -> None:
         self.out: dict[Node, None] = {}
         """Those that are ejected or probed, the one that was used longest ago first, as far as that is known."""
         self.down: dict[Node, None] = {}
         """Those that are down, in the same order."""
         self._balancing = balancing
         self._zone = zone
-        self._dice = dice
+        self._rng = rng
         self._placed: dict[Node, Facts] = {}
         self._levels: dict[int, _Level] = {}
         self._used: tuple[Members, ...] = ()
@@ -146,7 +146,7 @@ class Fleet:
         facts = self._placed[node] = (endpoint.priority, endpoint.zone, endpoint.weight)
         level = self._levels.get(facts[0])
         if level is None:
-            level = _Level(self._balancing, self._dice)
+            level = _Level(self._balancing, self._rng)
             self._levels[facts[0]] = level
             self._levels = dict(sorted(self._levels.items()))
         level.total += 1
@@ -173,7 +173,7 @@ class Fleet:
         _put(level.healthy, node, weight, health is _HEALTHY)
         if self._zone.prefer:
             if zone not in level.zones:
-                level.zones[zone] = Members(self._balancing, self._dice)
+                level.zones[zone] = Members(self._balancing, self._rng)
             _put(level.zones[zone], node, weight, health is _HEALTHY)
         if health is _DOWN:
             self.down.setdefault(node)
@@ -198,11 +198,11 @@ class Fleet:
         self._used = tuple(tier.members for tier in tiers)
         return tiers, plain
 
-    def spare(self, exclude: Collection[Node], reserve: Collection[Node], *, healthy: bool) -> Node | None:
+    def fallback(self, exclude: Collection[Node], reserve: Collection[Node], *, healthy: bool) -> Node | None:
         """One that is not chosen from now: a healthy one, else that used longest ago of those that connect, else of the
         others. Those in `reserve` come last. If it must be `healthy`, None if there is none."""
         for members in self._spares():
-            node = members.picker.pick(self._dice, exclude)
+            node = members.picker.pick(self._rng, exclude)
             if node is not None and node.full:
                 node = next((other for other in members.nodes if _free(other, exclude)), None)
             if node is not None:

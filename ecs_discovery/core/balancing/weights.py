@@ -52,8 +52,8 @@ class Draw:
             if scaled[high] < 1:
                 small.append(large.pop())
 
-    def __call__(self, dice: Callable[[], float]) -> int:
-        """One index; `dice` is in [0, 1)."""
-        at = dice() * self._count
+    def __call__(self, rng: Callable[[], float]) -> int:
+        """One index; `rng` is in [0, 1)."""
+        at = rng() * self._count
         index = int(at)
         return index if at - index < self._chance[index] else self._alias[index]

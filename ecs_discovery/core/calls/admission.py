@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import RLock
 
-__all__ = ["Place", "Room"]
+__all__ = ["AdmissionQueue", "Place"]
 
 
 class Place:
@@ -23,7 +23,7 @@ class Place:
         """Its holder was told to look, and has not done so yet."""
 
 
-class Room:
+class AdmissionQueue:
     """Those who wait, in the order of their coming. A leaf lock guards it; nobody is called under it."""
 
     __slots__ = ("_lock", "_places", "_unheard", "crowded")

@@ -32,8 +32,8 @@ class Call:
         "_policy",
         "_retry_after",
         "_seconds",
-        "connect_until",
-        "deadline",
+        "connect_deadline_at",
+        "deadline_at",
         "failure",
         "hard",
         "hedged",
@@ -55,7 +55,7 @@ class Call:
         budget: RetryBudget,
         *,
         deadline: float,
-        connect_until: float,
+        connect_deadline_at: float,
         idempotent: bool,
         key: str | bytes | None = None,
     ) -> None:
@@ -64,9 +64,9 @@ class Call:
         self.target = target
         self._policy = policy
         self._budget = budget
-        self.deadline = deadline
+        self.deadline_at = deadline
         """No attempt and no wait begins after this (monotonic)."""
-        self.connect_until = connect_until
+        self.connect_deadline_at = connect_deadline_at
         """End of the time for look-up, connecting and TLS of all attempts (monotonic). It moves on by the time that
         sent requests and pauses take: that is not spent on connecting."""
         self.idempotent = idempotent
@@ -94,7 +94,7 @@ class Call:
         """The application's tenacity object that decides what follows an attempt, if it gave one."""
         return self._policy.tenacity
 
-    def begin(self, node: Node) -> None:
+    def start_attempt(self, node: Node) -> None:
         """An attempt on `node` begins."""
         self.number += 1
         self.wait = None
@@ -110,13 +110,13 @@ class Call:
         `choices` is how many endpoints have not been tried.
         """
         left = max(1, min(self._policy.attempts - self.number, choices) + 1)
-        return max(_LEAST_CONNECT, (min(self.connect_until, self.deadline) - now) / left)
+        return max(_LEAST_CONNECT, (min(self.connect_deadline_at, self.deadline_at) - now) / left)
 
     def failed(
         self,
         failure: Failure,
         now: float,
-        dice: Callable[[], float],
+        rng: Callable[[], float],
         *,
         retry_after: float | None = None,
         choices: int = 1,
@@ -138,7 +138,7 @@ class Call:
             return
         self.reason = NOT_REPEATED if failure is Failure.OTHER else self.objection() or self.exhausted()
         if not self.reason:
-            self.schedule(self.pause(dice), now)
+            self.schedule(self.pause(rng), now)
 
     def objection(self, *, begun: bool = True) -> str:
         """Why the last attempt must not be repeated, however much one would like to; "" if it may.
@@ -163,7 +163,7 @@ class Call:
             ", and one more because nothing had been sent" if limit > attempts else ""
         )
 
-    def pause(self, dice: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
+    def pause(self, rng: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
         """Seconds until the next attempt. `wait` takes the place of the policy's backoff."""
         if self.failure is None:
             return 0.0 if wait is None else wait()
@@ -176,15 +176,15 @@ class Call:
         else:
             bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
             self._backoff += 1
-            pause = bound * dice()
+            pause = bound * rng()
         return pause if self._retry_after is None else max(pause, self._retry_after)
 
     def schedule(self, wait: float, now: float) -> None:
         """Another attempt is wanted after `wait` seconds: sets `wait`, or `reason` if time or budget forbid it."""
         unsent = self.failure is Failure.NOT_SENT
         if not unsent and self.failure is not None:
-            self.connect_until += self._seconds + wait
-        if now + wait >= (min(self.connect_until, self.deadline) if unsent else self.deadline):
+            self.connect_deadline_at += self._seconds + wait
+        if now + wait >= (min(self.connect_deadline_at, self.deadline_at) if unsent else self.deadline_at):
             self.reason = "no time left"
         elif unsent and self._free:
             self._free = False  # nothing reached a task, so nothing is multiplied

@@ -52,7 +52,7 @@ class Hedging:
             # Where too many were cut short to tell, it is infinite.
             return delay if delay < inf and delay + ranked[count // 2] <= left else None
 
-    def take(self, now: float) -> bool:
+    def try_acquire(self, now: float) -> bool:
         """Take one hedge out of the allowance and of the retry budget; False if there is none left."""
         with self._lock:
             if not self._allowed_locked():

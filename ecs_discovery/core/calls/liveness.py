@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from ecs_discovery.core.balancing.node import Node
 
-__all__ = ["Doubt"]
+__all__ = ["LivenessTimer"]
 
 
-class Doubt:
+class LivenessTimer:
     """One wait for an answer of `node`, begun at `now`. Times are monotonic seconds."""
 
     __slots__ = ("_began", "_next", "_node", "_pause", "_told")
@@ -27,13 +27,13 @@ class Doubt:
     @property
     def gone(self) -> bool:
         """Has the endpoint been found to have vanished since?"""
-        return self._node.gone > self._began
+        return self._node.gone_at > self._began
 
     def due(self, now: float) -> bool:
         """Is it time to look closer? Once, after the patience; later while others meet life."""
         if self._told or now < self._next:
             return False
-        alive = max(self._node.answered, self._node.accepted)
+        alive = max(self._node.answered_at, self._node.accepted_at)
         if now < alive + self._pause:
             self._next = alive + self._pause
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import Generic, TypeVar
 
-__all__ = ["Race", "glance", "head_start"]
+__all__ = ["Race", "head_start", "probe_timeout"]
 
 E = TypeVar("E")
 
@@ -28,7 +28,7 @@ def head_start(learnt: float | None, delay: float) -> float:
     return delay if learnt is None else min(delay, max(_LEAST_START, 4 * learnt))
 
 
-def glance(learnt: float | None) -> float:
+def probe_timeout(learnt: float | None) -> float:
     """Seconds after which a connect that serves to find out whether an endpoint is there has met silence."""
     return _GLANCE if learnt is None else min(_LONGEST_GLANCE, max(_LEAST_GLANCE, 8 * learnt))
 
@@ -64,7 +64,7 @@ class Race(Generic[E]):
         self._started += 1
         self._next = now + self._delay
 
-    def nobody(self) -> None:
+    def no_rival(self) -> None:
         """There is no other endpoint to start, until one under way has failed."""
         self._next = inf
 

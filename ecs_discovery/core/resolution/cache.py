@@ -52,13 +52,13 @@ class Lookup(Generic[V]):
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("error", "failures", "fresh_until", "next_try", "serial", "tried", "ttl", "value")
+    __slots__ = ("error", "failures", "next_try", "refresh_at", "serial", "tried", "ttl", "value")
 
     def __init__(self) -> None:
         self.value: V | None = None
         self.error: Exception | None = None
         self.ttl = 0.0
-        self.fresh_until = 0.0
+        self.refresh_at = 0.0
         self.tried = 0.0  # when a look-up last began or ended
         self.next_try = 0.0  # not before this, after a failure or while one is under way
         self.failures = 0
@@ -68,12 +68,12 @@ class _Entry(Generic[V]):
 class TtlCache(Generic[K, V]):
     """Answers by question, bounded, least recently used out first.
 
-    `dice` returns a number in [0, 1).
+    `rng` returns a number in [0, 1).
     """
 
-    def __init__(self, policy: CachePolicy, dice: Callable[[], float]) -> None:
+    def __init__(self, policy: CachePolicy, rng: Callable[[], float]) -> None:
         self._policy = policy
-        self._dice = dice
+        self._rng = rng
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._serial = 0
         self._lock = RLock()
@@ -97,8 +97,8 @@ class TtlCache(Generic[K, V]):
             self._entries.move_to_end(key)
             if entry.value is None:
                 return self._without_value_locked(entry, now, claim)
-            if now < entry.fresh_until:
-                return Lookup(Freshness.FRESH, entry.value, None, False, entry.fresh_until, entry.serial)
+            if now < entry.refresh_at:
+                return Lookup(Freshness.FRESH, entry.value, None, False, entry.refresh_at, entry.serial)
             due = now >= entry.next_try
             # An answer of TTL 0 was for those who waited for it; later callers wait again.
             idle = entry.ttl == 0 or now >= entry.tried + entry.ttl + self._policy.idle_grace
@@ -115,7 +115,7 @@ class TtlCache(Generic[K, V]):
             entry = self._entry_locked(key)
             entry.value, entry.error, entry.failures = value, None, 0
             entry.ttl = bounded
-            entry.fresh_until = now + bounded * (1 + policy.jitter * self._dice())
+            entry.refresh_at = now + bounded * (1 + policy.jitter * self._rng())
             entry.tried = entry.next_try = now
 
     def store_negative(self, key: K, error: Exception, ttl: float | None, now: float) -> None:
@@ -142,7 +142,7 @@ class TtlCache(Generic[K, V]):
             entry.error = error
             entry.failures += 1
             entry.tried = now
-            entry.next_try = now + pause * (1 + policy.jitter * self._dice())
+            entry.next_try = now + pause * (1 + policy.jitter * self._rng())
 
     def lose(self, key: K, now: float) -> None:
         """A look-up that was begun will not report: its event loop has ended, say. What is past its TTL is expired.
@@ -151,7 +151,7 @@ class TtlCache(Generic[K, V]):
         """
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None and entry.value is not None and now >= entry.fresh_until:
+            if entry is not None and entry.value is not None and now >= entry.refresh_at:
                 entry.tried = -inf
                 entry.next_try = now
 

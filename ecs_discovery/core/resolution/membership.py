@@ -116,7 +116,7 @@ class Membership:
         waited = now - since
         if not agreed and waited < EMPTY_APART:
             return False
-        if not agreed and waited < EMPTY_AT_LAST and any(node.answered > since for node in self.nodes):
+        if not agreed and waited < EMPTY_AT_LAST and any(node.answered_at > since for node in self.nodes):
             return False
         self._remember(self.nodes, now)
         self.nodes = ()

@@ -15,7 +15,7 @@ from math import ceil, log
 
 from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
 
-__all__ = ["Union"]
+__all__ = ["PartialAnswers"]
 
 LIMIT = 8  # records in one answer of Route 53
 _MISS = 1e-4  # accepted chance that a live endpoint is taken for gone
@@ -27,7 +27,7 @@ _RECALL = 8  # answers for which a single record is remembered before it is know
 Key = tuple[str, int, str | None]
 
 
-class Union:
+class PartialAnswers:
     """What the answers to one question add up to. Used by one look-up at a time."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import REGISTRIES, Question, Resolution
 
-__all__ = ["Due", "Finding", "Knowledge", "Looks"]
+__all__ = ["Due", "Evaluation", "Looks", "SourceSelection"]
 
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
@@ -40,7 +40,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Evaluation:
     """What one look at the cache came to."""
 
     until: float
@@ -63,7 +63,7 @@ class Finding:
     """Something to tell once."""
 
 
-class Knowledge:
+class SourceSelection:
     """Guarded by its service's lock."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -81,7 +81,7 @@ class Knowledge:
         """The questions whose answers matter now."""
         return self.questions if self._chosen is None else self._narrowed
 
-    def take(self, looks: Looks) -> tuple[Resolution, ...] | None:
+    def adopt(self, looks: Looks) -> tuple[Resolution, ...] | None:
         """The answers that are news; None if these were read before a report that was taken over since."""
         # Serial 0: the cache has dropped it since, which is no report.
         if any(0 < look.serial < self._serials.get(question, 0) for question, look in looks.items()):
@@ -94,12 +94,12 @@ class Knowledge:
         self._serials.update((question, look.serial) for question, look in looks.items())
         return tuple(news)
 
-    def weigh(self, looks: Looks, now: float, *, known: bool) -> Finding:
+    def evaluate(self, looks: Looks, now: float, *, known: bool) -> Evaluation:
         """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
         indexes = range(len(self._groups)) if self._chosen is None else (self._chosen,)
         failed: Exception | None = None
         absent: list[Exception] = []
-        partial: Finding | None = None
+        partial: Evaluation | None = None
         for index in indexes:
             if partial is not None and not self._is_registry(index):
                 continue  # only the registry itself completes an answer: another source may be another service
@@ -120,7 +120,7 @@ class Knowledge:
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
                 if partial is not None:
                     return replace(partial, ask=(*partial.ask, *cold))
-                return Finding(now, ask=cold if known else (), wait=() if known else cold)
+                return Evaluation(now, ask=cold if known else (), wait=() if known else cold)
             errors = [look.error for look in mine.values() if look.error is not None]
             trouble = next((error for error in errors if not isinstance(error, _NONE)), None)
             if trouble is None:
@@ -133,12 +133,12 @@ class Knowledge:
             return partial
         if self._chosen is not None and failed is None and self._gone_for_good(self._chosen, now):
             self._chosen, self._narrowed = None, ()  # look at everything again
-            return Finding(now, again=True)
+            return Evaluation(now, again=True)
         until = min((look.until for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
         absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
         agreed = any(question.scheme in REGISTRIES for question in looks)
-        return Finding(
+        return Evaluation(
             until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
         )
 
@@ -146,7 +146,7 @@ class Knowledge:
         self._chosen = index
         self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
 
-    def _found(self, index: int, looks: Looks) -> Finding:
+    def _found(self, index: int, looks: Looks) -> Evaluation:
         group = self._groups[index]
         answered = [look for look in looks.values() if look.value is not None]
         values = [look.value for look in looks.values() if look.value is not None]
@@ -157,7 +157,7 @@ class Knowledge:
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
         until = min(look.until for look in looks.values() if not _absent(look))
         if not endpoints:
-            return Finding(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
+            return Evaluation(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
         partial = any(value.partial for value in values)
         notice = "" if self._surprised else group.surprise
         self._surprised = self._surprised or bool(notice)
@@ -172,7 +172,7 @@ class Knowledge:
             refused=tuple(dict.fromkeys(host for look in looks.values() for host in _refused(look))),
         )
         error = next((look.error for look in answered if look.error is not None), None)
-        return Finding(until, ask, wait, answer=answer, error=error, notice=notice)
+        return Evaluation(until, ask, wait, answer=answer, error=error, notice=notice)
 
     def _doubting(self, looks: Looks, now: float) -> Looks:
         """The group's lookups, with the last answer in place of a newly empty one while others of the group answer.
@@ -216,7 +216,7 @@ class Knowledge:
         return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])
 
 
-def settled(look: Lookup[Resolution]) -> Lookup[Resolution]:
+def without_wait(look: Lookup[Resolution]) -> Lookup[Resolution]:
     """A lookup that was just made, as one that nobody need wait for again."""
     if look.freshness is Freshness.EXPIRED:
         return replace(look, freshness=Freshness.STALE, refresh=False)

@@ -39,7 +39,7 @@ class AsyncCloudMapResolver:
 
     async def resolve(self, question: Question, timeout: float) -> Resolution:
         """See `AsyncResolver.resolve`. Raises `ConfigurationError` for what is no Cloud Map target."""
-        waiter = asyncio.wrap_future(self._resolver.begin(question))
+        waiter = asyncio.wrap_future(self._resolver.submit(question))
         try:
             done, _ = await asyncio.wait((waiter,), timeout=timeout)
             if not done:

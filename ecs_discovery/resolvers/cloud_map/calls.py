@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import Lock, Thread, current_thread, get_ident
 from typing import Any
 
-from ecs_discovery.runtime.sockets import Leash
+from ecs_discovery.runtime.sockets import AbortHandle
 from ecs_discovery.runtime.workers import Workers
 
 __all__ = ["Calls"]
@@ -22,7 +22,7 @@ class _Running:
     def __init__(self, thread: Thread, until: float) -> None:
         self.thread = thread
         self.until = until
-        self.leash = Leash()
+        self.leash = AbortHandle()
         self.lost = False
 
 

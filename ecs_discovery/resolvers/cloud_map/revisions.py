@@ -57,7 +57,7 @@ class Revisions(Generic[K, V]):
     def __repr__(self) -> str:
         return f"<Revisions of {len(self._entries)} answers>"
 
-    def begin(self, key: K, now: float) -> Asked:
+    def start(self, key: K, now: float) -> Asked:
         """A look-up begins: by the revision if there is an answer young enough, else as a whole."""
         with self._lock:
             entry = self._entry_locked(key)

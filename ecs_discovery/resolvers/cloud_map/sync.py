@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from ecs_discovery.config.policies import CloudMapPolicy
-from ecs_discovery.core.rate_limiter import Governor
+from ecs_discovery.core.rate_limiter import RateLimiter
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout, foreign, line
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.cloud_map.calls import Calls
@@ -40,7 +40,7 @@ __all__ = ["CloudMapResolver", "too_slow"]
 _log = logging.getLogger("ecs_discovery")
 _THREADS = 8  # calls at a time, and connections kept
 
-_governors: WeakValueDictionary[float, Governor] = WeakValueDictionary()
+_governors: WeakValueDictionary[float, RateLimiter] = WeakValueDictionary()
 """One per rate, for all resolvers of the process: the quota that they share is the account's."""
 
 
@@ -61,13 +61,13 @@ class CloudMapResolver:
         *,
         client: Any = None,
         clock: Callable[[], float] = time.monotonic,
-        governor: Governor | None = None,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self.policy = policy = policy if policy is not None else CloudMapPolicy()
         self._given = client
         self._made: Any = None
         self._clock = clock
-        self._governor = governor if governor is not None else _governor(policy.max_calls, clock)
+        self._rate_limiter = rate_limiter if rate_limiter is not None else _rate_limiter(policy.max_calls, clock)
         # The poll after this one would come too late, so that one asks for all.
         self._revisions: Revisions[Question, Resolution] = Revisions(policy.full_interval - policy.poll)
         self._workers = Workers(_THREADS)
@@ -83,7 +83,7 @@ class CloudMapResolver:
 
     def resolve(self, question: Question, timeout: float) -> Resolution:
         """See `Resolver.resolve`. Raises `ConfigurationError` for what is no Cloud Map target."""
-        future = self.begin(question)
+        future = self.submit(question)
         if not wait([future], timeout).done:
             future.cancel()
             raise too_slow(question, timeout)
@@ -93,7 +93,7 @@ class CloudMapResolver:
         """See `Remembering.forget`."""
         self._revisions.doubt(question)
 
-    def begin(self, question: Question) -> Future[Resolution]:
+    def submit(self, question: Question) -> Future[Resolution]:
         """Start a look-up in a thread of this resolver's own. Cancelling keeps it from starting, no more."""
         future: Future[Resolution] = Future()
         if self._closed:
@@ -118,7 +118,7 @@ class CloudMapResolver:
         self._made = None
         self._revisions.reset_lock()
         self._calls.after_fork()
-        self._governor.reset_lock()
+        self._rate_limiter.reset_lock()
 
     # In workers
 
@@ -127,15 +127,15 @@ class CloudMapResolver:
             return
         try:
             with self._calls.call():
-                found = self._look_up(question)
+                found = self._lookup(question)
             future.set_result(found)
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
             future.set_exception(error)
 
-    def _look_up(self, question: Question) -> Resolution:
+    def _lookup(self, question: Question) -> Resolution:
         who, what = request(question, self.policy)
         client = self._client(question)
-        asked = self._revisions.begin(question, self._clock())
+        asked = self._revisions.start(question, self._clock())
         revision = self._revision(client, question, who) if asked.check else None
         known = self._revisions.confirm(question, asked, revision)
         return known if known is not None else self._discover(client, question, {**who, **what}, asked, revision)
@@ -189,7 +189,7 @@ class CloudMapResolver:
             _log.warning("%s", line(f"{foreign(question, 80)}: {grant}: {foreign(why)}"))
 
     def _govern(self, question: Question) -> None:
-        if not self._governor.take(self._clock()):
+        if not self._rate_limiter.try_acquire(self._clock()):
             raise ResolutionError(
                 f"this process is over its own limit of {self.policy.max_calls:g} Cloud Map calls per second",
                 target=str(question),
@@ -224,9 +224,9 @@ def too_slow(question: Question, timeout: float) -> ResolutionTimeout:
     )
 
 
-def _governor(rate: float, clock: Callable[[], float]) -> Governor:
+def _rate_limiter(rate: float, clock: Callable[[], float]) -> RateLimiter:
     # Twice as many at once as per second, as the API's own quotas: 2,000 and 1,000.
-    mine = Governor(rate, 2 * rate)
+    mine = RateLimiter(rate, 2 * rate)
     return _governors.setdefault(rate, mine) if clock is time.monotonic else mine
 
 

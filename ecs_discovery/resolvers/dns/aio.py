@@ -94,7 +94,7 @@ class AsyncDnsResolver:
             turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
         try:
             async with asyncio.timeout(timeout):
-                await turns.take()
+                await turns.acquire()
         except TimeoutError as exc:
             raise ResolutionTimeout(
                 f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other look-ups of this event loop are in flight",
@@ -142,7 +142,7 @@ class _Turns:
         self._free = size
         self._waiting: list[asyncio.Future[None]] = []
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a turn, which `give` ends."""
         if self._free:
             self._free -= 1

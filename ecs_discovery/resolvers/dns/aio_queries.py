@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns.records import Reply
-from ecs_discovery.resolvers.dns.servers import PAUSE, WINDOW, Allowance, BadAnswer, Outcome, Server, Tries
+from ecs_discovery.resolvers.dns.servers import PAUSE, WINDOW, Allowance, BadAnswer, QueryResult, Server, Tries
 
 __all__ = ["first_replies"]
 
@@ -20,13 +20,13 @@ async def first_replies(
     query_timeout: float,
     seconds: float,
     allowance: Allowance,
-) -> Mapping[Question, Outcome]:
+) -> Mapping[Question, QueryResult]:
     """What became of each question after at most `seconds`: asked side by side, each with its own tries."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     window = asyncio.Semaphore(WINDOW)
 
-    async def outcome(question: Question) -> Outcome:
+    async def outcome(question: Question) -> QueryResult:
         tries = Tries(question, servers)
         try:
             async with asyncio.timeout_at(until), window:
@@ -71,7 +71,7 @@ async def _first_reply(
         await _cancelled(list(running))
 
 
-async def _cancelled(tasks: Sequence[asyncio.Future[Reply]] | Sequence[asyncio.Future[Outcome]]) -> None:
+async def _cancelled(tasks: Sequence[asyncio.Future[Reply]] | Sequence[asyncio.Future[QueryResult]]) -> None:
     """End what is still running, and look at every result: asyncio complains about failures nobody saw."""
     for task in tasks:
         task.cancel()

@@ -17,9 +17,9 @@ from typing import Protocol
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns.records import Reply
-from ecs_discovery.resolvers.dns.servers import PAUSE, WINDOW, Allowance, BadAnswer, Outcome, Server, Tries
+from ecs_discovery.resolvers.dns.servers import PAUSE, WINDOW, Allowance, BadAnswer, QueryResult, Server, Tries
 
-__all__ = ["Exchange", "Message", "NoEdns", "Truncated"]
+__all__ = ["Message", "NoEdns", "Truncated", "UdpClient"]
 
 _DATAGRAM = 65_535
 
@@ -49,7 +49,7 @@ class Message(Protocol):
         """The same question without EDNS."""
 
 
-class _Flight:
+class _PendingQuery:
     """One question under way."""
 
     __slots__ = ("due", "message", "question", "tries")
@@ -61,7 +61,7 @@ class _Flight:
         self.due = 0.0
 
 
-class Exchange:
+class UdpClient:
     """Asks `servers` until a deadline. A context manager: leaving it closes its sockets."""
 
     def __init__(
@@ -80,10 +80,10 @@ class Exchange:
         self._allowance = allowance
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[Server, socket.socket] = {}
-        self._flights: dict[int, _Flight] = {}
-        self._outcomes: dict[Question, Outcome] = {}
+        self._flights: dict[int, _PendingQuery] = {}
+        self._outcomes: dict[Question, QueryResult] = {}
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> UdpClient:
         return self
 
     def __exit__(
@@ -93,7 +93,7 @@ class Exchange:
         for sock in self._sockets.values():
             sock.close()
 
-    def ask(self, questions: Sequence[Question], deadline: float) -> Mapping[Question, Outcome]:
+    def ask(self, questions: Sequence[Question], deadline: float) -> Mapping[Question, QueryResult]:
         """What became of each question by `deadline`, a time of the clock."""
         began = self._clock()
         waiting = deque(questions)
@@ -131,9 +131,9 @@ class Exchange:
             tries.drop(self._servers[0], exc)
             self._outcomes[question] = tries.error(0.0)
         else:
-            self._flights[number] = _Flight(question, message, self._servers)
+            self._flights[number] = _PendingQuery(question, message, self._servers)
 
-    def _send(self, number: int, flight: _Flight) -> None:
+    def _send(self, number: int, flight: _PendingQuery) -> None:
         while (server := self._next_server(flight)) is not None:
             try:
                 self._socket(server).send(flight.message.wire)
@@ -146,7 +146,7 @@ class Exchange:
             return  # an answer to what was sent may come yet
         self._finish(number, flight.tries.error(0.0))
 
-    def _next_server(self, flight: _Flight) -> Server | None:
+    def _next_server(self, flight: _PendingQuery) -> Server | None:
         if self._allowance.query():
             return flight.tries.next_server()
         flight.due = inf  # no further try
@@ -178,7 +178,7 @@ class Exchange:
             if len(wire) > 1 and number in self._flights:
                 self._take(number, self._flights[number], server, wire, deadline)
 
-    def _take(self, number: int, flight: _Flight, server: Server, wire: bytes, deadline: float) -> None:
+    def _take(self, number: int, flight: _PendingQuery, server: Server, wire: bytes, deadline: float) -> None:
         try:
             reply = flight.message.read(wire, server)
         except Truncated:
@@ -202,11 +202,11 @@ class Exchange:
             self._finish(number, reply)
         return None
 
-    def _drop(self, number: int, flight: _Flight, server: Server, problem: Exception) -> None:
+    def _drop(self, number: int, flight: _PendingQuery, server: Server, problem: Exception) -> None:
         flight.tries.drop(server, problem)
         self._send(number, flight)
 
-    def _finish(self, number: int, outcome: Outcome) -> None:
+    def _finish(self, number: int, outcome: QueryResult) -> None:
         self._outcomes[self._flights.pop(number).question] = outcome
 
     def _over_tcp(self, message: Message, server: Server, deadline: float) -> Reply:

@@ -15,8 +15,8 @@ from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns.records import Reply, plain_name
-from ecs_discovery.resolvers.dns.servers import Outcome
-from ecs_discovery.resolvers.dns.steps import NO_DATA_HINT, NO_NAME_HINT, Asking, Steps, look_up, normal, read
+from ecs_discovery.resolvers.dns.servers import QueryResult
+from ecs_discovery.resolvers.dns.steps import NO_DATA_HINT, NO_NAME_HINT, Asking, Steps, lookup_steps, normal, read
 from ecs_discovery.runtime.files import read_text
 
 __all__ = ["SearchConfiguration", "candidates", "parse", "search", "steps_for", "system_configuration"]
@@ -114,7 +114,7 @@ def steps_for(question: Question, policy: DnsPolicy) -> Steps:
     """The plan of one look-up, of an absolute name or by the system's search list as it is now."""
     plain = normal(question)
     if not policy.search:
-        return look_up(plain, policy)
+        return lookup_steps(plain, policy)
     return search(plain, candidates(question.name, system_configuration()), policy)
 
 
@@ -141,14 +141,14 @@ def search(question: Question, names: Sequence[str], policy: DnsPolicy) -> Steps
     raise failed.error()
 
 
-def _has_records(outcome: Outcome) -> bool:
+def _has_records(outcome: QueryResult) -> bool:
     # Any record, as for glibc: a CNAME record that leads nowhere ends the search too.
     return isinstance(outcome, Reply) and outcome.exists and bool(outcome.answers)
 
 
 def _is_there(
-    candidate: Question, outcome: Outcome, families: Sequence[str]
-) -> Generator[Asking, Mapping[Question, Outcome], bool]:
+    candidate: Question, outcome: QueryResult, families: Sequence[str]
+) -> Generator[Asking, Mapping[Question, QueryResult], bool]:
     """True if the name has addresses of another family that we ask for."""
     gone = isinstance(outcome, Reply) and not outcome.exists
     if gone or isinstance(outcome, ResolutionTimeout) or candidate.scheme not in families:
@@ -171,7 +171,7 @@ class _Failed:
         self._gone: Reply | None = None
         self._ttls: list[float] = []
 
-    def add(self, outcome: Outcome) -> bool:
+    def add(self, outcome: QueryResult) -> bool:
         """Take what became of the last name. True if the search is over."""
         if isinstance(outcome, ResolutionError):
             self.failures.append(outcome)

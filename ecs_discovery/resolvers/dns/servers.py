@@ -10,9 +10,9 @@ from ecs_discovery.errors import ResolutionError, ResolutionTimeout, foreign
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns.records import Reply
 
-__all__ = ["WINDOW", "Allowance", "BadAnswer", "Outcome", "Server", "Tries"]
+__all__ = ["WINDOW", "Allowance", "BadAnswer", "QueryResult", "Server", "Tries"]
 
-Outcome = Reply | ResolutionError
+QueryResult = Reply | ResolutionError
 """What became of one question."""
 
 _DNS_PORT = 53

@@ -30,9 +30,9 @@ from ecs_discovery.resolvers.dns.records import (
     follow_chain,
     plain_name,
 )
-from ecs_discovery.resolvers.dns.servers import Outcome
+from ecs_discovery.resolvers.dns.servers import QueryResult
 
-__all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "look_up", "normal", "read"]
+__all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "lookup_steps", "normal", "read"]
 
 _MAX_FOLLOW_UPS = 240
 """Questions after the addresses of SRV targets: with the first one and some retransmissions a look-up's allowance."""
@@ -49,7 +49,7 @@ class Asking:
     brief: bool = False
 
 
-Steps = Generator[Asking, Mapping[Question, Outcome], Resolution]
+Steps = Generator[Asking, Mapping[Question, QueryResult], Resolution]
 
 
 def normal(question: Question) -> Question:
@@ -59,12 +59,12 @@ def normal(question: Question) -> Question:
     return Question(question.scheme, plain_name(question.name))
 
 
-def look_up(question: Question, policy: DnsPolicy) -> Steps:
+def lookup_steps(question: Question, policy: DnsPolicy) -> Steps:
     """Yields what to ask, takes what became of it, returns the answer or raises a `ResolutionError`."""
     return (yield from read(question, (yield Asking((question,)))[question], policy))
 
 
-def read(question: Question, outcome: Outcome, policy: DnsPolicy) -> Steps:
+def read(question: Question, outcome: QueryResult, policy: DnsPolicy) -> Steps:
     """The rest of a look-up, once it is known what became of its question."""
     reply = _reply(outcome)
     if not reply.exists:
@@ -101,7 +101,7 @@ def _resolution(
     return Resolution(kept, ttl, "dns", partial=cut or partial, refused=refused)
 
 
-def _reply(outcome: Outcome) -> Reply:
+def _reply(outcome: QueryResult) -> Reply:
     if isinstance(outcome, ResolutionError):
         raise outcome
     return outcome
@@ -199,7 +199,7 @@ class _Hosts:
                 self.addresses[record.name].append(record)
                 self.ttl = min(self.ttl, record.ttl)
 
-    def ask(self) -> Generator[Asking, Mapping[Question, Outcome], None]:
+    def ask(self) -> Generator[Asking, Mapping[Question, QueryResult], None]:
         """Look up the targets that came without an address, one family after the other.
 
         A server that does not answer about the second family (broken middleboxes do that) costs one
@@ -227,7 +227,7 @@ class _Hosts:
             )
             self.failures.append(ResolutionError(told))
 
-    def _take(self, question: Question, outcome: Outcome) -> None:
+    def _take(self, question: Question, outcome: QueryResult) -> None:
         try:
             reply = _reply(outcome)
             if not reply.exists:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.resolvers.dns.blocking import Exchange
+from ecs_discovery.resolvers.dns.blocking import UdpClient
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.search import steps_for
 from ecs_discovery.resolvers.dns.servers import Allowance
@@ -58,7 +58,7 @@ class DnsResolver:
         wait = self._policy.query_timeout
         steps = steps_for(asked, self._policy)
         allowance = Allowance(self._may_ask)
-        with Exchange(servers, _Query, query_timeout=wait, clock=self._clock, allowance=allowance) as exchange:
+        with UdpClient(servers, _Query, query_timeout=wait, clock=self._clock, allowance=allowance) as exchange:
             asking = next(steps)
             while True:
                 limit = min(deadline, self._clock() + wait) if asking.brief else deadline

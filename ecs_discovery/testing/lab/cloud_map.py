@@ -47,7 +47,7 @@ class CloudMap:
     faults and delays may be read and set from any thread.
     """
 
-    def __init__(self, thread: LoopThread, namespace: str, dice: Random, address: str) -> None:
+    def __init__(self, thread: LoopThread, namespace: str, rng: Random, address: str) -> None:
         self.namespace = namespace
         self.calls: Counter[str] = Counter()
         """Calls received, by operation."""
@@ -60,7 +60,7 @@ class CloudMap:
         self._fault: CloudMapFault | None = None
         self._faults: dict[str, CloudMapFault] = {}
         self._listings: dict[str, Listing] = {}
-        self._dice = dice
+        self._rng = rng
         self._thread = thread
         self._open: set[Connection] = set()
         self._listener: socket.socket | None = sockets.bind(address, 0)
@@ -113,7 +113,7 @@ class CloudMap:
 
         def change() -> None:
             if service not in self._listings:
-                self.serve(Listing(service, self._dice, cluster="default", family=service, instance_port=True))
+                self.serve(Listing(service, self._rng, cluster="default", family=service, instance_port=True))
             self._listings[service].put(instance_id, attributes)
 
         self._thread.call(change)
@@ -226,7 +226,7 @@ class CloudMap:
         chosen = _having(list(listing.instances.items()), parameters.get("QueryParameters", {}))
         chosen = _having(chosen, parameters.get("OptionalParameters", {})) or chosen
         chosen = _of_health(chosen, parameters.get("HealthStatus", "ALL"))
-        chosen = self._dice.sample(chosen, min(most, len(chosen)))
+        chosen = self._rng.sample(chosen, min(most, len(chosen)))
         return {
             "Instances": [
                 {

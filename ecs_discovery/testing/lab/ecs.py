@@ -35,7 +35,7 @@ class Lab:
     its own, and services register SRV records only, as in bridge mode. `single_address` asks for that
     anywhere. `packet_filter=False` does without the socket filter that `Vanish` uses on Linux.
 
-    `seed` makes task ids, the records that answers show and error dice repeatable; addresses are chosen
+    `seed` makes task ids, the records that answers show and error rng repeatable; addresses are chosen
     afresh each time, so that labs in several processes do not meet. Everything here may be called from any thread.
     """
 
@@ -52,15 +52,15 @@ class Lab:
         """True if ports stand for addresses."""
         self.can_vanish = sockets.can_drop_packets() if packet_filter is None else packet_filter
         """True if open connections of a task can be silenced."""
-        self._dice = Random(seed)
+        self._rng = Random(seed)
         self._cloud_map_dice = Random(seed)  # of its own: what one side draws does not change the other's answers
         self._addresses = _addresses(self.single_address)
         self._services: dict[str, LabService] = {}
         self._kept: list[socket.socket] = []
-        self._zone = Zone(self.namespace, self._dice)
+        self._zone = Zone(self.namespace, self._rng)
         self._thread = LoopThread(f"ecs-lab-{self.namespace}")
         try:
-            self.dns = NameServer(self._thread, self._zone, self._dice, next(self._addresses))
+            self.dns = NameServer(self._thread, self._zone, self._rng, next(self._addresses))
             self.cloud_map = CloudMap(self._thread, self.namespace, self._cloud_map_dice, next(self._addresses))
         except BaseException:  # interrupted too: the thread would go on without an owner
             self._thread.close()
@@ -177,8 +177,8 @@ class Lab:
         return LabTask(
             self._thread,
             self._bind(address, port),
-            task_id=f"{self._dice.getrandbits(128):032x}",
-            dice=self._dice,
+            task_id=f"{self._rng.getrandbits(128):032x}",
+            rng=self._rng,
             keep=self._kept.append,
             ssl_context=ssl_context,
             filtered=self.can_vanish,

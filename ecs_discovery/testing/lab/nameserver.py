@@ -45,7 +45,7 @@ class NameServer:
     and delays may be read and set from any thread.
     """
 
-    def __init__(self, thread: LoopThread, zone: Zone, dice: Random, address: str) -> None:
+    def __init__(self, thread: LoopThread, zone: Zone, rng: Random, address: str) -> None:
         self.queries: Counter[tuple[str, str]] = Counter()
         """Queries received, UDP and TCP, by name (lower case, no trailing dot) and type."""
         self.tcp_queries: Counter[tuple[str, str]] = Counter()
@@ -57,7 +57,7 @@ class NameServer:
         self._fault: DnsFault | None = None
         self._name_faults: dict[str, DnsFault] = {}
         self._zone = zone
-        self._dice = dice
+        self._rng = rng
         self._thread = thread
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -165,7 +165,7 @@ class NameServer:
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         """Answer one query that came over UDP."""
         reply = self._reply(data, udp=True)
-        if reply is None or self._udp is None or (self.loss and self._dice.random() < self.loss):
+        if reply is None or self._udp is None or (self.loss and self._rng.random() < self.loss):
             return
         if self.delay:
             asyncio.get_running_loop().call_later(self.delay, self._udp.sendto, reply, peer)
@@ -215,7 +215,7 @@ class NameServer:
             if fault is DnsFault.SILENCE:
                 return None
             if fault is DnsFault.GARBAGE:
-                return data[:2] + self._dice.randbytes(60)
+                return data[:2] + self._rng.randbytes(60)
             if fault is not None:
                 found = Found(_SERVER_CODES[fault])
                 if fault in (DnsFault.NXDOMAIN, DnsFault.EMPTY):
@@ -240,7 +240,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 def _rendered(response: dns.message.Message, query: dns.message.Message, *, udp: bool) -> bytes:
-    # dnspython would shuffle records, with dice of its own.
+    # dnspython would shuffle records, with rng of its own.
     wire = response.to_wire(max_size=65535, want_shuffle=False)
     payload = query.payload if query.edns >= 0 else _PLAIN_PAYLOAD
     if udp and len(wire) > min(max(payload, _PLAIN_PAYLOAD), _LARGEST_PAYLOAD):

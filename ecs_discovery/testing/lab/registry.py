@@ -26,15 +26,15 @@ class Listed:
 class Listing:
     """The instances of one service. Everything here runs in the loop's thread."""
 
-    def __init__(self, name: str, dice: Random, *, cluster: str, family: str, instance_port: bool) -> None:
+    def __init__(self, name: str, rng: Random, *, cluster: str, family: str, instance_port: bool) -> None:
         self.name = name
         self.instances: dict[str, Listed] = {}
-        self.revision = dice.getrandbits(56) | 1 << 55
+        self.revision = rng.getrandbits(56) | 1 << 55
         """A large number that grows by leaps when an instance comes or goes, and not with its health."""
         self._cluster = cluster
         self._family = family
         self._instance_port = instance_port
-        self._dice = dice
+        self._rng = rng
         self._registered = 0
         self._pending: dict[str, tuple[asyncio.TimerHandle, bool]] = {}
 
@@ -100,4 +100,4 @@ class Listing:
             pending[0].cancel()
 
     def _turn(self) -> None:
-        self.revision += self._dice.randrange(1, 1_000_000)
+        self.revision += self._rng.randrange(1, 1_000_000)

@@ -42,7 +42,7 @@ class LabTask:
         listener: socket.socket,
         *,
         task_id: str,
-        dice: Random,
+        rng: Random,
         keep: Callable[[socket.socket], None],
         ssl_context: ssl.SSLContext | None = None,
         filtered: bool = True,
@@ -61,7 +61,7 @@ class LabTask:
         """Requests received and not yet answered to the end."""
         self._thread = thread
         self._listener: socket.socket | None = listener
-        self._dice = dice
+        self._rng = rng
         self._keep = keep
         self._ssl = ssl_context
         self._filtered = filtered
@@ -202,10 +202,10 @@ class LabTask:
         reply = reply_to(request, self._identity)
         errors, slow, reset = self._faults.get(Errors), self._faults.get(Slow), self._faults.get(Reset)
         concerned = isinstance(errors, Errors) and errors.path in (None, request.target.partition("?")[0])
-        if concerned and isinstance(errors, Errors) and self._dice.random() < errors.probability:
+        if concerned and isinstance(errors, Errors) and self._rng.random() < errors.probability:
             retry = () if errors.retry_after is None else (("Retry-After", f"{errors.retry_after:g}"),)
             reply = Reply(errors.status, (("X-Task", self.id), ("Content-Type", "text/plain"), *retry), b"fault\n")
-        if isinstance(slow, Slow) and self._dice.random() < slow.probability:
+        if isinstance(slow, Slow) and self._rng.random() < slow.probability:
             reply = dataclasses.replace(reply, after=reply.after + slow.seconds)
         if isinstance(reset, Reset):
             reply = dataclasses.replace(reply, cut_after=reset.after_bytes)

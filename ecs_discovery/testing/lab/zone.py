@@ -49,7 +49,7 @@ class ServiceRecords:
     routing: Routing = "MULTIVALUE"
     instances: dict[str, Instance] = field(default_factory=dict)
 
-    def draw(self, dice: Random) -> list[Instance]:
+    def draw(self, rng: Random) -> list[Instance]:
         """The instances one answer shows: up to 8 in random order, or 1 if WEIGHTED.
 
         Healthy ones; if there is none, unhealthy ones (Route 53 fails open).
@@ -57,7 +57,7 @@ class ServiceRecords:
         healthy = [instance for instance in self.instances.values() if instance.healthy]
         choice = healthy or list(self.instances.values())
         most = 1 if self.routing == "WEIGHTED" else _MOST_RECORDS
-        return dice.sample(choice, min(most, len(choice)))
+        return rng.sample(choice, min(most, len(choice)))
 
 
 class _Missing(Enum):
@@ -94,13 +94,13 @@ def plain(name: dns.name.Name) -> str:
 class Zone:
     """A private hosted zone, and whatever else was added to it."""
 
-    def __init__(self, namespace: str, dice: Random) -> None:
+    def __init__(self, namespace: str, rng: Random) -> None:
         self.namespace = namespace
         self.negative_ttl = 15.0
         """How long a negative answer holds: the SOA record's TTL, its MINIMUM being larger (RFC 2308, section 5)."""
         self.additional = True
         """Whether the addresses of SRV targets come along."""
-        self._dice = dice
+        self._rng = rng
         self._services: dict[str, ServiceRecords] = {}
         self._static: dict[tuple[str, dns.rdatatype.RdataType], tuple[float, tuple[str, ...]]] = {}
 
@@ -186,10 +186,10 @@ class Zone:
         service = self._services.get(name)
         if service is not None and service.instances:
             if rdtype == dns.rdatatype.A and "A" in service.kind:
-                texts = [instance.address for instance in service.draw(self._dice)]
+                texts = [instance.address for instance in service.draw(self._rng)]
                 return _rrset(name, rdtype, service.ttl, texts)
             if rdtype == dns.rdatatype.SRV and "SRV" in service.kind:
-                texts = [f"1 1 {one.port} {one.id}.{name}." for one in service.draw(self._dice)]
+                texts = [f"1 1 {one.port} {one.id}.{name}." for one in service.draw(self._rng)]
                 return _rrset(name, rdtype, service.ttl, texts)
         label, _, parent = name.partition(".")
         service = self._services.get(parent)
