@@ -37,7 +37,7 @@ HOMES = {
     "boto3": {"resolvers.cloud_map"},
     "botocore": {"resolvers.cloud_map"},
     "tenacity": {"client.retry", "client.sync.retry", "client.aio.retry", "config.settings"},
-    "requests": {"integrations.requests", "integrations._requests_errors", "integrations._requests_exchange", "cli"},
+    "requests": {"integrations", "cli"},
     "urllib3": {"integrations"},
     "h11": {"testing.lab", "cli"},
     "click": {"cli"},

@@ -16,7 +16,7 @@ import pytest
 from ecs_discovery import AsyncDiscovery, Discovery, DiscoveryError, NotSent, OutlierPolicy, RequestError
 from ecs_discovery.client.failures import failure_of, judge_exception
 from ecs_discovery.core.balancing.node import Outcome
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind
 
 CALM = OutlierPolicy(connect_min=30)
 FAULTS = ["refused", "reset", "end of stream", "time-out"]
@@ -307,38 +307,38 @@ def raised(*errors: BaseException, hidden: bool = False) -> BaseException:
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_refusal_is_found_behind_any_error_that_was_made_of_it(hidden: bool):
     error = raised(ConnectionRefusedError(111, "refused"), OSError("library"), Wrapped("library"), hidden=hidden)
-    assert failure_of(error) is Failure.NOT_SENT
+    assert failure_of(error) is FailureKind.NOT_SENT
 
 
 def test_a_reset_that_came_after_a_refusal_outweighs_it():
     """A function may try one server, be refused, and send to another. What was sent is not sent again."""
     error = raised(ConnectionRefusedError(111, "refused"), ConnectionResetError(104, "reset"), Wrapped("library"))
-    assert failure_of(error) is Failure.CLOSED
+    assert failure_of(error) is FailureKind.CLOSED
 
 
 def test_what_the_caller_was_handling_led_to_nothing():
     handled = ConnectionRefusedError(111, "of another call")
     error = raised(handled, Wrapped("a mistake"))
-    assert failure_of(error) is Failure.NOT_SENT
-    assert failure_of(error, handled) is Failure.OTHER
+    assert failure_of(error) is FailureKind.NOT_SENT
+    assert failure_of(error, handled) is FailureKind.OTHER
 
 
 def test_the_failure_of_a_call_inside_a_call_is_not_repeated_once_more():
     inner = RequestError("failed", target="users")
-    assert failure_of(raised(ConnectionResetError(), inner, Wrapped())) is Failure.OTHER
+    assert failure_of(raised(ConnectionResetError(), inner, Wrapped())) is FailureKind.OTHER
 
 
 def test_an_error_that_caused_itself_ends_the_search():
     error = Wrapped()
     error.__cause__ = error.__context__ = error
-    assert failure_of(error) is Failure.OTHER
+    assert failure_of(error) is FailureKind.OTHER
 
 
 def test_not_sent_is_believed_although_the_endpoint_accepts_connections():
     error = Wrapped()
     error.__cause__ = NotSent()
-    assert judge_exception(error, None, accepts=True)[:2] == (Outcome.FAILURE, Failure.NOT_SENT)
-    assert judge_exception(error, None, accepts=False)[:2] == (Outcome.CONNECT, Failure.NOT_SENT)
+    assert judge_exception(error, None, accepts=True)[:2] == (Outcome.FAILURE, FailureKind.NOT_SENT)
+    assert judge_exception(error, None, accepts=False)[:2] == (Outcome.CONNECT, FailureKind.NOT_SENT)
 
 
 def test_a_function_that_says_that_nothing_was_sent_is_called_again():

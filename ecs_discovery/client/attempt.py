@@ -1,20 +1,19 @@
-"""Attempts: what a caller's function is handed, and the history of attempts on an answer."""
+"""Attempts: what a caller's function is handed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from typing import Any
 
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.errors import (
-    AttemptReport,
     ConfigurationError,
 )
 from ecs_discovery.models import Endpoint
 
-__all__ = ["Attempt", "AttemptHistory", "check_fetch"]
+__all__ = ["Attempt", "check_fetch"]
 
 
 def check_fetch(fetch: Any, *, asynchronous: bool) -> None:
@@ -72,26 +71,3 @@ class Attempt:
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number} on {self.endpoint}>"
-
-
-class AttemptHistory:
-    """What became of a request's attempts, on its response: `response.ecs_discovery`."""
-
-    __slots__ = ("_good", "_reports", "_seconds", "endpoint")
-
-    def __init__(self, endpoint: Endpoint, seconds: float, reports: Sequence[AttemptReport], good: bool) -> None:
-        self.endpoint = endpoint
-        """The endpoint that answered."""
-        self._seconds = seconds
-        self._reports = reports
-        self._good = good
-
-    @property
-    def attempts(self) -> tuple[AttemptReport, ...]:
-        """Every attempt, the one that this is the answer to last."""
-        if not self._good:
-            return tuple(self._reports)
-        return (*self._reports, AttemptReport(str(self.endpoint), "ok", self._seconds))
-
-    def __repr__(self) -> str:
-        return f"<Trail {'; '.join(map(str, self.attempts))}>"

@@ -10,15 +10,16 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecs_discovery.client.emitter import EventEmitter
-from ecs_discovery.client.failures import Judgement
 from ecs_discovery.client.snapshot import ServiceSnapshot, snapshot_of
+from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Decision, Judgement
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.rate_limiter import RateLimiter
@@ -46,7 +47,7 @@ from ecs_discovery.runtime.sockets import ConnectResult
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
 
-__all__ = ["BUILT_IN_SCHEMES", "Engine"]
+__all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded"]
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 logger = logging.getLogger("ecs_discovery")
@@ -55,6 +56,18 @@ _LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
 """Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
+
+
+class Recorded(NamedTuple):
+    """What follows an attempt that was recorded."""
+
+    decision: Decision | None
+    """None: the call is done, or its own policy decides."""
+    ask: tuple[Question, ...]
+    """Questions to ask at once."""
+
+
+NOTHING = Recorded(None, ())
 
 
 class Engine:
@@ -263,28 +276,33 @@ class Engine:
         deadline: float | None = None,
         connect: float | None = None,
         key: str | bytes | None = None,
+        now: float | None = None,
+        target: str | None = None,
     ) -> Call:
-        """The books of one call. What is None is taken from `options(...)`, then from the policies.
+        """The state of one call that began `now`. What is None is taken from `options(...)`, then from the policies.
 
-        `repeatable` is whether its kind (an HTTP method) is idempotent, where nobody says otherwise.
+        `repeatable` is whether its kind (an HTTP method) is idempotent, where the caller says nothing.
         """
-        now = self.clock()
+        if now is None:
+            now = self.clock()
         chosen = current_options()
-        limit = deadline if deadline is not None else chosen.deadline
-        until = now + (limit if limit is not None else service.timeout.deadline)
-        if idempotent is None:
-            idempotent = chosen.idempotent if chosen.idempotent is not None else repeatable
-        call = Call(
-            service.target,
+        if chosen is not NO_OPTIONS:
+            deadline = chosen.deadline if deadline is None else deadline
+            idempotent = chosen.idempotent if idempotent is None else idempotent
+            key = chosen.key if key is None else key
+        timeout = service.timeout
+        until = now + (timeout.deadline if deadline is None else deadline)
+        connect_until = now + (timeout.connect if connect is None else connect)
+        return Call(
+            service.target if target is None else target,
             service.retry,
             service.budget,
-            deadline=until,
-            connect_deadline_at=min(until, now + (connect if connect is not None else service.timeout.connect)),
-            idempotent=idempotent,
-            key=key if key is not None else chosen.key,
+            until,
+            connect_until if connect_until < until else until,
+            repeatable if idempotent is None else idempotent,
+            key,
+            deadline is not None,
         )
-        call.hard = limit is not None
-        return call
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """Choose an endpoint for the next attempt: `prefer` if it takes requests, else, if possible, an untried one.
@@ -313,25 +331,23 @@ class Engine:
         """Seconds to wait for a look-up before another attempt: half of the connect time that is left."""
         return max(0.0, min(call.connect_deadline_at, call.deadline_at) - self.clock()) / 2
 
-    def record_attempt(
-        self, call: Call, lease: Lease, judgement: Judgement, error: object = ""
-    ) -> tuple[Question, ...]:
-        """Book how an attempt went and decide what follows (`call.wait`). Questions to ask at once, if any."""
+    def record_attempt(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> Recorded:
+        """Record how an attempt went: what follows, and the questions to ask at once."""
         now = self.clock()
-        told = lease.finish(judgement.outcome, now)
-        return self.decide(call, lease, judgement, now, told, error)
+        return self.decide(call, lease, judgement, now, lease.finish(judgement.outcome, now), error)
 
     def decide(
-        self, call: Call, lease: Lease, judgement: Judgement, now: float, told: bool, error: object = ""
-    ) -> tuple[Question, ...]:
+        self, call: Call, lease: Lease, judgement: Judgement, now: float, has_events: bool, error: object = ""
+    ) -> Recorded:
         """The part of `record_attempt` after the node was judged."""
         service = lease.service
+        decision: Decision | None = None
         if judgement.failure is None:
             if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
                 service.budget.deposit()
         else:
             call.report(lease.node, judgement.label, now - lease.started_at, error)
-            call.failed(
+            decision = call.failed(
                 judgement.failure,
                 now,
                 self.rng,
@@ -339,11 +355,11 @@ class Engine:
                 choices=service.untried(call.tried),
                 seconds=now - lease.started_at,
             )
-        if told:
+        if has_events:
             self.emit(service)
         if judgement.outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
-            return service.force(now, self.settings.dns.min_refresh)
-        return ()
+            return Recorded(decision, service.force(now, self.settings.dns.min_refresh))
+        return Recorded(decision, ()) if decision is not None else NOTHING
 
     def reconnected(self, service: Service, node: Node, worked: bool) -> None:
         if service.observe(node, Outcome.SUCCESS if worked else Outcome.CONNECT, self.clock()):

@@ -5,27 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from traceback import clear_frames
-from typing import Any, NamedTuple
+from typing import Any
 
 from ecs_discovery.core.balancing.node import Outcome
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Judgement
 from ecs_discovery.errors import DiscoveryError, NotSent
 from ecs_discovery.runtime.sockets import is_ours
 
-__all__ = ["GOOD", "Judgement", "failure_of", "forget", "judge_connect", "judge_exception"]
-
-
-class Judgement(NamedTuple):
-    """What an attempt's result or exception says."""
-
-    outcome: Outcome
-    failure: Failure | None
-    """None: the call is done with it."""
-    label: str
-    retry_after: float | None = None
-
-
-GOOD = Judgement(Outcome.SUCCESS, None, "ok")
+__all__ = ["causes", "failure_of", "forget", "judge_connect", "judge_exception"]
 
 
 _CHAIN = 32  # causes looked at
@@ -106,7 +93,7 @@ _BROKEN = frozenset({"builtins.OSError", "redis.ConnectionError", "redis.Timeout
 """The connection failed, and the class does not say when."""
 
 
-def failure_of(error: BaseException, handled: BaseException | None = None) -> Failure:
+def failure_of(error: BaseException, handled: BaseException | None = None) -> FailureKind:
     """The class of a failure, read off an exception of any library: all that led to it is looked at.
 
     Of a refused connection nothing was sent. Another broken connection, an early end of the stream and a time-out may
@@ -115,14 +102,14 @@ def failure_of(error: BaseException, handled: BaseException | None = None) -> Fa
     """
     chain = causes(error, handled)
     if any(isinstance(cause, NotSent) for cause in chain):
-        return Failure.NOT_SENT
+        return FailureKind.NOT_SENT
     if any(isinstance(cause, DiscoveryError) for cause in chain):
-        return Failure.OTHER  # of another call of ours, which has had its retries
+        return FailureKind.OTHER  # of another call of ours, which has had its retries
     found = {_kind(cause) for cause in chain}
     for kind in (_CUT, _NEVER_SENT, _BROKEN):
         if kind in found:
-            return Failure.NOT_SENT if kind is _NEVER_SENT else Failure.CLOSED
-    return Failure.OTHER
+            return FailureKind.NOT_SENT if kind is _NEVER_SENT else FailureKind.CLOSED
+    return FailureKind.OTHER
 
 
 def _kind(error: BaseException) -> frozenset[str] | None:
@@ -169,11 +156,11 @@ def judge_exception(
     who refused, or not at the first exchange, and something may have been processed, unless `NotSent` says otherwise.
     """
     failure = failure_of(error, handled)
-    if failure is Failure.NOT_SENT:
+    if failure is FailureKind.NOT_SENT:
         if not accepts:
             return Judgement(Outcome.CONNECT, failure, "connect")
         if not any(isinstance(cause, NotSent) for cause in causes(error, handled)):
-            failure = Failure.CLOSED
+            failure = FailureKind.CLOSED
     counts = True if is_failure is None else bool(is_failure(error))
     return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)
 
@@ -183,13 +170,13 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
     if error is None:
         return GOOD
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "certificate")
+        return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         if is_ours(error):
-            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "own")
+            return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "own")
         if isinstance(error, TimeoutError):
-            return Judgement(Outcome.UNANSWERED, Failure.NOT_SENT, "connect timeout")
+            return Judgement(Outcome.UNANSWERED, FailureKind.NOT_SENT, "connect timeout")
         if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return Judgement(Outcome.NEUTRAL, Failure.NOT_SENT, "tls")  # as likely a port that speaks no TLS
-        return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
-    return Judgement(Outcome.NEUTRAL, Failure.OTHER, type(error).__name__)
+            return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "tls")  # as likely a port that speaks no TLS
+        return Judgement(Outcome.CONNECT, FailureKind.NOT_SENT, "connect")
+    return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, type(error).__name__)

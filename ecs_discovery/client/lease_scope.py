@@ -8,7 +8,7 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import failure_of, judge_exception
 from ecs_discovery.config.options import check_key, current_options
 from ecs_discovery.core.balancing.node import Node, Outcome, Use
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.models import Endpoint
@@ -117,6 +117,6 @@ class LeaseScope(Use):
             return Outcome.FAILURE
         if not isinstance(error, Exception):
             return Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
-        if failure_of(error) is Failure.NOT_SENT:
+        if failure_of(error) is FailureKind.NOT_SENT:
             self._driver.background.suspect(self._service, node)
         return judge_exception(error, self._service.outlier.is_failure, accepts=True).outcome

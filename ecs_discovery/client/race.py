@@ -153,7 +153,7 @@ class RaceState:
             if self._hopeless > self._engine.settings.connection.race_limit:
                 lease.release()
                 return None
-        call.tried.append(node)
+        call.add_tried(node)
         return lease
 
     @property

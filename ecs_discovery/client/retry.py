@@ -10,14 +10,42 @@ from tenacity.retry import retry_if_exception_type
 from tenacity.stop import stop_never
 from tenacity.wait import wait_none
 
+from ecs_discovery.client.attempted import Attempted
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Failure
+from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, FailureKind, Retry, Stop
 
-__all__: list[str] = []
+__all__ = ["OwnPolicy", "RetryAsDecided", "WaitAsDecided", "last_outcome"]
+
+
+class RetryAsDecided:
+    """tenacity's `retry`: another attempt follows where the decision says so. What is raised ends the call."""
+
+    def __call__(self, state: RetryCallState) -> bool:
+        return isinstance(_decision(state), Retry)
+
+
+class WaitAsDecided:
+    """tenacity's `wait`: the decision's seconds."""
+
+    def __call__(self, state: RetryCallState) -> float:
+        decision = _decision(state)
+        return decision.after if isinstance(decision, Retry) else 0.0
+
+
+def _decision(state: RetryCallState) -> Retry | Stop | None:
+    outcome = state.outcome
+    if outcome is None or outcome.failed:  # interrupted, cancelled, or no attempt could begin
+        return None
+    attempted: Attempted[Any] = outcome.result()
+    return attempted.decision
 
 
 class OwnPolicy:
-    """What a tenacity object of the application's says of one call. What it leaves at tenacity's defaults is ours."""
+    """What a tenacity object of the application's says of one call. What it leaves at tenacity's defaults is ours.
+
+    `wants`, `waits` and `stops` ask the object; `retry`, `wait` and `stop` are what tenacity is given in the place of
+    its own: idempotence, the deadline and the budget hold whatever the object says.
+    """
 
     def __init__(self, given: Any, call: Call, clock: Callable[[], float], rng: Callable[[], float]) -> None:
         self._given = given
@@ -35,22 +63,33 @@ class OwnPolicy:
         self._number = self._call.number
         self._began = self._clock()
 
+    def retry(self, state: RetryCallState) -> bool:
+        """Whether there may be another attempt."""
+        return self.again(state, self.wants(state))
+
+    def wait(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt."""
+        return self.pause(self.waits(state))
+
+    def stop(self, state: RetryCallState) -> bool:
+        """Whether the call is over although another attempt is wanted."""
+        return self.over(state, self.stops(state))
+
     def wants(self, state: RetryCallState) -> Any:
         """Whether the object wants another attempt; None if that is not its business."""
-        if self._objection(state) or self._call.failure is Failure.NOT_SENT or self._any:
+        if self._objection(state) or self._call.failure is FailureKind.NOT_SENT or self._any:
             return None
         return self._given.retry(state)
 
     def again(self, state: RetryCallState, wanted: Any) -> bool:
-        """Whether there may be another attempt."""
+        """Whether there may be another attempt, where the object wants one or not."""
         call = self._call
-        call.reason = self._objection(state)
-        if call.reason:
-            return False
-        ours = call.failure is not None and call.failure is not Failure.OTHER
-        if call.failure is Failure.NOT_SENT or (ours if wanted is None else wanted):
+        why = self._objection(state)
+        ours = call.failure is not None and call.failure is not FailureKind.OTHER
+        if not why and (call.failure is FailureKind.NOT_SENT or (ours if wanted is None else wanted)):
+            call.stop("")
             return True
-        call.reason = NOT_REPEATED
+        call.stop(why or NOT_REPEATED)
         return False
 
     def waits(self, state: RetryCallState) -> Any:
@@ -58,7 +97,7 @@ class OwnPolicy:
         return None if isinstance(self._given.wait, wait_none) else self._given.wait(state)
 
     def pause(self, wanted: Any) -> float:
-        """Seconds until the next attempt."""
+        """Seconds until the next attempt, where the object wants so many."""
         return self._call.pause(self._rng, None if wanted is None else lambda: float(wanted))
 
     def stops(self, state: RetryCallState) -> Any:
@@ -66,15 +105,15 @@ class OwnPolicy:
         return None if self._given.stop is stop_never else self._given.stop(state)
 
     def over(self, state: RetryCallState, stopped: Any) -> bool:
-        """Whether the call is over although another attempt is wanted."""
+        """Whether the call is over, where the object wants that or not."""
         call, now = self._call, self._clock()
-        call.reason = call.exhausted() if stopped is None else "the policy's stop says so" if stopped else ""
-        if call.reason:
+        why = call.exhausted() if stopped is None else "the policy's stop says so" if stopped else ""
+        if why:
+            call.stop(why)
             return True
         if call.failure is None:
-            call.connect_deadline_at += now - self._began  # it was good: its time went into the answer
-        call.schedule(state.upcoming_sleep, now)
-        return call.wait is None
+            call.answered(now - self._began)
+        return isinstance(call.schedule(state.upcoming_sleep, now), Stop)
 
     def _objection(self, state: RetryCallState) -> str:
         outcome = state.outcome
@@ -84,22 +123,8 @@ class OwnPolicy:
         return self._call.objection(begun=self._call.number > self._number)
 
 
-def _outcome(state: RetryCallState) -> Any:
+def last_outcome(state: RetryCallState) -> Any:
+    """What the last attempt gave or raised: tenacity would raise an error of its own."""
     outcome = state.outcome
     assert outcome is not None
     return outcome.result()
-
-
-def _retry(pause: Callable[[], float | None]) -> Callable[[RetryCallState], bool]:
-    def again(state: RetryCallState) -> bool:
-        outcome = state.outcome
-        error = outcome.exception() if outcome is not None else None
-        if error is not None and not isinstance(error, Exception):
-            return False  # interrupted or cancelled
-        return pause() is not None
-
-    return again
-
-
-def _wait(pause: Callable[[], float | None]) -> Callable[[RetryCallState], float]:
-    return lambda state: pause() or 0.0

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import requests
 from requests.exceptions import InvalidURL
 
-from ecs_discovery.client.errors import hint_of
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Fault
 from ecs_discovery.errors import (
     ConfigurationError,
-    ConnectError,
     ConnectTimeout,
     DeadlineExceeded,
     DiscoveryError,
-    RequestError,
     ResolutionTimeout,
-    combined,
 )
+from ecs_discovery.integrations.http.errors import as_class, of_call
 
-__all__ = ["as_requests_error", "cause_of"]
+__all__ = ["Told", "as_requests_error"]
 
 
-def cause_of(error: BaseException) -> str:
-    """What went wrong, without the layers around it."""
-    while True:
-        deeper = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
-        if not isinstance(deeper, BaseException):
-            text = str(error)
-            # urllib3 begins with the name and port of the URL, where nobody connected to.
-            return text.partition("): ")[2] if text.startswith("HTTP") and "): " in text else text
-        error = deeper
+class Told(NamedTuple):
+    """The story of a request that failed, on urllib3's error."""
+
+    told: DiscoveryError | Call
+    fault: Fault | None = None
+    """What went wrong with the last attempt."""
+    in_body: bool = False
+    """It went wrong within the body."""
 
 
 def as_requests_error(error: requests.RequestException, request: requests.PreparedRequest) -> Exception:
@@ -40,46 +39,29 @@ def as_requests_error(error: requests.RequestException, request: requests.Prepar
     theirs = next((each for each in (*error.args, error.__context__) if hasattr(each, "ecs_discovery")), None)
     if not isinstance(theirs, Exception):
         return error
-    told: DiscoveryError | Call = theirs.__dict__.pop("ecs_discovery")
-    if isinstance(told, DiscoveryError):
-        kind = combined(type(told), _kind(told))
-        made = kind.__new__(kind, *told.args)
-        made.__dict__.update(told.__dict__)
-        made.message = str(told.args[0]) if told.args else ""
-        made.__cause__ = told.__cause__ or told
+    story: Told = theirs.__dict__.pop("ecs_discovery")
+    if isinstance(story.told, DiscoveryError):
+        made = as_class(story.told, _class_of(story.told))
     else:
-        made = _of_call(error, told, in_body=theirs.__dict__.pop("ecs_discovery_in_body", False))
+        kind = _class_in_body(error, story.fault) if story.in_body else type(error)
+        timed_out = isinstance(error, requests.ConnectTimeout)
+        made = of_call(story.told, story.fault, kind, timed_out=timed_out)
         made.__cause__ = theirs
     made.args = (theirs,)
     made.__dict__.update(request=error.request or request, response=error.response)
     return made
 
 
-def _of_call(error: requests.RequestException, call: Call, *, in_body: bool) -> DiscoveryError:
-    last = call.reports[-1]
+def _class_in_body(error: requests.RequestException, fault: Fault | None) -> type[requests.RequestException]:
+    """As requests has it where the body is read after the adapter."""
     kind: type[requests.RequestException] = type(error)
-    if in_body:  # as requests has it where the body is read after the adapter
-        kind = requests.ConnectionError if kind is requests.ReadTimeout else kind
-        kind = (
-            requests.exceptions.ChunkedEncodingError
-            if kind is requests.ConnectionError and last.outcome in ("cut", "closed")
-            else kind
-        )
-    ours: type[DiscoveryError]
-    if isinstance(error, requests.ConnectTimeout):
-        ours = ConnectTimeout
-    else:
-        ours = ConnectError if last.outcome in ("connect", "connect timeout", "tls", "certificate") else RequestError
-    made: DiscoveryError = combined(ours, kind)(
-        f"failed after {call.number} attempt{'s' if call.number > 1 else ''}: {last.error or last.outcome}",
-        target=call.target,
-        attempts=call.reports,
-        hint=hint_of(call),
-    )
-    return made
+    kind = requests.ConnectionError if kind is requests.ReadTimeout else kind
+    if kind is requests.ConnectionError and fault in (Fault.CUT, Fault.CLOSED):
+        return requests.exceptions.ChunkedEncodingError
+    return kind
 
 
-def _kind(told: DiscoveryError) -> type[requests.RequestException]:
+def _class_of(told: DiscoveryError) -> type[requests.RequestException]:
     if isinstance(told, ConfigurationError):
         return InvalidURL
     if isinstance(told, DeadlineExceeded):

@@ -27,17 +27,16 @@ from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.events import Event
-from ecs_discovery.integrations._requests_errors import as_requests_error
-from ecs_discovery.integrations._requests_exchange import Route, ServicePool
+from ecs_discovery.integrations._requests_errors import Told, as_requests_error
+from ecs_discovery.integrations._requests_pools import ServicePool
+from ecs_discovery.integrations._requests_routes import Route
+from ecs_discovery.integrations._urllib3_pool import PoolUse
+from ecs_discovery.integrations.http.origins import Origins, default_port
 from ecs_discovery.resolvers.base import Resolver
-from ecs_discovery.runtime import fork
 
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
 
-_PORTS = {"http": 80, "https": 443}
-_ROUTES = 1000  # origins of ours that one adapter keeps connections for
 _NOTICEABLE = 0.0005  # seconds of reading a body that are taken off `elapsed`
-_FOREIGN = 1000  # origins that one adapter remembers as not ours
 
 
 def wrap_session(
@@ -155,15 +154,13 @@ def _restored(settings: Settings, adapters: tuple[tuple[str, BaseAdapter], ...])
 
 
 class _Link:
-    """What an adapter needs to serve our hosts: the discovery, and a route per origin (`http://orders:8080`)."""
+    """What an adapter needs to serve our hosts: the discovery, and the routes of our origins."""
 
     def __init__(self, settings: Settings, original: HTTPAdapter, discovery: Discovery | None) -> None:
         self.settings = settings
         self.original = original
         self._discovery = discovery
-        self._routes: dict[str, Route] = {}
-        self._foreign: set[str] = set()
-        fork.track(self)
+        self.origins: Origins[Route] = Origins(settings, _host_of, self._route)
 
     @property
     def discovery(self) -> Discovery:
@@ -176,45 +173,18 @@ class _Link:
         """The same for a copy of the adapter."""
         return _Link(self.settings, adapter, self._discovery)
 
-    def owns(self, url: str) -> bool:
-        """Is it one of ours?"""
-        origin = _origin(url)
-        if origin in self._routes:
-            return True
-        if origin in self._foreign:
-            return False
-        if self.settings.owns(parse_url(origin).host or ""):
-            return True
-        if len(self._foreign) >= _FOREIGN:
-            self._foreign = set()
-        self._foreign.add(origin)
-        return False
+    def _route(self, origin: str) -> Route:
+        """Raises `ClosedError`, and `ConfigurationError` for what is no target."""
+        parsed = parse_url(origin)
+        host, scheme = parsed.host or "", parsed.scheme or "http"
+        target = host if parsed.port is None else f"{host}:{parsed.port}"
+        driver = self.discovery._driver
+        service = driver.engine.service(target, default_port(scheme))
+        return Route(driver, service, target, scheme, host, parsed.port)
 
-    def route(self, url: str) -> Route:
-        """Where a URL of ours leads to. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
-        origin = _origin(url)
-        route = self._routes.get(origin)
-        if route is None:
-            parsed = parse_url(origin)
-            host, scheme = parsed.host or "", parsed.scheme or "http"
-            target = host if parsed.port is None else f"{host}:{parsed.port}"
-            service = self.discovery._driver.engine.service(target, _PORTS.get(scheme))
-            if len(self._routes) >= _ROUTES:
-                oldest = self._routes.pop(next(iter(self._routes)), None)
-                if oldest is not None:
-                    oldest.close()
-            route = self._routes.setdefault(origin, Route(self.discovery, service, target, scheme, host, parsed.port))
-        return route
 
-    def close(self) -> None:
-        """Close the connections. Requests may follow."""
-        routes, self._routes = self._routes, {}
-        for route in routes.values():
-            route.close()
-
-    def after_fork(self) -> None:
-        """In the child of a fork: the connections are the parent's, and go without a word to the other side."""
-        self._routes = {}
+def _host_of(origin: str) -> str:
+    return parse_url(origin).host or ""
 
 
 _sending = threading.local()  # whether the request that this thread sends is streamed
@@ -254,7 +224,7 @@ class DiscoveryAdapter(HTTPAdapter):
         proxies: Any = None,
     ) -> requests.Response:
         link = self._link
-        if not link.owns(request.url or ""):
+        if not link.origins.owns(request.url or ""):
             return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         _sending.request, _sending.stream = request, stream
         try:
@@ -269,13 +239,13 @@ class DiscoveryAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
         url = request.url or ""
-        if not self._link.owns(url):
+        if not self._link.origins.owns(url):
             return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         try:
-            route = self._link.route(url)
+            route = self._link.origins.route(url)
         except (ClosedError, ConfigurationError) as error:
             wrong = LocationValueError(str(error))
-            wrong.ecs_discovery = error  # type: ignore[attr-defined]
+            wrong.ecs_discovery = Told(error)  # type: ignore[attr-defined]
             raise wrong from None
         tls: Any = None
         if route.scheme == "https":
@@ -287,26 +257,26 @@ class DiscoveryAdapter(HTTPAdapter):
         return pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        if proxies and self._link.owns(request.url or ""):
+        if proxies and self._link.origins.owns(request.url or ""):
             proxies = None  # a proxy of the environment is for other hosts
         return super().request_url(request, proxies)
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response: Any = super().build_response(req, resp)
-        told = getattr(resp, "ecs_discovery", None)
-        if told is not None:
-            response.ecs_discovery = told.trail  # for people: not part of a pickled one
-            response.connection = _wrapped(self._link.original, self._link, told.node)
-            if told.body is not None:
-                response._content, response._content_consumed = told.body, True
-            if told.late > _NOTICEABLE and type(response) is requests.Response:
+        use: PoolUse | None = getattr(resp, "ecs_discovery", None)
+        if use is not None:
+            response.ecs_discovery = use.history  # for people: not part of a pickled one
+            response.connection = _wrapped(self._link.original, self._link, use.lease.node)
+            if use.body is not None:
+                response._content, response._content_consumed = use.body, True
+            if use.late > _NOTICEABLE and type(response) is requests.Response:
                 response.__class__ = Response
-                response.__dict__["_late"] = told.late
+                response.__dict__["_late"] = use.late
         return response  # type: ignore[no-any-return]
 
     def close_pools(self) -> None:
         """Close the connections to our endpoints. The adapter works on; the discovery stays open."""
-        self._link.close()
+        self._link.origins.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DiscoveryAdapter:
         original = copy.deepcopy(self._link.original, memo)
@@ -358,7 +328,7 @@ def _wrapped(original: HTTPAdapter, link: _Link, pinned: Node | None = None) -> 
 @lru_cache(maxsize=128)
 def _kind_for(kind: Any) -> type[DiscoveryAdapter]:
     def close(self: Any) -> None:
-        self._link.close()
+        self._link.origins.close()
         kind.close(self)
 
     def reduce(self: Any, _: Any = None) -> tuple[Any, ...]:

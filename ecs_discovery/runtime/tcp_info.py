@@ -16,7 +16,7 @@ from typing import Any
 
 from ecs_discovery.runtime.sockets import is_ready
 
-__all__ = ["Farewell", "Progress", "Watch", "acknowledged", "answered_soon", "probe_soon", "wait_for_answer"]
+__all__ = ["Farewell", "Progress", "Watch", "acknowledged", "first_look", "probe_soon", "wait_for_answer"]
 
 # Offsets in struct tcp_info (linux/tcp.h): eight bytes, then 32-bit fields.
 _STATE = 0
@@ -142,13 +142,10 @@ def _info(sock: Any) -> bytes | None:
     return info if isinstance(info, bytes) and len(info) == _INFO_SIZE else None
 
 
-def answered_soon(sock: Any, limit: float, timeout: float | None) -> bool:
-    """Has the answer come by the first look? To be asked before `wait_for_answer`, which costs more. Never under TLS:
-    session tickets make a fresh connection readable."""
-    if hasattr(sock, "pending"):
-        return False
+def first_look(limit: float, timeout: float | None) -> float:
+    """Seconds until the first look at what became of the peer; most answers come sooner."""
     step = min(_FIRST, limit / 4)
-    return is_ready(sock, step if timeout is None else min(step, timeout))
+    return step if timeout is None or timeout > step else max(0.0, timeout)
 
 
 def wait_for_answer(

@@ -8,7 +8,7 @@ import tenacity
 from ecs_discovery.config.policies import RetryPolicy
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind, Retry
 from tests.support import nodes
 
 
@@ -16,25 +16,23 @@ def call_of(
     *, idempotent: bool = True, deadline: float = 30.0, connect: float = 2.0, budget: float = 1.0, **policy: float
 ) -> Call:
     made = RetryPolicy(**{"budget_floor": budget, **policy})  # type: ignore[arg-type]
-    return Call(
-        "orders", made, RetryBudget(made, 0.0), deadline=deadline, connect_deadline_at=connect, idempotent=idempotent
-    )
+    return Call("orders", made, RetryBudget(made, 0.0), deadline, connect, idempotent)
 
 
-def attempt(call: Call, failure: Failure, now: float = 0.0, **facts: float) -> float | None:
+def attempt(call: Call, failure: FailureKind, now: float = 0.0, **facts: float) -> float | None:
     call.start_attempt(nodes(1)[0])
-    call.failed(failure, now, lambda: 0.5, **facts)  # type: ignore[arg-type]
-    return call.wait
+    decision = call.failed(failure, now, lambda: 0.5, **facts)  # type: ignore[arg-type]
+    return decision.after if isinstance(decision, Retry) else None
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_what_was_never_sent_goes_elsewhere_at_once_whatever_the_method(idempotent: bool):
     call = call_of(idempotent=idempotent)
-    assert attempt(call, Failure.NOT_SENT) == 0.0
+    assert attempt(call, FailureKind.NOT_SENT) == 0.0
 
 
-@pytest.mark.parametrize("failure", [Failure.CLOSED, Failure.STATUS])
-def test_what_may_have_been_processed_is_repeated_only_if_idempotent(failure: Failure):
+@pytest.mark.parametrize("failure", [FailureKind.CLOSED, FailureKind.STATUS])
+def test_what_may_have_been_processed_is_repeated_only_if_idempotent(failure: FailureKind):
     assert attempt(call_of(), failure) is not None
     call = call_of(idempotent=False)
     assert attempt(call, failure) is None
@@ -44,62 +42,62 @@ def test_what_may_have_been_processed_is_repeated_only_if_idempotent(failure: Fa
 def test_a_body_that_cannot_be_sent_again_is_not():
     call = call_of()
     call.replayable = False
-    assert attempt(call, Failure.CLOSED) is None
+    assert attempt(call, FailureKind.CLOSED) is None
     assert call.reason == "its body cannot be sent again"
-    assert attempt(call, Failure.NOT_SENT) == 0.0
+    assert attempt(call, FailureKind.NOT_SENT) == 0.0
 
 
 def test_other_failures_are_not_repeated():
     call = call_of()
-    assert attempt(call, Failure.OTHER) is None
+    assert attempt(call, FailureKind.OTHER) is None
     assert "not retried" in call.reason
 
 
 def test_three_attempts_and_one_free_replay_of_what_was_never_sent():
     call = call_of()
-    assert [attempt(call, Failure.NOT_SENT) for _ in range(4)] == [0.0, 0.0, 0.0, None]
+    assert [attempt(call, FailureKind.NOT_SENT) for _ in range(4)] == [0.0, 0.0, 0.0, None]
     assert call.reason == "all 3 attempts of RetryPolicy are used, and one more because nothing had been sent"
     call = call_of()
-    assert [attempt(call, Failure.CLOSED) for _ in range(3)] == [0.0, 0.0, None]
+    assert [attempt(call, FailureKind.CLOSED) for _ in range(3)] == [0.0, 0.0, None]
     call = call_of()
-    assert [attempt(call, Failure.CLOSED), attempt(call, Failure.CLOSED)] == [0.0, 0.0]
-    assert attempt(call, Failure.NOT_SENT) == 0.0
-    assert attempt(call, Failure.CLOSED) is None
+    assert [attempt(call, FailureKind.CLOSED), attempt(call, FailureKind.CLOSED)] == [0.0, 0.0]
+    assert attempt(call, FailureKind.NOT_SENT) == 0.0
+    assert attempt(call, FailureKind.CLOSED) is None
 
 
 def test_one_attempt_means_no_retries_at_all():
-    assert attempt(call_of(attempts=1), Failure.NOT_SENT) is None
+    assert attempt(call_of(attempts=1), FailureKind.NOT_SENT) is None
 
 
 def test_the_free_replay_is_not_taken_from_the_budget_and_others_are():
     call = call_of(budget=0.0)
-    assert attempt(call, Failure.NOT_SENT) == 0.0
-    assert attempt(call, Failure.NOT_SENT) is None
+    assert attempt(call, FailureKind.NOT_SENT) == 0.0
+    assert attempt(call, FailureKind.NOT_SENT) is None
     assert call.reason == "the retry budget is used up"
 
 
 def test_pauses_are_drawn_from_a_bound_that_doubles_to_its_cap():
     call = call_of(attempts=7)
-    waits = [attempt(call, Failure.STATUS) for _ in range(6)]
+    waits = [attempt(call, FailureKind.STATUS) for _ in range(6)]
     assert waits == pytest.approx([0.0125, 0.025, 0.05, 0.1, 0.125, 0.125])
 
 
 def test_with_no_other_endpoint_left_there_is_a_pause():
     call = call_of()
-    assert attempt(call, Failure.CLOSED, choices=0) == pytest.approx(0.0125)
+    assert attempt(call, FailureKind.CLOSED, choices=0) == pytest.approx(0.0125)
 
 
 def test_retry_after_is_honoured_inside_the_deadline_only():
-    assert attempt(call_of(), Failure.STATUS, retry_after=3.0) == 3.0
+    assert attempt(call_of(), FailureKind.STATUS, retry_after=3.0) == 3.0
     call = call_of(deadline=2.0)
-    assert attempt(call, Failure.STATUS, retry_after=3.0) is None
+    assert attempt(call, FailureKind.STATUS, retry_after=3.0) is None
     assert call.reason == "no time left"
 
 
 def test_connects_end_with_the_connect_time_and_requests_with_the_deadline():
-    assert attempt(call_of(connect=2.0), Failure.NOT_SENT, now=2.0) is None
-    assert attempt(call_of(connect=2.0), Failure.CLOSED, now=2.0) == 0.0
-    assert attempt(call_of(deadline=10.0, connect=20.0), Failure.NOT_SENT, now=10.0) is None
+    assert attempt(call_of(connect=2.0), FailureKind.NOT_SENT, now=2.0) is None
+    assert attempt(call_of(connect=2.0), FailureKind.CLOSED, now=2.0) == 0.0
+    assert attempt(call_of(deadline=10.0, connect=20.0), FailureKind.NOT_SENT, now=10.0) is None
 
 
 @pytest.mark.parametrize(
@@ -115,23 +113,23 @@ def test_the_connect_time_is_shared_among_the_attempts_that_may_follow(number: i
 
 def test_time_spent_on_a_sent_request_and_its_pause_is_not_connect_time():
     call = call_of(connect=2.0)
-    assert attempt(call, Failure.CLOSED, now=9.0, seconds=9.0) == 0.0
+    assert attempt(call, FailureKind.CLOSED, now=9.0, seconds=9.0) == 0.0
     assert call.connect_share(9.0, 0) == pytest.approx(2.0)
-    assert attempt(call, Failure.NOT_SENT, now=10.0, seconds=1.0) == 0.0
+    assert attempt(call, FailureKind.NOT_SENT, now=10.0, seconds=1.0) == 0.0
     assert call.connect_share(10.0, 0) == pytest.approx(1.0)
     call = call_of()
-    assert attempt(call, Failure.STATUS, retry_after=5.0) == 5.0
+    assert attempt(call, FailureKind.STATUS, retry_after=5.0) == 5.0
     assert call.connect_share(5.0, 0) == pytest.approx(2.0)
 
 
 def test_the_failure_of_one_of_two_attempts_under_way_decides_nothing_and_costs_nothing():
     call = call_of()
     call.hedged = True
-    assert attempt(call, Failure.CLOSED) is None
+    assert attempt(call, FailureKind.CLOSED) is None
     assert call.reason == ""
     assert call._budget.balance(0.0) == 10.0
     call.hedged = False
-    assert attempt(call, Failure.CLOSED) == 0.0
+    assert attempt(call, FailureKind.CLOSED) == 0.0
 
 
 def test_reports_name_the_endpoint_the_class_and_the_time():
@@ -144,13 +142,13 @@ def test_an_application_that_has_a_policy_of_its_own_is_told_and_decides():
     own = tenacity.Retrying()
     call = call_of(tenacity=own)  # type: ignore[arg-type]
     assert call.own_policy is own
-    assert attempt(call, Failure.STATUS) is None
-    assert (call.failure, call.reason) == (Failure.STATUS, "")
+    assert attempt(call, FailureKind.STATUS) is None
+    assert (call.failure, call.reason) == (FailureKind.STATUS, "")
 
 
 def test_a_pause_of_the_applications_own_takes_the_place_of_the_backoff():
     call = call_of()
     assert call.pause(lambda: 0.5) == 0.0, "nothing has failed"
     assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0, "an answer that its policy repeats"
-    attempt(call, Failure.STATUS)
+    attempt(call, FailureKind.STATUS)
     assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0

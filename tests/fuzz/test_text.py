@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecs_discovery.client.health_check import Answer
 from ecs_discovery.config.targets import parse_target
+from ecs_discovery.core.calls.http import asked_wait, keep_alive_timeout
 from ecs_discovery.errors import ConfigurationError, NoEndpoints
-from ecs_discovery.integrations._requests_exchange import _retry_after
-from ecs_discovery.integrations._urllib3_pool import _keep_alive_timeout
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers import HostsFile
 from ecs_discovery.resolvers.dns.search import candidates
@@ -73,9 +71,7 @@ def test_task_descriptions_of_any_kind(task: Any):
 @example("Mon, 01 Jan 0001 00:00:00 +2400")
 @example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
 def test_retry_after_fields_of_any_kind(text: str):
-    response = requests.Response()
-    response.headers["Retry-After"] = text
-    found = _retry_after(response)
+    found = asked_wait(text)
     assert found is None or 0 <= found < math.inf
 
 
@@ -85,7 +81,7 @@ def test_retry_after_fields_of_any_kind(text: str):
 @example('timeout="5", max=100')
 @example("timeout=0")
 def test_keep_alive_fields_of_any_kind(text: str):
-    assert _keep_alive_timeout(text) >= 0
+    assert keep_alive_timeout(text) >= 0
 
 
 @unhurried
@@ -123,7 +119,7 @@ SLOW: dict[str, Any] = {
     "Retry-After of 60 KB of digits": lambda: _field("1" * 60_000),
     "Retry-After of 60 KB of words": lambda: _field("Mon, " * 12_000),
     "Retry-After of 60 KB of parentheses": lambda: _field("(" * 60_000),
-    "Keep-Alive of 60 KB": lambda: _keep_alive_timeout("timeout=," * 7000),
+    "Keep-Alive of 60 KB": lambda: keep_alive_timeout("timeout=," * 7000),
     "a target of a megabyte": lambda: parse_target("a" * 1_000_000),
     "a port of a megabyte": lambda: parse_target("a:" + "1" * 1_000_000),
     "a description of the task as deep as can be": lambda: parse(json.loads("[" * 900 + "]" * 900)),
@@ -134,9 +130,7 @@ SLOW: dict[str, Any] = {
 
 
 def _field(text: str) -> float | None:
-    response = requests.Response()
-    response.headers["Retry-After"] = text
-    return _retry_after(response)
+    return asked_wait(text)
 
 
 @pytest.mark.parametrize("kind", SLOW)

@@ -43,7 +43,7 @@ from ecs_discovery import (
 )
 from ecs_discovery.client.sync import race as racing
 from ecs_discovery.events import PushedBack
-from ecs_discovery.integrations._requests_exchange import Exchange
+from ecs_discovery.integrations._requests_exchange import RequestsExchange
 from ecs_discovery.integrations.requests import DiscoveryAdapter
 from ecs_discovery.testing.lab import Lab, LabTask
 from tests.support import FakeClock, eventually, raw
@@ -753,15 +753,13 @@ def test_a_bad_timeout_is_told_as_requests_does(lab: Lab, wrap):
         wrap().get("http://orders/", timeout=(1, 2, 3))
 
 
-def test_the_routes_a_session_remembers_are_bounded(lab: Lab, wrap, monkeypatch: pytest.MonkeyPatch):
-    from ecs_discovery.integrations import requests as module
-
-    monkeypatch.setattr(module, "_ROUTES", 3)
+def test_the_routes_a_session_remembers_are_bounded(lab: Lab, wrap):
     service = lab.service("orders", tasks=1)
     session = wrap()
+    session.get_adapter("http://")._link.origins.limit = 3  # type: ignore[attr-defined]
     for name in ("orders", "ORDERS", "orders.prod.local", "Orders", "oRders", "orderS"):
         assert session.get(f"http://{name}:{service.port}/", timeout=10).status_code == 200
-    assert len(session.get_adapter("http://")._link._routes) <= 3  # type: ignore[attr-defined]
+    assert len(session.get_adapter("http://")._link.origins._routes) <= 3  # type: ignore[attr-defined]
 
 
 def test_a_short_unwanted_answer_is_read_so_that_its_connection_is_used_again(lab: Lab, wrap):
@@ -784,7 +782,7 @@ def test_an_interrupted_request_leaves_no_use_behind(lab: Lab, wrap, monkeypatch
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ecs_discovery.runtime.tcp_info.answered_soon", interrupt)
+    monkeypatch.setattr("ecs_discovery.runtime.tcp_info.first_look", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.get(f"http://{target}/", timeout=10)
     assert discovery_of(session).snapshot(target).nodes[0].pending == 0
@@ -1034,6 +1032,8 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(lab: Lab, wrap, hedg
     try:
         for _ in range(10):
             assert session.get(url, timeout=10).ok
-        eventually(lambda: not any(isinstance(thing, Exchange) for thing in gc.get_objects()))  # losers have to end
+        eventually(
+            lambda: not any(isinstance(thing, RequestsExchange) for thing in gc.get_objects())
+        )  # losers have to end
     finally:
         gc.enable()

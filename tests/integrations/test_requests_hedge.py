@@ -24,7 +24,7 @@ from ecs_discovery import (
     options,
     wrap_session,
 )
-from ecs_discovery.integrations._requests_exchange import Exchange
+from ecs_discovery.integrations._requests_exchange import RequestsExchange
 from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
@@ -57,7 +57,7 @@ def wrap(lab: Lab) -> Iterator[Callable[..., requests.Session]]:
 def service_of(session: requests.Session, url: str) -> Any:
     """The service behind a URL: it has seen many requests of a twentieth of a second, and may hedge."""
     adapter: Any = session.get_adapter(url)
-    service = adapter._link.route(url).service
+    service = adapter._link.origins.route(url).service
     for _ in range(100):
         service.hedging.delay(1000)
     for _ in range(200):
@@ -182,16 +182,16 @@ def test_a_connection_that_is_back_in_its_pool_is_not_cut(lab: Lab, wrap, monkey
     service = lab.service("orders", tasks=2)
     session = wrap()
     inner = service_of(session, service.url())
-    perform = Exchange._perform
+    perform = RequestsExchange.send
 
-    def tardy(exchange: Exchange, use: Any) -> Any:
+    def tardy(exchange: RequestsExchange, use: Any) -> Any:
         response = perform(exchange, use)
-        if exchange._call.number == 1:
+        if exchange.call.number == 1:
             time.sleep(4 * DELAY)
         return response
 
     with monkeypatch.context() as patch:
-        patch.setattr(Exchange, "_perform", tardy)
+        patch.setattr(RequestsExchange, "send", tardy)
         session.get(service.url(), timeout=10)
         eventually(lambda: quiet(inner))
     assert service.requests == 2

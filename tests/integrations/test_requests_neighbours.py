@@ -318,7 +318,7 @@ def test_connections_to_our_tasks_outlive_a_thousand_foreign_hosts(fleet: Any):
     each.servers[0].answer = lambda handler: connections.add(handler.client_address[1]) or answer(handler)
     assert session.get(URL).ok
     for number in range(1100):
-        session.get_adapter("http://")._link.owns(f"http://host{number}.example/")  # type: ignore[attr-defined]
+        session.get_adapter("http://")._link.origins.owns(f"http://host{number}.example/")  # type: ignore[attr-defined]
     assert session.get(URL).ok
     assert len(connections) == 1
 

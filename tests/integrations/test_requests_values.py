@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-from urllib3 import HTTPResponse
 from urllib3.exceptions import (
     ClosedPoolError,
     ConnectTimeoutError,
@@ -25,12 +24,15 @@ from urllib3.util import Timeout
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from ecs_discovery.config.policies import ConnectionPolicy
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind
+from ecs_discovery.core.calls.http import asked_wait, keep_alive_timeout
 from ecs_discovery.errors import DiscoveryError, NoEndpoints
-from ecs_discovery.integrations._requests_errors import as_requests_error, cause_of
-from ecs_discovery.integrations._requests_exchange import _parts, _retry_after
-from ecs_discovery.integrations._urllib3_failures import PeerSilentError, classify
-from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, Use, UseTimeout, _keep_alive_timeout
+from ecs_discovery.integrations._requests_errors import Told, as_requests_error
+from ecs_discovery.integrations._requests_exchange import _parts
+from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, PoolUse, UseTimeout
+from ecs_discovery.integrations._urllib3_table import TABLE
+from ecs_discovery.integrations.http.errors import reason_of
+from ecs_discovery.integrations.http.liveness import PeerSilentError
 from ecs_discovery.models import Endpoint
 
 POOL: Any = HttpEndpointPool(Endpoint("127.0.0.1", 1), ConnectionPolicy(), "orders", 80)
@@ -44,53 +46,54 @@ def caused(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "failure", "label"),
     [
-        (NewConnectionError(POOL, "refused"), Failure.NOT_SENT, "connect"),
-        (MaxRetryError(POOL, "/", NewConnectionError(POOL, "refused")), Failure.NOT_SENT, "connect"),
-        (MaxRetryError(POOL, "/", ConnectTimeoutError(POOL, "slow")), Failure.NOT_SENT, "connect timeout"),
-        (SSLError("certificate"), Failure.NOT_SENT, "tls"),
-        (caused(SSLError("tls"), CertificateError("another name")), Failure.NOT_SENT, "certificate"),
-        (ClosedPoolError(POOL, "closed"), Failure.NOT_SENT, "own"),
-        (OSError(24, "too many open files"), Failure.NOT_SENT, "own"),
-        (ReadTimeoutError(POOL, "/", "in the handshake"), Failure.NOT_SENT, "connect timeout"),
-        (KeyError("a bug"), Failure.OTHER, "KeyError"),
+        (NewConnectionError(POOL, "refused"), FailureKind.NOT_SENT, "connect"),
+        (MaxRetryError(POOL, "/", NewConnectionError(POOL, "refused")), FailureKind.NOT_SENT, "connect"),
+        (MaxRetryError(POOL, "/", ConnectTimeoutError(POOL, "slow")), FailureKind.NOT_SENT, "connect timeout"),
+        (SSLError("certificate"), FailureKind.NOT_SENT, "tls"),
+        (caused(SSLError("tls"), CertificateError("another name")), FailureKind.NOT_SENT, "certificate"),
+        (ClosedPoolError(POOL, "closed"), FailureKind.NOT_SENT, "own"),
+        (OSError(24, "too many open files"), FailureKind.NOT_SENT, "own"),
+        (ReadTimeoutError(POOL, "/", "in the handshake"), FailureKind.NOT_SENT, "connect timeout"),
+        (KeyError("a bug"), None, None),
     ],
 )
-def test_before_anything_was_sent(error: Exception, failure: Failure, label: str):
-    assert classify(error, sent=False) == (failure, label)
+def test_before_anything_was_sent(error: Exception, failure: FailureKind | None, label: str | None):
+    fault = TABLE.fault(error, sent=False)
+    assert (fault and fault.kind, fault and fault.label) == (failure, label)
 
 
 @pytest.mark.parametrize(
     ("error", "failure", "label"),
     [
-        (RemoteDisconnected("closed"), Failure.CLOSED, "closed"),
-        (ConnectionResetError(errno.ECONNRESET, "reset"), Failure.CLOSED, "closed"),
-        (BrokenPipeError(errno.EPIPE, "pipe"), Failure.CLOSED, "closed"),
-        (PeerSilentError("no ack"), Failure.CLOSED, "silent"),
-        (TimeoutError(errno.ETIMEDOUT, "keep-alive"), Failure.CLOSED, "silent"),
-        (TimeoutError("timed out"), Failure.OTHER, "read timeout"),
-        (ReadTimeoutError(POOL, "/", "read"), Failure.OTHER, "read timeout"),
-        (BadStatusLine("nonsense"), Failure.OTHER, "bad answer"),
-        (KeyError("a bug"), Failure.OTHER, "KeyError"),
+        (RemoteDisconnected("closed"), FailureKind.CLOSED, "closed"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), FailureKind.CLOSED, "closed"),
+        (BrokenPipeError(errno.EPIPE, "pipe"), FailureKind.CLOSED, "closed"),
+        (PeerSilentError("no ack"), FailureKind.CLOSED, "silent"),
+        (TimeoutError(errno.ETIMEDOUT, "keep-alive"), FailureKind.CLOSED, "silent"),
+        (TimeoutError("timed out"), FailureKind.OTHER, "read timeout"),
+        (ReadTimeoutError(POOL, "/", "read"), FailureKind.OTHER, "read timeout"),
+        (BadStatusLine("nonsense"), FailureKind.OTHER, "bad answer"),
+        (KeyError("a bug"), None, None),
     ],
 )
-def test_after_something_was_sent(error: Exception, failure: Failure, label: str):
+def test_after_something_was_sent(error: Exception, failure: FailureKind | None, label: str | None):
     outer = ProtocolError("Connection aborted.", error)
     outer.__cause__ = error
-    expected = label if label != "KeyError" else "ProtocolError"
-    assert classify(outer, sent=True) == (failure, expected)
+    fault = TABLE.fault(outer, sent=True)
+    assert (fault and fault.kind, fault and fault.label) == (failure, label)
 
 
 def test_an_error_that_causes_itself_does_not_loop():
     first, second = KeyError("a"), KeyError("b")
     first.__cause__, second.__cause__ = second, first
-    assert classify(first, sent=True)[0] is Failure.OTHER
+    assert TABLE.fault(first, sent=True) is None
 
 
 def test_a_timeout_keeps_its_use_when_urllib3_copies_it():
-    made = Use(None, True)  # type: ignore[arg-type]  # no lease is needed to copy it
-    twin = UseTimeout(1.0, None, made).clone()
+    made = PoolUse(None, True)  # type: ignore[arg-type]  # no lease is needed to copy it
+    twin = UseTimeout(1.0, made).clone()
     assert twin.use is made
-    assert (twin.connect_timeout, twin.read_timeout) == (1.0, None)
+    assert (twin.connect_timeout, twin.read_timeout) == (None, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,7 @@ def test_timeouts_part_by_part(timeout: Any, parts: tuple[Any, Any]):
     ],
 )
 def test_retry_after_in_seconds(text: str, seconds: float | None):
-    response = HTTPResponse(headers={"Retry-After": text})
-    assert _retry_after(response) == seconds
+    assert asked_wait(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -145,29 +147,25 @@ def test_retry_after_in_seconds(text: str, seconds: float | None):
     ],
 )
 def test_how_long_a_server_says_it_keeps_a_connection(hint: str | None, seconds: float):
-    assert _keep_alive_timeout(hint) == seconds
+    assert keep_alive_timeout(hint) == seconds
 
 
 def test_retry_after_as_a_date():
-    response = HTTPResponse()
-    response.headers["Retry-After"] = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    seconds = _retry_after(response)
-    assert seconds is not None
-    assert 50 < seconds <= 60
-    response.headers["Retry-After"] = "Wed, 21 Oct 2015 07:28:00 -0000"
-    assert _retry_after(response) == 0
+    now = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+    assert asked_wait(format_datetime(now + timedelta(seconds=60), usegmt=True), now) == 60
+    assert asked_wait("Wed, 21 Oct 2015 07:28:00 -0000", now) == 0
 
 
 def test_the_text_of_an_error_is_what_went_wrong_without_the_layers():
     inner = NewConnectionError(POOL, "127.0.0.1:1: refused")
-    assert "refused" in cause_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
-    assert "Max retries" not in cause_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+    assert "refused" in reason_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
+    assert "Max retries" not in reason_of(requests.ConnectionError(MaxRetryError(POOL, "/", inner)))
 
 
 def as_requests_sees(ours: DiscoveryError) -> requests.RequestException:
     """The error that requests makes of urllib3's, which carries ours."""
     theirs = MaxRetryError(POOL, "/", NewConnectionError(POOL, str(ours)))
-    theirs.ecs_discovery = ours  # type: ignore[attr-defined]
+    theirs.ecs_discovery = Told(ours)  # type: ignore[attr-defined]
     return requests.ConnectionError(theirs)
 
 

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from ecs_discovery import AsyncDiscovery
 from ecs_discovery.client.aio import race
-from ecs_discovery.client.failures import Judgement
 from ecs_discovery.config.policies import CloudMapPolicy, DnsPolicy
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DiscoveryError
@@ -241,15 +240,15 @@ class Client:
 
     def _judge(self, status: int | None, error: Exception | None) -> Judgement:
         if isinstance(error, ConnectError):
-            return Judgement(Outcome.CONNECT, Failure.NOT_SENT, "connect")
+            return Judgement(Outcome.CONNECT, FailureKind.NOT_SENT, "connect")
         if isinstance(error, Silent):
-            return Judgement(Outcome.CONNECT, Failure.CLOSED, "silent")
+            return Judgement(Outcome.CONNECT, FailureKind.CLOSED, "silent")
         if isinstance(error, Closed):
-            return Judgement(Outcome.FAILURE, Failure.CLOSED, "closed")
+            return Judgement(Outcome.FAILURE, FailureKind.CLOSED, "closed")
         if error is not None or status is None:
-            return Judgement(Outcome.FAILURE, Failure.OTHER, type(error).__name__)
+            return Judgement(Outcome.FAILURE, FailureKind.OTHER, type(error).__name__)
         bad = status in self.service.outlier.failure_statuses
-        again = Failure.STATUS if status in self.service.retry.statuses else None
+        again = FailureKind.STATUS if status in self.service.retry.statuses else None
         return Judgement(Outcome.FAILURE if bad else Outcome.SUCCESS, again, f"status {status}")
 
 

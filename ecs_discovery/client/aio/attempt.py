@@ -9,10 +9,9 @@ from inspect import isawaitable
 from typing import TypeVar
 
 from ecs_discovery.client.attempt import Attempt
-from ecs_discovery.client.failures import Judgement
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import FailureKind, Judgement
 from ecs_discovery.core.calls.liveness import LivenessTimer
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import (
@@ -26,7 +25,7 @@ __all__ = ["SILENT", "AsyncAttempt", "Vanished", "perform"]
 
 T = TypeVar("T")
 
-SILENT = Judgement(Outcome.CONNECT, Failure.CLOSED, "silent")
+SILENT = Judgement(Outcome.CONNECT, FailureKind.CLOSED, "silent")
 
 
 class Vanished(ConnectionAbortedError):

@@ -21,12 +21,12 @@ from ecs_discovery.client.aio.lease import AsyncLeaseContext
 from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.errors import as_os_error, no_connection, noted
-from ecs_discovery.client.failures import GOOD, Judgement, failure_of, judge_connect, judge_exception
+from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ClosedError, ConfigurationError, DeadlineExceeded, ResolutionError
@@ -157,7 +157,7 @@ class AsyncDiscovery:
                 if isinstance(error, Vanished):
                     self._engine.vanished(lease.node, self._engine.clock() - ack_timeout)  # others may wait for it
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error, handled) is Failure.NOT_SENT and await self._background.accepts(
+                if failure_of(error, handled) is FailureKind.NOT_SENT and await self._background.accepts(
                     service, lease.endpoint
                 ):
                     accepting.append(error)

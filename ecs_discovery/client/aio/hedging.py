@@ -13,9 +13,9 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ecs_discovery.client.aio.background import AsyncBackground
-from ecs_discovery.client.failures import Judgement
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Judgement
 from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.lease import Lease
 
@@ -144,7 +144,7 @@ def hedged(
     def failed(trial: _Trial[T]) -> None:
         error = trial.error
         assert isinstance(error, Exception)
-        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error))
+        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error).ask)
 
     async def run(lease: Lease) -> T:
         if call.number > 1 or not call.idempotent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -10,30 +9,30 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
+from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.retry import OwnPolicy, RetryAsDecided, WaitAsDecided, last_outcome
 from ecs_discovery.core.calls.call import Call
 
-__all__ = ["by_policy", "go_on"]
+__all__ = ["as_decided", "by_policy"]
 
 T = TypeVar("T")
 
+_DEFAULT = AsyncRetrying()
 
-async def go_on(
-    first: Callable[[], Awaitable[T]],
-    attempt: Callable[[], Awaitable[T]],
-    pause: Callable[[], float | None],
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-) -> T:
-    """As `go_on`, awaiting."""
-    attempts = iter((first,))
 
-    async def run() -> T:
-        return await next(attempts, attempt)()
+async def as_decided(
+    first: Attempted[T], attempt: Callable[[], Awaitable[Attempted[T]]], sleep: Callable[[float], Awaitable[object]]
+) -> Attempted[T]:
+    """The last of the attempts that follow `first`, which was made already and failed."""
+    made = [first]
+
+    async def run() -> Attempted[T]:
+        return made.pop() if made else await attempt()
 
     async def rest(seconds: float) -> None:
         await sleep(seconds)
 
-    loop = AsyncRetrying(sleep=rest, stop=stop_never, wait=_wait(pause), retry=_retry(pause), reraise=True)
+    loop = AsyncRetrying(sleep=rest, stop=stop_never, wait=WaitAsDecided(), retry=RetryAsDecided(), reraise=True)
     return await loop(run)
 
 
@@ -45,7 +44,10 @@ async def by_policy(
     rng: Callable[[], float],
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
-    """As `by_policy`, awaiting."""
+    """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception.
+
+    A copy of the object drives all of them. An object for threads drives them too, without its own `sleep`.
+    """
     own = OwnPolicy(given, call, clock, rng)
 
     async def run() -> T:
@@ -55,31 +57,28 @@ async def by_policy(
     async def rest(seconds: float) -> None:
         await sleep(seconds)
 
-    async def again(state: RetryCallState) -> bool:
+    async def retry(state: RetryCallState) -> bool:
         return own.again(state, await _awaited(own.wants(state)))
 
-    async def pause(state: RetryCallState) -> float:
+    async def wait(state: RetryCallState) -> float:
         return own.pause(await _awaited(own.waits(state)))
 
-    async def over(state: RetryCallState) -> bool:
+    async def stop(state: RetryCallState) -> bool:
         return own.over(state, await _awaited(own.stops(state)))
 
     asynchronous = isinstance(given, AsyncRetrying)
     parts: dict[str, Any] = {
         "sleep": rest if not asynchronous or given.sleep is _DEFAULT.sleep else given.sleep,
-        "retry": again,
-        "wait": pause,
-        "stop": over,
-        "retry_error_callback": given.retry_error_callback or _outcome,
+        "retry": retry,
+        "wait": wait,
+        "stop": stop,
+        "retry_error_callback": given.retry_error_callback or last_outcome,
     }
     if asynchronous:
         return await given.copy(**parts)(run)  # type: ignore[no-any-return]
     for name in ("before", "after", "before_sleep", "enabled"):
         parts[name] = getattr(given, name)
     return await AsyncRetrying(**parts)(run)
-
-
-_DEFAULT = AsyncRetrying()
 
 
 async def _awaited(value: Any) -> Any:

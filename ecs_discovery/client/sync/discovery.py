@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, Unpack
 from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.errors import as_os_error, no_connection, noted
-from ecs_discovery.client.failures import GOOD, Judgement, failure_of, judge_connect, judge_exception
+from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
@@ -26,7 +26,7 @@ from ecs_discovery.client.sync.lease import LeaseContext
 from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
-from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConfigurationError, DeadlineExceeded, ResolutionError
@@ -162,7 +162,9 @@ class Discovery:
                 result = fetch(Attempt(lease.endpoint, call, self._engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
-                if failure_of(error, handled) is Failure.NOT_SENT and self._background.accepts(service, lease.endpoint):
+                if failure_of(error, handled) is FailureKind.NOT_SENT and self._background.accepts(
+                    service, lease.endpoint
+                ):
                     accepting.append(error)
                 raise
             if isinstance(result, CoroutineType):

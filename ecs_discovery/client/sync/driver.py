@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from ecs_discovery.client.attempted import Attempted
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.failures import Judgement
-from ecs_discovery.client.sync import retry
 from ecs_discovery.client.sync.background import Background
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 
@@ -40,46 +40,54 @@ class Driver:
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
 
-        def once() -> T:
-            call.wait = None  # whatever ends this attempt early ends the call
-            self.background.wait_for_refresh(service, call)
-            lease = self.background.start_attempt(service, call)
-            if service.work_due:
-                self.background.work(service)
-            try:
-                result = attempt(lease)
-            except Exception as error:
-                self.background.force(self.engine.record_attempt(call, lease, judge(None, error), error))
-                raise
-            except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
-                lease.release()
-                raise
-            judgement = judge(result, None)
-            self.background.force(self.engine.record_attempt(call, lease, judgement, judgement.label))
-            return result
+        def once() -> Attempted[T]:
+            return self._attempt(service, call, attempt, judge)
 
         return self.pursue(call, once)
 
-    def pursue(self, call: Call, once: Callable[[], T]) -> T:
-        """Run `once`, which settles each attempt, until `call` is over."""
+    def pursue(self, call: Call, once: Callable[[], Attempted[T]]) -> T:
+        """Run `once`, which records each attempt, until the call is over; the last result or exception."""
         if call.own_policy is not None:
+            from ecs_discovery.client.sync import retry  # not before it is needed: it loads tenacity
+
+            def attempt() -> T:
+                return (once()).outcome()
+
             engine = self.engine
-            return retry.by_policy(call.own_policy, call, once, engine.clock, engine.rng, self.sleep)
-        failed: list[Exception] = []  # taken out below, for kept in this frame the error would keep the frame
-        result: T | None = None
+            return retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
+        attempted = once()
+        if attempted.goes_on:
+            from ecs_discovery.client.sync import retry
+
+            attempted = retry.as_decided(attempted, once, self.sleep)
+        return attempted.outcome()
+
+    def _attempt(
+        self,
+        service: Service,
+        call: Call,
+        attempt: Callable[[Lease], T],
+        judge: Callable[[T | None, Exception | None], Judgement],
+    ) -> Attempted[T]:
+        background = self.background
+        if call.number:
+            background.wait_for_refresh(service, call)
+        lease = background.start_attempt(service, call)
+        if service.work_due:
+            background.work(service)
         try:
-            result = once()
-        except Exception as error:
-            if call.wait is None:
-                raise
-            failed.append(error)
-        # Outside of the block: else the first error would be the context of the later ones.
-        if call.wait is None:
-            return result  # type: ignore[return-value]
+            result = attempt(lease)
+        except Exception as error:  # noqa: BLE001  # raised when no attempt follows
+            # No variable holds the error when this is left: a frame that its traceback keeps would keep it.
+            return Attempted(None, error, self._recorded(call, lease, judge(None, error), error))
+        except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
+            lease.release()
+            raise
+        judgement = judge(result, None)
+        return Attempted(result, None, self._recorded(call, lease, judgement, judgement.label))
 
-        def first() -> T:
-            if failed:
-                raise failed.pop()
-            return result  # type: ignore[return-value]
-
-        return retry.go_on(first, once, lambda: call.wait, self.sleep)
+    def _recorded(self, call: Call, lease: Lease, judgement: Judgement, error: object) -> Decision | None:
+        decision, ask = self.engine.record_attempt(call, lease, judgement, error)
+        if ask:
+            self.background.force(ask)
+        return decision

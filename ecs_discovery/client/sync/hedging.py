@@ -13,10 +13,11 @@ from queue import Empty, SimpleQueue
 from threading import RLock
 from typing import Generic, TypeVar
 
-from ecs_discovery.client.failures import Judgement, forget
+from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.client.sync.background import Background
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Judgement
 from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.runtime.workers import Workers
@@ -165,7 +166,7 @@ def hedged(
     def failed(trial: Trial[T]) -> None:
         error = trial.error
         assert isinstance(error, Exception)
-        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error))
+        background.force(engine.record_attempt(call, trial.lease, judge(None, error), error).ask)
 
     def run(lease: Lease) -> T:
         if call.number > 1 or not call.idempotent:

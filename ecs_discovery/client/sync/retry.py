@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import Retrying
 from tenacity.nap import sleep as tenacity_sleep
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
+from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.retry import OwnPolicy, RetryAsDecided, WaitAsDecided, last_outcome
 from ecs_discovery.core.calls.call import Call
 
-__all__ = ["by_policy", "go_on"]
+__all__ = ["as_decided", "by_policy"]
 
 T = TypeVar("T")
 
 
-def go_on(
-    first: Callable[[], T],
-    attempt: Callable[[], T],
-    pause: Callable[[], float | None],
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
-    """Attempts until `pause()` is None; then the last one's result or exception.
-
-    `first()` gives the outcome of the attempt that was made already, `pause()` the seconds to wait
-    after the latest one.
-    """
-    attempts = iter((first,))
-
-    def run() -> T:
-        return next(attempts, attempt)()
-
-    loop = Retrying(sleep=sleep, stop=stop_never, wait=_wait(pause), retry=_retry(pause), reraise=True)
-    return loop(run)
+def as_decided(
+    first: Attempted[T], attempt: Callable[[], Attempted[T]], sleep: Callable[[float], None]
+) -> Attempted[T]:
+    """The last of the attempts that follow `first`, which was made already and failed."""
+    made = [first]
+    loop = Retrying(sleep=sleep, stop=stop_never, wait=WaitAsDecided(), retry=RetryAsDecided(), reraise=True)
+    return loop(lambda: made.pop() if made else attempt())
 
 
 def by_policy(
-    given: Retrying,
+    given: Any,
     call: Call,
     attempt: Callable[[], T],
     clock: Callable[[], float],
     rng: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> T:
-    """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception."""
+    """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception.
+
+    A copy of the object drives all of them.
+    """
     own = OwnPolicy(given, call, clock, rng)
 
     def run() -> T:
@@ -55,9 +47,9 @@ def by_policy(
 
     loop = given.copy(
         sleep=sleep if given.sleep is tenacity_sleep else given.sleep,
-        retry=lambda state: own.again(state, own.wants(state)),
-        wait=lambda state: own.pause(own.waits(state)),
-        stop=lambda state: own.over(state, own.stops(state)),
-        retry_error_callback=given.retry_error_callback or _outcome,
+        retry=own.retry,
+        wait=own.wait,
+        stop=own.stop,
+        retry_error_callback=given.retry_error_callback or last_outcome,
     )
-    return loop(run)
+    return loop(run)  # type: ignore[no-any-return]

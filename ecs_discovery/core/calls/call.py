@@ -13,7 +13,7 @@ from typing import Any
 from ecs_discovery.config.policies import RetryPolicy
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.budget import RetryBudget
-from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Failure
+from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Decision, FailureKind, Retry, Stop
 from ecs_discovery.errors import AttemptReport, foreign
 
 __all__ = ["Call"]
@@ -45,7 +45,6 @@ class Call:
         "reports",
         "target",
         "tried",
-        "wait",
     )
 
     def __init__(
@@ -53,38 +52,36 @@ class Call:
         target: str,
         policy: RetryPolicy,
         budget: RetryBudget,
-        *,
-        deadline: float,
+        deadline_at: float,
         connect_deadline_at: float,
         idempotent: bool,
         key: str | bytes | None = None,
+        hard: bool = False,
     ) -> None:
-        self.key = key
-        """Calls with one key go to one endpoint while it is usable."""
         self.target = target
         self._policy = policy
         self._budget = budget
-        self.deadline_at = deadline
+        self.deadline_at = deadline_at
         """No attempt and no wait begins after this (monotonic)."""
         self.connect_deadline_at = connect_deadline_at
-        """End of the time for look-up, connecting and TLS of all attempts (monotonic). It moves on by the time that
+        """End of the time for lookup, connecting and TLS of all attempts (monotonic). It moves on by the time that
         sent requests and pauses take: that is not spent on connecting."""
         self.idempotent = idempotent
+        self.key = key
+        """Calls with one key go to one endpoint while it is usable."""
+        self.hard = hard
+        """The caller gave the deadline: nothing may go on beyond it, waiting for an answer included."""
         self.replayable = True
         """False once a body was sent that cannot be sent again."""
         self.hedged = False
-        """True while two attempts are under way: then the failure of one decides nothing."""
-        self.hard = False
-        """The caller gave the deadline: nothing may go on beyond it, waiting for an answer included."""
+        """True while two attempts are in flight: then the failure of one decides nothing."""
         self.number = 0
         """Attempts begun."""
-        self.tried: list[Node] = []
-        self.reports: list[AttemptReport] = []
-        self.wait: float | None = None
-        """Pause before the next attempt, in seconds; None: the call is over."""
+        self.tried: tuple[Node, ...] = ()
+        self.reports: tuple[AttemptReport, ...] = ()
         self.reason = ""
-        """Why it is over after a failure."""
-        self.failure: Failure | None = None
+        """Why no attempt follows the last failure."""
+        self.failure: FailureKind | None = None
         """What the last failure was; None after an attempt that was good, if the policy is the application's own."""
         self._free = True
         self._backoff = 0
@@ -97,12 +94,15 @@ class Call:
     def start_attempt(self, node: Node) -> None:
         """An attempt on `node` begins."""
         self.number += 1
-        self.wait = None
-        self.tried.append(node)
+        self.tried = (*self.tried, node)
+
+    def add_tried(self, node: Node) -> None:
+        """The attempt has connected to `node` as well, or has tried to."""
+        self.tried = (*self.tried, node)
 
     def report(self, node: Node, outcome: str, seconds: float, error: object = "") -> None:
         """Keep what became of the attempt, for people."""
-        self.reports.append(AttemptReport(foreign(node.endpoint), outcome, seconds, foreign(error)))
+        self.reports = (*self.reports, AttemptReport(foreign(node.endpoint), outcome, seconds, foreign(error)))
 
     def connect_share(self, now: float, choices: int) -> float:
         """Seconds the connect of the attempt just begun may take, so that those after it still have their share.
@@ -114,38 +114,41 @@ class Call:
 
     def failed(
         self,
-        failure: Failure,
+        failure: FailureKind,
         now: float,
         rng: Callable[[], float],
         *,
         retry_after: float | None = None,
         choices: int = 1,
         seconds: float = 0.0,
-    ) -> None:
-        """Decide after a failed attempt that took `seconds`: sets `wait`, or `reason`.
+    ) -> Decision | None:
+        """What follows a failed attempt that took `seconds`.
 
-        `choices` is how many endpoints are untried. With a policy of the application's own nothing is decided here:
-        its loop does so with `objection`, `pause` and `schedule`.
+        `choices` is how many endpoints are untried. None where that is not decided here: another attempt is in flight,
+        or the policy is the application's own, whose loop asks `objection`, `pause` and `schedule`.
         """
-        self.wait = None
         if self.hedged:
-            return
+            return None
         self.failure = failure
         self._retry_after = retry_after
         self._choices = choices
         self._seconds = seconds
         if self._policy.tenacity is not None:
-            return
-        self.reason = NOT_REPEATED if failure is Failure.OTHER else self.objection() or self.exhausted()
-        if not self.reason:
-            self.schedule(self.pause(rng), now)
+            return None
+        why = NOT_REPEATED if failure is FailureKind.OTHER else self.objection() or self.exhausted()
+        return self.stop(why) if why else self.schedule(self.pause(rng), now)
+
+    def stop(self, reason: str) -> Stop:
+        """The call is over after a failure."""
+        self.reason = reason
+        return Stop(reason)
 
     def objection(self, *, begun: bool = True) -> str:
         """Why the last attempt must not be repeated, however much one would like to; "" if it may.
 
         An attempt that was not even `begun` did no harm.
         """
-        if self.failure is Failure.NOT_SENT or not begun:
+        if self.failure is FailureKind.NOT_SENT or not begun:
             return ""
         if not self.idempotent:
             return "it may have been processed and is not idempotent"
@@ -154,7 +157,7 @@ class Call:
     def exhausted(self) -> str:
         """Why there is no attempt left; "" if there is one."""
         limit = attempts = self._policy.attempts
-        if limit > 1 and (self.failure is Failure.NOT_SENT or not self._free):
+        if limit > 1 and (self.failure is FailureKind.NOT_SENT or not self._free):
             limit += 1  # one replay of what was never sent does not count
         if self.number < limit:
             return ""
@@ -167,11 +170,11 @@ class Call:
         """Seconds until the next attempt. `wait` takes the place of the policy's backoff."""
         if self.failure is None:
             return 0.0 if wait is None else wait()
-        if self.failure is Failure.NOT_SENT and self._choices > 0:
+        if self.failure is FailureKind.NOT_SENT and self._choices > 0:
             return 0.0  # another endpoint is not the one that failed: no reason to be slow
         if wait is not None:
             pause = wait()
-        elif self.failure is not Failure.STATUS and self._choices > 0:
+        elif self.failure is not FailureKind.STATUS and self._choices > 0:
             return 0.0
         else:
             bound = min(self._policy.backoff_max, self._policy.backoff_min * 2.0 ** min(self._backoff, 30))
@@ -179,17 +182,19 @@ class Call:
             pause = bound * rng()
         return pause if self._retry_after is None else max(pause, self._retry_after)
 
-    def schedule(self, wait: float, now: float) -> None:
-        """Another attempt is wanted after `wait` seconds: sets `wait`, or `reason` if time or budget forbid it."""
-        unsent = self.failure is Failure.NOT_SENT
+    def schedule(self, wait: float, now: float) -> Decision:
+        """Another attempt is wanted after `wait` seconds: it follows unless time or budget forbid it."""
+        unsent = self.failure is FailureKind.NOT_SENT
         if not unsent and self.failure is not None:
             self.connect_deadline_at += self._seconds + wait
         if now + wait >= (min(self.connect_deadline_at, self.deadline_at) if unsent else self.deadline_at):
-            self.reason = "no time left"
-        elif unsent and self._free:
+            return self.stop("no time left")
+        if unsent and self._free:
             self._free = False  # nothing reached a task, so nothing is multiplied
-            self.wait = wait
-        elif self._budget.withdraw(now):
-            self.wait = wait
-        else:
-            self.reason = "the retry budget is used up"
+        elif not self._budget.withdraw(now):
+            return self.stop("the retry budget is used up")
+        return Retry(wait)
+
+    def answered(self, seconds: float) -> None:
+        """An attempt of that many seconds was good, and another follows: its time was not spent on connecting."""
+        self.connect_deadline_at += seconds

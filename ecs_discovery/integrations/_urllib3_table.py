@@ -1,0 +1,70 @@
+"""What an exception of urllib3 says of a request."""
+
+from __future__ import annotations
+
+import errno
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from ssl import SSLCertVerificationError, SSLEOFError, SSLZeroReturnError
+
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    EmptyPoolError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util.ssl_match_hostname import CertificateError  # of another name: urllib3 compares by itself
+
+from ecs_discovery.core.calls.failure_kinds import Fault
+from ecs_discovery.integrations.http.failure_table import FailureTable, Row
+from ecs_discovery.integrations.http.liveness import PeerDoubtedError, PeerSilentError
+from ecs_discovery.runtime.sockets import is_ours
+
+__all__ = ["TABLE"]
+
+_FILES = frozenset({errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR})
+
+
+def _of_this_side(error: BaseException) -> bool:
+    return isinstance(error, OSError) and is_ours(error)
+
+
+def _no_connection_in_time(error: BaseException) -> bool:
+    return not isinstance(error, NewConnectionError)  # urllib3 derives it from the timeout
+
+
+def _file(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _FILES
+
+
+def _by_the_kernel(error: BaseException) -> bool:
+    # Unanswered keep-alive probes or retransmissions: the kernel ended the connection. Python calls that a
+    # TimeoutError too, but only the kernel's has an errno.
+    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
+
+
+TABLE = FailureTable(
+    unsent=(
+        Row(Fault.OWN, (ClosedPoolError, EmptyPoolError)),
+        Row(Fault.OWN, (OSError,), _of_this_side),
+        Row(Fault.CONNECT_TIMEOUT, (ConnectTimeoutError,), _no_connection_in_time),
+        Row(Fault.CERTIFICATE, (SSLCertVerificationError, CertificateError)),
+        # The connection ended in the handshake, if it came so far.
+        Row(Fault.CONNECT, (SSLEOFError, SSLZeroReturnError, ConnectionError)),
+        Row(Fault.TLS, (SSLError,)),
+        Row(Fault.OWN_FILE, (OSError,), _file),
+        Row(Fault.CONNECT_TIMEOUT, (ReadTimeoutError, TimeoutError)),  # in the handshake
+        Row(Fault.CONNECT, (NewConnectionError, ProtocolError, OSError)),
+    ),
+    sent=(
+        Row(Fault.SILENT, (OSError,), _by_the_kernel),
+        Row(Fault.READ_TIMEOUT, (ReadTimeoutError, TimeoutError)),
+        Row(Fault.DOUBTED, (PeerDoubtedError,)),
+        Row(Fault.SILENT, (PeerSilentError,)),
+        Row(Fault.CLOSED, (RemoteDisconnected, ConnectionError)),
+        Row(Fault.CUT, (IncompleteRead,)),
+        Row(Fault.BAD_ANSWER, (HTTPException,)),
+    ),
+)

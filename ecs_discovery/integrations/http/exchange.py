@@ -1,0 +1,287 @@
+"""One request over its attempts: what threads and asyncio share of it.
+
+A library's exchange is a subclass of `SyncExchange` or `AsyncExchange` and supplies five things: `send` to an endpoint,
+`table` from its exceptions to faults, its timeouts (`connect`, `read`), whether its body can be replayed, and its
+error classes (`as_error`). The methods under "What a library supplies" are all that it knows of its own responses.
+
+A first attempt makes as little as possible: no `Call` before the first failure, unless something asks for one.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ecs_discovery.client.engine import Engine
+from ecs_discovery.config.options import NONE as NO_OPTIONS
+from ecs_discovery.config.options import current_options
+from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Decision, FailureKind, Fault, Judgement
+from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, is_good, judge_status, pushback
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
+from ecs_discovery.integrations.http.errors import reason_of, without_frames
+from ecs_discovery.integrations.http.failure_table import FailureTable
+from ecs_discovery.integrations.http.history import AttemptHistory
+from ecs_discovery.models import Question
+
+__all__ = ["AttemptUse", "Exchange"]
+
+R = TypeVar("R")
+
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
+_TLS_FAULTS = (Fault.CERTIFICATE, Fault.TLS)
+
+
+class AttemptUse:
+    """One attempt's use of an endpoint, and how far it has come."""
+
+    __slots__ = ("history", "in_body", "lease", "replayable", "sent")
+
+    def __init__(self, lease: Lease, replayable: bool) -> None:
+        self.lease = lease
+        self.replayable = replayable
+        """The request may go elsewhere although it was sent."""
+        self.sent = False
+        """True from the moment bytes of the request may have left. The library's `send` sets it."""
+        self.in_body = False
+        """The head of the answer has come."""
+        self.history: AttemptHistory | None = None
+        """The attempts, once this one was answered."""
+
+
+U = TypeVar("U", bound=AttemptUse)
+
+
+class Exchange(Generic[R, U]):
+    """`method` is the request's, `connect` and `read` are the application's limits in seconds; None for none."""
+
+    __slots__ = (
+        "_call",
+        "_fault",
+        "_handled",
+        "_response",
+        "_started_at",
+        "_use",
+        "connect",
+        "engine",
+        "method",
+        "read",
+        "service",
+        "target",
+    )
+
+    table: ClassVar[FailureTable]
+    """The library's exceptions."""
+    verified: bool = False
+    """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
+
+    def __init__(self, engine: Engine, service: Service, target: str, method: str, connect: Any, read: Any) -> None:
+        self.engine = engine
+        self.service = service
+        self.target = target
+        """The name and port of the URL: another caller may have named the same service in another way first."""
+        self.method = method
+        self.connect = connect
+        self.read = read
+        self._started_at = 0.0
+        self._call: Call | None = None
+        self._use: U | None = None
+        self._response: R | None = None
+        self._fault: Fault | None = None
+        self._handled = sys.exc_info()[1]  # what the application is handling led to none of our errors
+
+    # What a library supplies
+
+    def make_use(self, lease: Lease) -> U:
+        """The use of an endpoint that `send` is given."""
+        raise NotImplementedError
+
+    def replayable(self) -> bool:
+        """Can the body be sent a second time?"""
+        return True
+
+    def concurrent(self) -> bool:
+        """Can two attempts read the body at once?"""
+        return self.replayable()
+
+    def rewind(self) -> None:
+        """Another attempt follows: have the body read from its start again."""
+
+    def has_key(self) -> bool:
+        """Does the request carry an `Idempotency-Key`, by which its receiver knows a repetition?"""
+        return False
+
+    def status(self, response: R) -> int:
+        """The status of an answer."""
+        raise NotImplementedError
+
+    def field(self, response: R, name: str) -> str | None:
+        """A header field of an answer."""
+        raise NotImplementedError
+
+    def is_done(self, response: R) -> bool:
+        """Has the whole answer come? Else the library ends the lease when it has."""
+        return True
+
+    def keep(self, response: R, use: U) -> None:
+        """Attach what is known of the attempts to an answer."""
+
+    def as_error(self, told: DiscoveryError | Call, error: Exception, use: U | None) -> Exception:
+        """What the caller is raised: an error of the library's class with the whole story, which is `told`.
+
+        `told` is ours where no attempt was to blame; else it is the call, and `error` its last attempt's.
+        """
+        raise NotImplementedError
+
+    # The call
+
+    @property
+    def call(self) -> Call:
+        """The state of the call. Made when something first needs it."""
+        call = self._call
+        if call is None:
+            repeatable = self.method in IDEMPOTENT or self.has_key()
+            call = self._call = self.engine.call(
+                self.service, repeatable=repeatable, connect=self.connect, now=self._started_at, target=self.target
+            )
+            if self._use is not None:
+                call.start_attempt(self._use.lease.node)
+        return call
+
+    @property
+    def idempotent(self) -> bool:
+        """May the request be repeated, by its method or by the application's word?"""
+        if self._call is not None:
+            return self._call.idempotent
+        return self.method in IDEMPOTENT or self.has_key()
+
+    @property
+    def last_fault(self) -> Fault | None:
+        """What went wrong with the last attempt that failed."""
+        return self._fault
+
+    def begins(self) -> bool:
+        """A first attempt begins. Is it one that needs no call yet?"""
+        engine, service = self.engine, self.service
+        engine.check_open(service.target)
+        self._started_at = engine.clock()
+        return current_options() is NO_OPTIONS and service.retry.tenacity is None and service.hedging is None
+
+    def may_hedge(self) -> bool:
+        """May it be in flight twice at once? Changes need the application's word for that: a change that comes late,
+        after the next one, undoes that next one."""
+        if self.service.hedging is None or self.call.number > 1 or not self.concurrent():
+            return False
+        return self.call.idempotent and (self.method in SAFE or bool(current_options().idempotent))
+
+    def is_wanted(self, response: R) -> bool:
+        """Is this answer as good as any other would be?"""
+        return self.status(response) not in self.service.retry.statuses
+
+    def deadline_at(self) -> float | None:
+        """The end of a deadline that the caller gave."""
+        call = self._call
+        return call.deadline_at if call is not None and call.hard else None
+
+    def connect_limit(self) -> float:
+        """Seconds that the attempt just begun may take to connect."""
+        return self.engine.connect_limit(self.service, self.call)
+
+    # How an attempt ended
+
+    def answered(self, response: R, use: U) -> Decision | None:
+        """Record an answer. What follows; None if it is the caller's."""
+        service, lease, engine = self.service, use.lease, self.engine
+        status = self.status(response)
+        now = engine.clock()
+        if status < 400 and self._call is None:  # nearly always
+            if lease.observe(_SUCCESS, now):
+                engine.emit(service)
+            service.budget.deposit()
+            if self.is_done(response):
+                lease.release()
+            use.history = AttemptHistory(lease.node.endpoint, now - lease.started_at, (), True)
+            self.keep(response, use)
+            return None
+        call = self.call
+        asked = asked_wait(self.field(response, "Retry-After")) if status >= 400 else None
+        judgement = judge_status(
+            status,
+            service.outlier,
+            service.retry,
+            asked=asked,
+            patience=self.read if isinstance(self.read, (int, float)) else None,
+            alone=not service.untried(call.tried),
+        )
+        good = is_good(status, service.outlier)
+        has_events = lease.observe(_SUCCESS if good else Outcome.FAILURE, now)
+        spared = pushback(status, asked, service.balancing)
+        if spared is not None:
+            has_events = service.push_back(lease.node, now, spared) or has_events
+        if self.is_done(response):
+            lease.release()
+        if judgement.failure is not None or call.own_policy is not None:
+            self._recall(call)
+            self._response = response
+        decision, _ = engine.decide(call, lease, judgement, now, has_events)
+        use.history = AttemptHistory(
+            lease.node.endpoint, now - lease.started_at, call.reports, judgement.failure is None
+        )
+        self.keep(response, use)
+        return decision
+
+    def failed(self, error: Exception, use: U) -> tuple[Decision | None, tuple[Question, ...]]:
+        """Record an error. What follows, and the questions to ask at once. Raises `DeadlineExceeded` where the caller's
+        deadline has passed."""
+        call, lease, engine = self.call, use.lease, self.engine
+        if isinstance(error, (ValueError, DiscoveryError)) and not use.sent:
+            lease.release()  # the request itself is wrong
+            return None, ()
+        fault = self.table.fault(error, sent=use.sent, handled=self._handled)
+        label = fault.label if fault is not None else type(error).__name__
+        if fault is None:
+            fault = Fault.UNKNOWN if self.is_of_connection(error) else Fault.NOT_OURS
+        if use.sent:
+            self._recall(call)
+        now = engine.clock()
+        if call.hard and now >= call.deadline_at and fault is not Fault.SILENT:
+            fault, label = Fault.DEADLINE, Fault.DEADLINE.label
+        self._fault = fault
+        kind, outcome = fault.kind, fault.outcome
+        if fault in _TLS_FAULTS:
+            if self.verified:
+                outcome = Outcome.FAILURE
+            if not lease.service.untried(call.tried):
+                kind = FailureKind.OTHER  # the same endpoint has the same certificate
+        elif fault is Fault.SILENT:
+            engine.vanished(lease.node, now - engine.settings.connection.ack_timeout)  # others may wait for it
+        has_events = lease.observe(outcome, now)
+        lease.release()  # a body that broke off has ended it already
+        said = "no answer by then" if fault is Fault.DEADLINE else reason_of(error)
+        decision, ask = engine.decide(call, lease, Judgement(outcome, kind, label), now, has_events, said)
+        if fault is Fault.DEADLINE:
+            raise DeadlineExceeded(
+                "not done within the deadline", target=call.target, attempts=call.reports
+            ) from without_frames(error)
+        return decision, ask
+
+    def is_of_connection(self, error: Exception) -> bool:
+        """Does an error that no row of the table knows speak of the connection?"""
+        return isinstance(error, OSError)
+
+    def told(self, error: Exception) -> Exception:
+        """The error for the caller."""
+        if isinstance(error, DiscoveryError):
+            if error.target == self.service.target:
+                error.target = self.target
+            return self.as_error(error, error, self._use)
+        call = self._call
+        if call is None or not call.reports:
+            return error
+        return self.as_error(call, without_frames(error), self._use)
+
+    def _recall(self, call: Call) -> None:
+        call.replayable = self.replayable()

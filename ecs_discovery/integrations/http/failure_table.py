@@ -1,0 +1,40 @@
+"""A library's exceptions as rows: which of them is which fault. The first row that fits decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ecs_discovery.client.failures import causes
+from ecs_discovery.core.calls.failure_kinds import Fault
+
+__all__ = ["FailureTable", "Row"]
+
+
+class Row(NamedTuple):
+    """Exceptions of these classes, for which `only` is true if it is given, are that fault."""
+
+    fault: Fault
+    classes: tuple[type[BaseException], ...]
+    only: Callable[[BaseException], bool] | None = None
+
+
+class FailureTable:
+    """`unsent` are the rows while nothing was sent, `sent` those from then on."""
+
+    def __init__(self, unsent: Sequence[Row], sent: Sequence[Row]) -> None:
+        self._unsent = tuple(unsent)
+        self._sent = tuple(sent)
+
+    def fault(self, error: BaseException, *, sent: bool, handled: BaseException | None = None) -> Fault | None:
+        """What went wrong, by the exception and all that led to it; None if no row fits.
+
+        `sent` is whether bytes may have left. The exception that the application was handling when it made the request
+        (`handled`) may stand in the chain of contexts. It says nothing of the request.
+        """
+        chain = causes(error, handled)
+        for fault, classes, only in self._sent if sent else self._unsent:
+            for each in chain:
+                if isinstance(each, classes) and (only is None or only(each)):
+                    return fault
+        return None

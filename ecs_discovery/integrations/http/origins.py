@@ -1,0 +1,86 @@
+"""Which URLs are ours, and the route of each origin (`http://orders:8080`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.runtime import fork
+
+__all__ = ["Origins", "Route", "default_port"]
+
+_ROUTES = 1000  # origins with their connections; those beyond are made again
+_FOREIGN = 1000  # origins known not to be ours
+_PORTS = {"http": 80, "https": 443}
+
+
+class Route(Protocol):
+    """Where requests to one origin go."""
+
+    def close(self) -> None:
+        """Close its idle connections."""
+
+
+T = TypeVar("T", bound=Route)
+
+
+def default_port(scheme: str) -> int | None:
+    """The port of URLs of this scheme that name none."""
+    return _PORTS.get(scheme)
+
+
+class Origins(Generic[T]):
+    """The routes of one client. `make` gives the route of an origin, `host_of` the host in it."""
+
+    def __init__(self, settings: Settings, host_of: Callable[[str], str], make: Callable[[str], T]) -> None:
+        self.settings = settings
+        self._host_of = host_of
+        self._make = make
+        self._routes: dict[str, T] = {}
+        self._foreign: set[str] = set()
+        self.limit = _ROUTES
+        """Routes that are kept."""
+        fork.track(self)
+
+    def owns(self, url: str) -> bool:
+        """Is it ours?"""
+        origin = _origin(url)
+        if origin in self._routes:
+            return True
+        if origin in self._foreign:
+            return False
+        if self.settings.owns(self._host_of(origin)):
+            return True
+        if len(self._foreign) >= _FOREIGN:
+            self._foreign = set()
+        self._foreign.add(origin)
+        return False
+
+    def route(self, url: str) -> T:
+        """The route of a URL of ours. Raises what `make` raises."""
+        origin = _origin(url)
+        route = self._routes.get(origin)
+        if route is None:
+            made = self._make(origin)
+            if len(self._routes) >= self.limit:
+                oldest = self._routes.pop(next(iter(self._routes)), None)
+                if oldest is not None:
+                    oldest.close()
+            route = self._routes.setdefault(origin, made)
+        return route
+
+    def close(self) -> None:
+        """Close the connections. Requests may follow."""
+        routes, self._routes = self._routes, {}
+        for route in routes.values():
+            route.close()
+
+    def after_fork(self) -> None:
+        """In the child of a fork: the connections are the parent's, and go without a word to the other side."""
+        self._routes = {}
+
+
+def _origin(url: str) -> str:
+    cut = url.find("/", 8)
+    return url[:cut] if cut > 0 else url

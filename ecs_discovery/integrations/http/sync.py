@@ -1,0 +1,176 @@
+"""One request over its attempts, for threads. It stands in the same order as `aio.py`; the two differ in awaits."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+
+from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.failures import forget
+from ecs_discovery.client.hedge import Hedge
+from ecs_discovery.client.sync.driver import Driver
+from ecs_discovery.client.sync.hedging import Trial, duel
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R, U
+
+__all__ = ["AttemptUse", "SyncExchange"]
+
+
+class SyncExchange(Exchange[R, U]):
+    """See `Exchange`. `pinned` is the endpoint that the first attempt prefers."""
+
+    __slots__ = ("driver", "pinned")
+
+    def __init__(
+        self,
+        driver: Driver,
+        service: Service,
+        target: str,
+        method: str,
+        connect: object = None,
+        read: object = None,
+        pinned: Node | None = None,
+    ) -> None:
+        super().__init__(driver.engine, service, target, method, connect, read)
+        self.driver = driver
+        self.pinned = pinned
+
+    # What a library supplies
+
+    def send(self, use: U) -> R:
+        """Send the request to the use's endpoint: the answer, as much of it as is to be part of this attempt."""
+        raise NotImplementedError
+
+    def discard(self, response: R) -> None:
+        """Let go of an answer that is not wanted."""
+
+    def cut(self) -> None:
+        """The deadline has passed: what is waited for ends now, however slowly bytes go on coming."""
+
+    def cut_attempt(self, use: U) -> None:
+        """Another attempt has won: end this one soon."""
+
+    # The attempts
+
+    def run(self) -> R:
+        """The answer. Raises the library's errors that are ours too."""
+        try:
+            if self.begins():
+                return self._run()
+            call = self.call
+            with self.driver.background.alarms.at(call.deadline_at, self.cut) if call.hard else nullcontext():
+                if call.own_policy is not None:
+                    return self.by_own_policy()
+                return self._run()
+        except Exception as error:  # noqa: BLE001  # raised below, with what was tried
+            failed = error
+        raise self.told(failed)  # outside of the block: its context is none of the reader's business
+
+    def by_own_policy(self) -> R:
+        """The attempts as the application's tenacity object wants them."""
+        return self.driver.pursue(self.call, self.attempt)
+
+    def _run(self) -> R:
+        attempted = self.attempt()
+        if attempted.goes_on:
+            from ecs_discovery.client.sync import retry  # not before it is needed: it loads tenacity
+
+            attempted = retry.as_decided(attempted, self.attempt, self.driver.sleep)
+        return attempted.outcome()
+
+    def attempt(self) -> Attempted[R]:
+        """One attempt, recorded."""
+        lease = self._start()
+        use = self._use = self.make_use(lease)
+        try:
+            response = self.send(use) if self.service.hedging is None else self._hedged(use)
+        except Exception as error:  # noqa: BLE001  # raised when no attempt follows
+            return self._failed(error)
+        except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
+            self._use.lease.release()
+            raise
+        finally:
+            self.ended(use)
+        return Attempted(response, None, self.answered(response, self._use))
+
+    def ended(self, use: U) -> None:
+        """The use was sent, or was not. The library lets go of what belongs to the exchange."""
+
+    def _start(self) -> Lease:
+        service, background = self.service, self.driver.background
+        call, now = self._call, self._started_at
+        if now >= service.refresh_at and (call is None or not call.number):
+            background.ready(service, self.call.connect_deadline_at)
+            call = self._call
+        if call is None and self.pinned is None and not service.admission.crowded:
+            lease = Lease(service, now)
+            if lease.pick() is not None:
+                if service.work_due:
+                    background.work(service)
+                return lease
+        call = self.call
+        if call.own_policy is not None:
+            self._recall(call)  # asked of attempts that end in any way
+        first = not call.number
+        if not first:
+            if self._response is not None:
+                self.discard(self._response)
+                self._response = None
+            self.rewind()
+            background.wait_for_refresh(service, call)
+        self._use = None
+        lease = background.start_attempt(service, call, prefer=self.pinned if first else None)
+        if service.work_due:
+            background.work(service)
+        return lease
+
+    def _failed(self, error: Exception) -> Attempted[R]:
+        assert self._use is not None
+        decision, ask = self.failed(error, self._use)
+        if ask:
+            self.driver.background.force(ask)
+        attempted: Attempted[R] = Attempted(None, error, decision)
+        if attempted.goes_on:
+            forget(error)
+        return attempted
+
+    def _hedged(self, use: U) -> R:
+        """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
+        hedging, background = self.service.hedging, self.driver.background
+        if hedging is None or not self.may_hedge():
+            return self.send(use)
+        hedge = Hedge(self.engine, hedging, self.call, use.lease)
+        if hedge.delay is None:
+            response = self.send(use)
+            if self.is_wanted(response):
+                hedge.won(use.lease)
+            return response
+        uses: dict[Lease, U] = {}
+
+        def trial(lease: Lease) -> Trial[R]:
+            made = uses[lease] = self.make_use(lease)
+            return Trial(lease, partial(self._tried, made), cut=partial(self.cut_attempt, made), drop=self.discard)
+
+        def wanted(trial: Trial[R]) -> bool:
+            return trial.result is not None and self.is_wanted(trial.result)
+
+        def failed(trial: Trial[R]) -> None:
+            lost = uses[trial.lease]
+            if isinstance(trial.error, Exception):
+                background.force(self.failed(trial.error, lost)[1])
+            elif trial.result is not None:
+                self.answered(trial.result, lost)
+                self.discard(trial.result)
+                self._response = None
+
+        winner = duel(background, hedge, use.lease.hand_over(), trial, wanted, failed)
+        self._use = uses[winner.lease]
+        return winner.outcome()
+
+    def _tried(self, use: U) -> R:
+        try:
+            return self.send(use)
+        finally:
+            self.ended(use)
