@@ -48,6 +48,7 @@ CORE_MAY = {
     "bisect",
     "collections",
     "dataclasses",
+    "email",
     "enum",
     "hashlib",
     "heapq",

@@ -71,7 +71,7 @@ NOTHING = Recorded(None, ())
 
 
 class Engine:
-    """`clock` gives monotonic seconds, `rng` numbers in [0, 1); both can be replaced for tests."""
+    """`clock` gives monotonic seconds, `wall_clock` seconds since 1970, `rng` numbers in [0, 1). Tests replace them."""
 
     def __init__(
         self,
@@ -80,10 +80,12 @@ class Engine:
         resolvers: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         rng: Random | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
+        self.wall_clock = wall_clock
         self.random = rng if rng is not None else Random()
         self.rng = self.random.random
         self.resolvers = dict(resolvers or {})

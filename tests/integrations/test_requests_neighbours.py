@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
@@ -634,3 +635,56 @@ def test_a_deep_copy_of_a_session_shares_no_state_of_its_adapters(fleet: Any):
     original: Any = session.get_adapter(URL)
     assert original.max_retries != 77
     twin.close()
+
+
+# The environment
+
+
+def merged(session: requests.Session, url: str, **given: Any) -> dict[str, Any]:
+    settings = {"proxies": {}, "stream": None, "verify": None, "cert": None, **given}
+    return dict(session.merge_environment_settings(url, **settings))
+
+
+@pytest.mark.parametrize("bundle", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("trust_env", [True, False])
+@pytest.mark.parametrize("verify", [None, True, False, "/own/bundle"])
+@pytest.mark.parametrize("of_session", [True, False, "/the/sessions"])
+def test_the_environment_of_our_hosts_is_as_requests_has_it_but_for_proxies(
+    bundle: str, trust_env: bool, verify: Any, of_session: Any, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(bundle, "/from/the/environment")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    plain, wrapped = requests.Session(), wrap_session(requests.Session(), namespace="prod.local")
+    for session in (plain, wrapped):
+        session.trust_env, session.verify, session.cert = trust_env, of_session, "/a/cert"
+        session.proxies = {"https": "http://sessions.example:3128"}
+    expected = merged(plain, "http://orders/", verify=verify)
+    expected["proxies"].pop("http", None)  # a proxy of the environment is for other hosts
+    assert merged(wrapped, "http://orders/", verify=verify) == expected
+    foreign = "http://www.example.org/"
+    assert merged(wrapped, foreign, verify=verify) == merged(plain, foreign, verify=verify)
+
+
+def test_a_session_with_a_way_of_its_own_to_read_the_environment_keeps_it():
+    class Own(requests.Session):
+        def merge_environment_settings(self, url: Any, *given: Any) -> Any:
+            return {"own": url}
+
+    wrapped = wrap_session(Own(), namespace="prod.local")
+    assert wrapped.merge_environment_settings("http://orders/", {}, None, None, None) == {"own": "http://orders/"}
+
+
+def test_a_session_that_is_unwrapped_pickled_or_copied_reads_the_environment_itself():
+    wrapped = wrap_session(requests.Session(), namespace="prod.local")
+    assert "merge_environment_settings" in vars(wrapped)
+    for twin in (pickle.loads(pickle.dumps(wrapped)), copy.deepcopy(wrapped), unwrap_session(wrapped)):
+        assert "merge_environment_settings" not in vars(twin)
+
+
+def test_a_wrapped_session_that_nobody_holds_is_gone_at_once():
+    wrapped = wrap_session(requests.Session(), namespace="prod.local")
+    held = weakref.ref(wrapped)
+    del wrapped
+    assert held() is None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from math import inf
 
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, RetryPolicy
@@ -18,6 +17,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """RFC 9110, section 9.2.1."""
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_PUSHBACK = 300.0  # seconds that an answer's Retry-After can keep an endpoint out of the first choice
+_A_DAY = 86_400
 _LONGEST_HINT = 200  # characters of a Keep-Alive field that are looked at
 
 
@@ -59,19 +59,19 @@ def pushback(status: int, asked: float | None, policy: BalancingPolicy) -> float
     return policy.pushback if asked is None else min(asked, _LONGEST_PUSHBACK)
 
 
-def asked_wait(text: str | None, now: datetime | None = None) -> float | None:
+def asked_wait(text: str | None, now: float) -> float | None:
     """Seconds that a `Retry-After` field asks to wait (RFC 9110, section 10.2.3); None if it is not understood.
 
-    `now` is the time of day that a date in it is compared with.
+    `now` is the time of day, in seconds since 1970, that a date in it is compared with.
     """
     text = (text or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        at = parsedate_to_datetime(text)
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=UTC)
-        return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+        date = parsedate_tz(text)
+        if date is None or abs(date[9] or 0) > _A_DAY:  # a zone that there is not
+            return None
+        return max(0.0, mktime_tz(date) - now)
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -207,7 +207,7 @@ class Exchange(Generic[R, U]):
             self.keep(response, use)
             return None
         call = self.call
-        asked = asked_wait(self.field(response, "Retry-After")) if status >= 400 else None
+        asked = asked_wait(self.field(response, "Retry-After"), engine.wall_clock()) if status >= 400 else None
         judgement = judge_status(
             status,
             service.outlier,
