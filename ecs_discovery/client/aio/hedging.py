@@ -19,17 +19,20 @@ from ecs_discovery.core.calls.failure_kinds import Judgement
 from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.lease import Lease
 
-__all__ = ["hedged"]
+__all__ = ["Trial", "duel", "hedged"]
 
 T = TypeVar("T")
 
 
-class _Trial(Generic[T]):
-    """One of the attempts of a hedged call, in a task of its own."""
+class Trial(Generic[T]):
+    """One of the attempts of a hedged call, in a task of its own. `drop` lets go of a result that is not wanted."""
 
-    __slots__ = ("_given_up", "_perform", "error", "lease", "result", "task")
+    __slots__ = ("_drop", "_given_up", "_perform", "error", "lease", "result", "task")
 
-    def __init__(self, lease: Lease, perform: Callable[[], Awaitable[T]]) -> None:
+    def __init__(
+        self, lease: Lease, perform: Callable[[], Awaitable[T]], *, drop: Callable[[T], object] | None = None
+    ) -> None:
+        self._drop = drop
         self.lease = lease
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -37,7 +40,7 @@ class _Trial(Generic[T]):
         self._perform = perform
         self._given_up = False
 
-    def start(self, told: Callable[[_Trial[T]], object]) -> None:
+    def start(self, told: Callable[[Trial[T]], object]) -> None:
         """Begin it. `told` is called with it when it has ended, unless it was given up."""
         self.task = asyncio.get_running_loop().create_task(self._run())
         self.task.add_done_callback(partial(self._end, told))
@@ -65,9 +68,11 @@ class _Trial(Generic[T]):
         except BaseException as error:  # noqa: BLE001  # raised where it is waited for
             self.error = error
 
-    def _end(self, told: Callable[[_Trial[T]], object], task: asyncio.Task[None]) -> None:
+    def _end(self, told: Callable[[Trial[T]], object], task: asyncio.Task[None]) -> None:
         if self._given_up:
-            self.result = self.error = None
+            result, self.result, self.error = self.result, None, None
+            if result is not None and self._drop is not None:
+                self._drop(result)
             self.lease.release()
             return
         if task.cancelled():  # by the end of its loop, before its first step
@@ -75,16 +80,21 @@ class _Trial(Generic[T]):
         told(self)
 
 
-async def _duel(
+async def duel(
     background: AsyncBackground,
     hedge: Hedge,
     first: Lease,
-    trial: Callable[[Lease], _Trial[T]],
-    failed: Callable[[_Trial[T]], object],
-) -> _Trial[T]:
-    """As `duel`."""
-    ended: asyncio.Queue[_Trial[T]] = asyncio.Queue()
-    running: list[_Trial[T]] = []
+    trial: Callable[[Lease], Trial[T]],
+    wanted: Callable[[Trial[T]], bool],
+    failed: Callable[[Trial[T]], Awaitable[object]],
+) -> Trial[T]:
+    """Run `trial(first)`, and another beside it once `hedge.delay` is over: the one that counts.
+
+    That is the first that is `wanted`, else the last. One that is not, while the other goes on, is handed to
+    `failed`.
+    """
+    ended: asyncio.Queue[Trial[T]] = asyncio.Queue()
+    running: list[Trial[T]] = []
 
     def start(lease: Lease) -> None:
         running.append(trial(lease))
@@ -92,7 +102,7 @@ async def _duel(
 
     try:
         start(first)
-        latest: _Trial[T] | None = None
+        latest: Trial[T] | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(hedge.delay):
                 latest = await ended.get()
@@ -103,13 +113,13 @@ async def _duel(
             latest = await ended.get()
         while True:
             running.remove(latest)
-            good = latest.error is None
+            good = wanted(latest)
             if good:
                 hedge.won(latest.lease)
-            if good or not running or not isinstance(latest.error, Exception):
+            if good or not running or not isinstance(latest.error, Exception | None):
                 return latest
-            failed(latest)
-            latest.error = None  # its frames keep it, and it them
+            await failed(latest)
+            latest.result = latest.error = None  # its frames keep it, and it them
             hedge.alone()
             latest = await ended.get()
     except BaseException:  # cancelled, above all
@@ -121,7 +131,7 @@ async def _duel(
         _give_up(background, hedge, running)
 
 
-def _give_up(background: AsyncBackground, hedge: Hedge, running: list[_Trial[T]]) -> list[_Trial[T]]:
+def _give_up(background: AsyncBackground, hedge: Hedge, running: list[Trial[T]]) -> list[Trial[T]]:
     hedge.alone()
     losers = running[:]
     running.clear()
@@ -141,7 +151,7 @@ def hedged(
     """As `hedged`."""
     engine = background.engine
 
-    def failed(trial: _Trial[T]) -> None:
+    async def failed(trial: Trial[T]) -> None:
         error = trial.error
         assert isinstance(error, Exception)
         background.force(engine.record_attempt(call, trial.lease, judge(None, error), error).ask)
@@ -154,8 +164,13 @@ def hedged(
             result = await attempt(lease)
             hedge.won(lease)
             return result
-        winner = await _duel(
-            background, hedge, lease.hand_over(), lambda use: _Trial(use, partial(attempt, use)), failed
+        winner = await duel(
+            background,
+            hedge,
+            lease.hand_over(),
+            lambda use: Trial(use, partial(attempt, use)),
+            lambda trial: trial.error is None,
+            failed,
         )
         lease.adopt(winner.lease)
         return winner.outcome()

@@ -268,6 +268,13 @@ class Exchange(Generic[R, U]):
             ) from without_frames(error)
         return decision, ask
 
+    def ran_out(self) -> None:
+        """The caller's deadline has ended the attempt in flight."""
+        use = self._use
+        if use is not None and use.history is None and len(self.call.reports) < self.call.number:
+            seconds = self.engine.clock() - use.lease.started_at
+            self.call.report(use.lease.node, Fault.DEADLINE.label, seconds, "no answer by then")
+
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""
         return isinstance(error, OSError)

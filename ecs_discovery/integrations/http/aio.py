@@ -1,0 +1,249 @@
+"""One request over its attempts, for asyncio. It stands in the same order as `sync.py`; the two differ in awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+from typing import Any, TypeVar
+
+from ecs_discovery.client.aio.driver import AsyncDriver
+from ecs_discovery.client.aio.hedging import Trial, duel
+from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.failures import forget
+from ecs_discovery.client.hedge import Hedge
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.liveness import LivenessTimer
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import DeadlineExceeded
+from ecs_discovery.integrations.http.errors import without_frames
+from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
+from ecs_discovery.integrations.http.liveness import PeerSilentError
+from ecs_discovery.runtime.tcp_info import Watch
+
+__all__ = ["AsyncExchange", "AsyncUse"]
+
+
+class AsyncUse(AttemptUse):
+    """One attempt's use of an endpoint, in a task."""
+
+    __slots__ = ("patience", "watches")
+
+    def __init__(self, lease: Lease, replayable: bool) -> None:
+        super().__init__(lease, replayable)
+        self.patience: asyncio.Timeout | None = None
+        """Ends `send` when the host is gone."""
+        self.watches: list[_Watched] = []
+
+
+A = TypeVar("A", bound=AsyncUse)
+
+
+class AsyncExchange(Exchange[R, A]):
+    """See `Exchange`. `pinned` is the endpoint that the first attempt prefers."""
+
+    __slots__ = ("driver", "pinned")
+
+    def __init__(
+        self,
+        driver: AsyncDriver,
+        service: Service,
+        target: str,
+        method: str,
+        connect: object = None,
+        read: object = None,
+        pinned: Node | None = None,
+    ) -> None:
+        super().__init__(driver.engine, service, target, method, connect, read)
+        self.driver = driver
+        self.pinned = pinned
+
+    # What a library supplies
+
+    async def send(self, use: A) -> R:
+        """Send the request to the use's endpoint: the answer, as much of it as is to be part of this attempt."""
+        raise NotImplementedError
+
+    async def discard(self, response: R) -> None:
+        """Let go of an answer that is not wanted."""
+
+    # The attempts
+
+    async def run(self) -> R:
+        """The answer. Raises the library's errors that are ours too."""
+        try:
+            if self.begins():
+                return await self._run()
+            call = self.call
+            if not call.hard:
+                return await (self._run() if call.own_policy is None else self.by_own_policy())
+            limit = asyncio.timeout(max(0.0, call.deadline_at - self.engine.clock()))
+            try:
+                async with limit:
+                    return await (self._run() if call.own_policy is None else self.by_own_policy())
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                self.ran_out()
+                raise DeadlineExceeded(
+                    "not done within the deadline", target=call.target, attempts=call.reports
+                ) from without_frames(error)
+        except Exception as error:  # noqa: BLE001  # raised below, with what was tried
+            failed = error
+        raise self.told(failed)  # outside of the block: its context is none of the reader's business
+
+    async def by_own_policy(self) -> R:
+        """The attempts as the application's tenacity object wants them."""
+        return await self.driver.pursue(self.call, self.attempt)
+
+    async def _run(self) -> R:
+        attempted = await self.attempt()
+        if attempted.goes_on:
+            from ecs_discovery.client.aio import retry  # not before it is needed: it loads tenacity
+
+            attempted = await retry.as_decided(attempted, self.attempt, self.driver.sleep)
+        return attempted.outcome()
+
+    async def attempt(self) -> Attempted[R]:
+        """One attempt, recorded."""
+        lease = await self._start()
+        use = self._use = self.make_use(lease)
+        try:
+            response = await (self._watched(use) if self.service.hedging is None else self._hedged(use))
+        except Exception as error:  # noqa: BLE001  # raised when no attempt follows
+            return self._failed(error)
+        except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
+            self._use.lease.release()
+            raise
+        return Attempted(response, None, self.answered(response, self._use))
+
+    def watch(self, use: A, connection: asyncio.BaseTransport | socket.socket) -> None:
+        """Give the use up should the host behind `connection` vanish. The library's `send` calls it when it has sent.
+
+        Does nothing where the request may not be repeated; Linux only (`TCP_INFO`).
+        """
+        if not use.replayable:
+            return
+        given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+        use.watches.append(_Watched(self, use, given))
+
+    async def _watched(self, use: A) -> R:
+        patience = use.patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                return await self.send(use)
+        except TimeoutError as error:
+            if patience.expired():
+                raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+            raise
+        finally:
+            for watch in use.watches:
+                watch.end()
+
+    def give_up(self, use: A) -> None:
+        """The host of the use is gone."""
+        patience = use.patience
+        if patience is not None and not patience.expired():  # one of several connections may have said so already
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    async def _start(self) -> Lease:
+        service, background = self.service, self.driver.background
+        call, now = self._call, self._started_at
+        if now >= service.refresh_at and (call is None or not call.number):
+            await background.ready(service, self.call.connect_deadline_at)
+            call = self._call
+        if call is None and self.pinned is None and not service.admission.crowded:
+            lease = Lease(service, now)
+            if lease.pick() is not None:
+                if service.work_due:
+                    background.work(service)
+                return lease
+        call = self.call
+        if call.own_policy is not None:
+            self._recall(call)  # asked of attempts that end in any way
+        first = not call.number
+        if not first:
+            if self._response is not None:
+                response, self._response = self._response, None
+                await self.discard(response)
+            self.rewind()
+            await background.wait_for_refresh(service, call)
+        self._use = None
+        lease = await background.start_attempt(service, call, prefer=self.pinned if first else None)
+        if service.work_due:
+            background.work(service)
+        return lease
+
+    def _failed(self, error: Exception) -> Attempted[R]:
+        assert self._use is not None
+        decision, ask = self.failed(error, self._use)
+        if ask:
+            self.driver.background.force(ask)
+        attempted: Attempted[R] = Attempted(None, error, decision)
+        if attempted.goes_on:
+            forget(error)
+        return attempted
+
+    async def _hedged(self, use: A) -> R:
+        """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
+        hedging, background = self.service.hedging, self.driver.background
+        if hedging is None or not self.may_hedge():
+            return await self._watched(use)
+        hedge = Hedge(self.engine, hedging, self.call, use.lease)
+        if hedge.delay is None:
+            response = await self._watched(use)
+            if self.is_wanted(response):
+                hedge.won(use.lease)
+            return response
+        uses: dict[Lease, A] = {}
+
+        def trial(lease: Lease) -> Trial[R]:
+            made = uses[lease] = self.make_use(lease)
+            return Trial(lease, partial(self._watched, made), drop=self._drop)
+
+        def wanted(trial: Trial[R]) -> bool:
+            return trial.result is not None and self.is_wanted(trial.result)
+
+        async def failed(trial: Trial[R]) -> None:
+            lost = uses[trial.lease]
+            if isinstance(trial.error, Exception):
+                background.force(self.failed(trial.error, lost)[1])
+            elif trial.result is not None:
+                self.answered(trial.result, lost)
+                self._response = None
+                await self.discard(trial.result)
+
+        winner = await duel(background, hedge, use.lease.hand_over(), trial, wanted, failed)
+        self._use = uses[winner.lease]
+        return winner.outcome()
+
+    def _drop(self, response: R) -> None:
+        tasks = self.driver.background.tasks
+        task = asyncio.get_running_loop().create_task(self.discard(response))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+class _Watched:
+    """A connection that is looked at while its answer is waited for."""
+
+    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket) -> None:
+        engine = exchange.engine
+        limit = engine.settings.connection.ack_timeout
+        self._service, self._node, self._clock = use.lease.service, use.lease.node, engine.clock
+        self._timer = LivenessTimer(self._node, engine.clock(), limit)
+        self._watch: Watch | None = Watch(sock, limit, engine.clock, self._gone, partial(exchange.give_up, use))
+        self._service.watch(self._node, 1)
+
+    def _gone(self) -> bool:
+        if self._timer.due(self._clock()) and self._watch is not None:
+            self._watch.probe_soon()
+        return self._timer.gone
+
+    def end(self) -> None:
+        """The answer has come, or is not waited for any more."""
+        watch, self._watch = self._watch, None  # the two would keep each other, and the exchange
+        if watch is not None:
+            watch.end()
+        self._service.watch(self._node, -1)

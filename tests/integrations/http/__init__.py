@@ -1,0 +1,1 @@
+"""Tests of the exchange that all HTTP integrations share."""
