@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
+from types import FunctionType
 from typing import Any
 
 from ecs_discovery.core.calls.call import Call
@@ -15,12 +16,16 @@ from ecs_discovery.models import Endpoint
 
 __all__ = ["Attempt", "check_fetch"]
 
+_NOT_PLAIN = CO_ASYNC_GENERATOR | CO_COROUTINE | CO_GENERATOR | CO_ITERABLE_COROUTINE
+
 
 def check_fetch(fetch: Any, *, asynchronous: bool) -> None:
     """Raises `ConfigurationError` for what cannot be called, and for a function of the wrong kind, before it is called.
 
     A plain function may give an awaitable: of that nothing is known before.
     """
+    if type(fetch) is FunctionType and not fetch.__code__.co_flags & _NOT_PLAIN and not asynchronous:
+        return  # nearly always
     inner = fetch
     while isinstance(inner, partial):
         inner = inner.func

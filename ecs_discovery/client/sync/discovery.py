@@ -144,14 +144,17 @@ class Discovery:
         service = self._engine.service(target)
         check_fetch(fetch, asynchronous=False)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)
-        check_key("key", key)
-        check_flag("idempotent", idempotent)
+        if key is not None:
+            check_key("key", key)
+        if idempotent is not None:
+            check_flag("idempotent", idempotent)
         if limit is not None and limit <= 0:
             raise DeadlineExceeded(
                 f"the deadline of {limit:g} s had passed before the call began", target=service.target
             )
         call = self._engine.call(service, idempotent=idempotent, deadline=limit, key=key)
-        self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
+        if self._engine.clock() >= service.refresh_at:
+            self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
 

@@ -11,14 +11,17 @@ from typing import TypeVar
 from ecs_discovery.client.attempted import Attempted
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.sync.background import Background
+from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Decision, Judgement
+from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 
 __all__ = ["Driver"]
 
 T = TypeVar("T")
+
+_SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 
 
 class Driver:
@@ -39,14 +42,20 @@ class Driver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
+        attempted = self._attempt(service, call, attempt, judge) if call.own_policy is None else None
+        if attempted is not None and attempted.decision is None:
+            return attempted.outcome()
 
         def once() -> Attempted[T]:
             return self._attempt(service, call, attempt, judge)
 
-        return self.pursue(call, once)
+        return self.pursue(call, once, attempted)
 
-    def pursue(self, call: Call, once: Callable[[], Attempted[T]]) -> T:
-        """Run `once`, which records each attempt, until the call is over; the last result or exception."""
+    def pursue(self, call: Call, once: Callable[[], Attempted[T]], attempted: Attempted[T] | None = None) -> T:
+        """Run `once`, which records each attempt, until the call is over; the last result or exception.
+
+        `attempted` is a first attempt that was made already.
+        """
         if call.own_policy is not None:
             from ecs_discovery.client.sync import retry  # not before it is needed: it loads tenacity
 
@@ -55,7 +64,8 @@ class Driver:
 
             engine = self.engine
             return retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
-        attempted = once()
+        if attempted is None:
+            attempted = once()
         if attempted.goes_on:
             from ecs_discovery.client.sync import retry
 
@@ -84,6 +94,12 @@ class Driver:
             lease.release()
             raise
         judgement = judge(result, None)
+        if judgement is GOOD:  # nearly always
+            engine = self.engine
+            if lease.finish(_SUCCESS, engine.clock()):
+                engine.emit(service)
+            service.budget.deposit()
+            return Attempted(result, None, None)
         return Attempted(result, None, self._recorded(call, lease, judgement, judgement.label))
 
     def _recorded(self, call: Call, lease: Lease, judgement: Judgement, error: object) -> Decision | None:
