@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-import ecs_discovery
 from ecs_discovery.runtime.workers import Workers
 from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

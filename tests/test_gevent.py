@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-import ecs_discovery
 from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import required_module
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 PRELUDE = """
 from gevent import monkey

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-import ecs_discovery
 from ecs_discovery import Discovery, ResolutionError
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.testing.lab import Lab
 from tests.support import answer
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 AT_EXIT = """
 import asyncio, atexit, socket, sys, time

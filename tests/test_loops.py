@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import ecs_discovery
 from ecs_discovery.testing.lab import Lab
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, WARM = 12, 4
 
 PRELUDE = """

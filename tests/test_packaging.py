@@ -11,7 +11,7 @@ import pytest
 
 import ecs_discovery
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(code: str, *, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -73,7 +73,7 @@ def test_using_the_package_leaves_its_functions_under_their_names():
 
 
 def test_the_package_is_typed_and_its_metadata_has_one_home():
-    assert (ROOT / "ecs_discovery" / "py.typed").exists()
+    assert (Path(ecs_discovery.__file__).parent / "py.typed").exists()
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     assert config["metadata"]["version"] == "attr: ecs_discovery.__version__"

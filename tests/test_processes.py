@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import requests
 
-import ecs_discovery
 from ecs_discovery import CachePolicy, Discovery, wrap_session
 from ecs_discovery.runtime.single_flight import Flights
 from ecs_discovery.runtime.workers import Workers
 from ecs_discovery.testing.lab import Lab
 from tests.support import a, eventually
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(code: str, *arguments: str) -> str:

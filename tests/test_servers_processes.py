@@ -18,12 +18,11 @@ from typing import Any
 
 import pytest
 
-import ecs_discovery
 from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import free_port, required_module
 from tests.support import eventually
 
-ROOT = Path(ecs_discovery.__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these servers are tested on Linux")
 

@@ -1,0 +1,128 @@
+"""A program that uses the whole of the public interface, for mypy: it is never run."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+import requests
+import tenacity
+
+import ecs_discovery
+from ecs_discovery import (
+    AsyncAttempt,
+    AsyncDiscovery,
+    AsyncLeaseContext,
+    Attempt,
+    BalancingPolicy,
+    CachePolicy,
+    CloudMapPolicy,
+    ConnectionPolicy,
+    Discovery,
+    DiscoveryError,
+    DnsPolicy,
+    Endpoint,
+    Event,
+    HealthCheckPolicy,
+    HedgePolicy,
+    LeaseContext,
+    NotSent,
+    OutlierPolicy,
+    Question,
+    Resolution,
+    Resolver,
+    RetryPolicy,
+    ServiceConfig,
+    ServiceSnapshot,
+    Settings,
+    TimeoutPolicy,
+    ZonePolicy,
+    options,
+    unwrap_session,
+    wrap_session,
+)
+
+
+class Own:
+    """A resolver of the application's."""
+
+    def resolve(self, question: Question, timeout: float) -> Resolution:
+        return Resolution((Endpoint("10.0.0.1", 80),), ttl=timeout, source=question.scheme)
+
+
+def heard(event: Event) -> None:
+    print(event)
+
+
+def fetch(attempt: Attempt) -> bytes:
+    if attempt.remaining < 1 or attempt.number > 2:
+        raise NotSent("too late")
+    return f"{attempt.host}:{attempt.port} {attempt.endpoint.zone}".encode()
+
+
+async def fetch_soon(attempt: AsyncAttempt) -> str:
+    reader, writer = await asyncio.open_connection(attempt.host, attempt.port)
+    attempt.watch(writer)
+    return (await reader.readline()).decode()
+
+
+def settings() -> Settings:
+    services: Mapping[str, str | list[str] | ServiceConfig] = {
+        "orders": "srv://orders.prod.local",
+        "users": ["cloudmap://prod/users", "users.prod.local:80"],
+        "cache": ServiceConfig("cache:6379", tls_name="cache.prod.local", retry=RetryPolicy(attempts=2)),
+    }
+    return Settings.make(
+        namespace="prod.local",
+        services=services,
+        nameservers=["10.0.0.2", "10.0.0.3:5353"],
+        cache=CachePolicy(),
+        dns=DnsPolicy(),
+        cloud_map=CloudMapPolicy(),
+        balancing=BalancingPolicy(),
+        outlier=OutlierPolicy(is_failure=lambda error: isinstance(error, OSError)),
+        retry=RetryPolicy(tenacity=tenacity.Retrying()),
+        timeout=TimeoutPolicy(connect=1, deadline=20),
+        connection=ConnectionPolicy(),
+        zone=ZonePolicy(),
+        hedge=HedgePolicy(enabled=True),
+        health_check=HealthCheckPolicy(),
+    )
+
+
+def in_threads() -> None:
+    own: Resolver = Own()
+    with Discovery(settings=settings(), resolvers={"own": own}, on_event=heard) as discovery:
+        assert_type(discovery.resolve("orders", timeout=1), Resolution)
+        discovery.warm("orders", "users", timeout=5)
+        assert_type(discovery.snapshot("orders"), ServiceSnapshot)
+        assert_type(discovery.call("orders", fetch, idempotent=True, deadline=3, key=b"7"), bytes)
+        with discovery.lease("cache", key="7") as lease:
+            assert_type(lease, LeaseContext)
+            assert_type((lease.host, lease.port, lease.endpoint), tuple[str, int, Endpoint])
+            lease.fail()
+        assert_type(discovery.connect("cache", timeout=1, ssl=True, server_hostname="cache"), socket.socket)
+        with options(deadline=1, idempotent=False, key="7"):
+            session = wrap_session(requests.Session(), discovery)
+        assert_type(unwrap_session(session), requests.Session)
+
+
+async def in_tasks(shared: Discovery) -> None:
+    async with AsyncDiscovery(share=shared) as discovery:
+        assert_type(await discovery.resolve("orders"), Resolution)
+        await discovery.warm("orders")
+        assert_type(await discovery.call("orders", fetch_soon, deadline=3), str)
+        async with discovery.lease("cache") as lease:
+            assert_type(lease, AsyncLeaseContext)
+        reader, writer = await discovery.open_connection("cache", ssl=True, limit=2**20)
+        assert_type((reader, writer), tuple[asyncio.StreamReader, asyncio.StreamWriter])
+        transport, protocol = await discovery.create_connection(asyncio.Protocol, "cache", timeout=1)
+        assert_type((transport, protocol), tuple[asyncio.Transport, asyncio.Protocol])
+
+
+def what_went_wrong(error: DiscoveryError) -> dict[str, Any]:
+    assert_type(error.target, str | None)
+    assert_type(error.hint, str | None)
+    return {"version": ecs_discovery.__version__, "tried": [attempt.outcome for attempt in error.attempts]}
