@@ -34,13 +34,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(requests|urllib3|dns)\..*"),
     (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.
-    (r"py:.*", r"ecs_discovery\.(core|engine|flights|models\.Target|judging).*"),
-    (r"py:.*", r"ecs_discovery\.rules\.Policy"),
-    (r"py:.*", r"(ecs_discovery\.settings\.)?Policies"),
-    (r"py:.*", r"ecs_discovery\.(client|aio)\.(T|P)"),
+    (r"py:.*", r"ecs_discovery\.(core|client\.(engine|failures|sync|aio|lease_scope)|runtime\.single_flight)\..*"),
+    (r"py:.*", r"ecs_discovery\.config\.(fields\.Policy|targets\.Target)"),
+    (r"py:.*", r"(ecs_discovery\.config\.settings\.)?Policies"),
     (
         r"py:.*",
-        r"ecs_discovery\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection|cloud_map|registry)\..*",
+        r"ecs_discovery\.testing\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection|cloud_map|registry)\..*",
     ),
-    (r"py:.*", r"(Service|ecs_discovery\.leases\._LeaseContext)"),
+    (r"py:.*", r"(Service|A|U|R)"),
 ]

@@ -186,7 +186,7 @@ class ResolutionError(DiscoveryError):
 
 
 class ResolutionTimeout(ResolutionError, TimeoutError):
-    """No answer to the look-up within its time limit."""
+    """No answer to the lookup within its time limit."""
 
 
 class TargetNotFound(ResolutionError):
@@ -210,7 +210,7 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class Overloaded(DiscoveryError):
-    """Every endpoint had as many uses under way as `BalancingPolicy.max_pending` allows, for the whole connect time."""
+    """Every endpoint had as many uses in flight as `BalancingPolicy.max_pending` allows, for the whole connect time."""
 
 
 class NotSent(DiscoveryError):
@@ -229,7 +229,7 @@ class RequestError(DiscoveryError):
 
 
 class DeadlineExceeded(DiscoveryError, TimeoutError):
-    """The deadline over look-up, connections and attempts has passed."""
+    """The deadline over lookup, connections and attempts has passed."""
 
 
 _combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per pair, so that `except` and pickle agree
@@ -237,7 +237,7 @@ _combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per p
 
 def without_frames(error: BaseException) -> None:
     """Have an error that is kept for later callers keep nothing alive: the frames that it came through hold all that
-    the look-up held. An exception that is a programmer's own keeps the lines that it came through."""
+    the lookup held. An exception that is a programmer's own keeps the lines that it came through."""
     found: list[BaseException] = []
     deeper: BaseException | None = error
     while deeper is not None and deeper not in found and len(found) < _CHAIN:

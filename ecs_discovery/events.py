@@ -77,24 +77,24 @@ class PanicChanged:
 
 @dataclass(frozen=True, slots=True)
 class LookupFailed:
-    """Look-ups began to fail; what was known stays in use."""
+    """Lookups began to fail; what was known stays in use."""
 
     target: str
     error: str
     endpoints_kept: int
 
     def __str__(self) -> str:
-        return f"{self.target}: look-up failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
+        return f"{self.target}: lookup failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
 
 
 @dataclass(frozen=True, slots=True)
 class LookupRecovered:
-    """Look-ups succeed again."""
+    """Lookups succeed again."""
 
     target: str
 
     def __str__(self) -> str:
-        return f"{self.target}: look-ups succeed again"
+        return f"{self.target}: lookups succeed again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def test_threads_that_checked_end_with_their_discovery(lab: Lab):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_the_child_of_a_fork_checks_for_itself():
-    """Checks are under way in threads that the child does not have."""
+    """Checks are in flight in threads that the child does not have."""
     code = """
 import os, sys, time
 from ecs_discovery import Discovery, HealthCheckPolicy

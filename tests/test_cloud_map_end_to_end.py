@@ -47,7 +47,7 @@ def settings(lab: Lab, **more: Any) -> dict[str, Any]:
 
 
 async def landed(w: Any) -> None:
-    """Wait until no look-up is under way."""
+    """Wait until no lookup is in flight."""
     while len(w.engine.flights):
         await w.pause(0.002)
 

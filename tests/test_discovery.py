@@ -981,7 +981,7 @@ def test_dns_is_not_asked_more_often_than_allowed_and_what_is_known_stays(world:
             try:
                 await w.resolve(f"dns://n{number}:80")
             except ResolutionError as error:
-                refused += "look-ups per second" in str(error)
+                refused += "lookups per second" in str(error)
         assert refused == 15
         assert len(dns.asked) == 5
         clock.advance(12)

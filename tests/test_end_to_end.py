@@ -263,7 +263,7 @@ def test_a_client_of_any_kind_survives_a_deployment_through_call(lab: Lab, world
 
 
 def test_the_default_executor_is_never_used(lab: Lab):
-    """A blocked executor must not hold up a look-up or a connection."""
+    """A blocked executor must not hold up a lookup or a connection."""
     service = lab.service("orders", tasks=1)
 
     async def main():
@@ -361,7 +361,7 @@ def test_a_look_up_whose_loop_ended_is_made_again_by_the_next_who_asks(lab: Lab)
             async with AsyncDiscovery(share=discovery) as shared:
                 shared._driver.background.ask(discovery._driver.engine.service(target).wanted()[0], force=True)
 
-        asyncio.run(main())  # closed before the look-up's first step
+        asyncio.run(main())  # closed before the lookup's first step
         eventually(lambda: len(discovery._driver.engine.flights) == 0)
         total = lab.dns.total
         eventually(lambda: discovery.resolve(target) and lab.dns.total > total)

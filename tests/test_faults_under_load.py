@@ -75,7 +75,7 @@ def test_tasks_that_come_and_go_cost_no_get(lab: Lab, discovery: Discovery, faul
 
 
 def test_a_task_that_hangs_costs_a_few_requests_and_is_left_alone_then(lab: Lab, discovery: Discovery):
-    """A read timeout is not repeated: the task may be at work. Requests under way count as load, failures as more."""
+    """A read timeout is not repeated: the task may be at work. Requests in flight count as load, failures as more."""
     service = lab.service("orders", tasks=4)
     with traffic(service.url(), discovery, timeout=0.5) as load:
         wait_for(load, 60)

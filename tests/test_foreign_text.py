@@ -134,10 +134,10 @@ def test_what_a_resolver_of_an_other_package_says_forges_no_line(outcome: Any, w
         await w.resolve("foreign://orders")
         w.discovery._driver.background.ask(Question("foreign", "orders"), force=True)
         for _ in range(500):
-            if any("look-up failed" in str(event) for event in events):
+            if any("lookup failed" in str(event) for event in events):
                 break
             await w.pause(0.01)
-        assert any("look-up failed" in str(event) for event in events)
+        assert any("lookup failed" in str(event) for event in events)
 
     world.run(
         scenario, resolvers={"foreign": Foreign()}, on_event=events.append, cache=CachePolicy(min_ttl=0.0, jitter=0.0)

@@ -78,7 +78,7 @@ class Fetch:
 
 
 def quiet(service: Any) -> bool:
-    """No use of any of its endpoints is under way."""
+    """No use of any of its endpoints is in flight."""
     return all(node.pending == 0 for node in service.nodes)
 
 

@@ -109,7 +109,7 @@ print(json.dumps(results))
 @loops
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_a_fork_uses_a_loop_of_its_own(kind: str):
-    """Look-ups through aiodns leave a thread of pycares behind, of which Python 3.12 warns."""
+    """Lookups through aiodns leave a thread of pycares behind, of which Python 3.12 warns."""
     code = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""Look-ups that end without an answer: their loop ends, or their resolver does what no resolver should."""
+"""Lookups that end without an answer: their loop ends, or their resolver does what no resolver should."""
 
 from __future__ import annotations
 

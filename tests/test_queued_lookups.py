@@ -207,7 +207,7 @@ def test_when_too_many_lookups_wait_the_oldest_fails_and_says_so(monkeypatch: py
             ask(f"name{number}")
         waiter.join(10)
         assert not waiter.is_alive()
-        assert "other look-ups wait" in str(failed[0])
+        assert "other lookups wait" in str(failed[0])
         assert len(discovery._driver.background._pool("own").queued()) <= 10
 
 

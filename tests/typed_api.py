@@ -53,7 +53,7 @@ class Own:
 
 
 def heard(event: Event) -> None:
-    print(event)
+    raise RuntimeError(str(event))
 
 
 def fetch(attempt: Attempt) -> bytes:

@@ -52,7 +52,7 @@ __all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded"]
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 logger = logging.getLogger("ecs_discovery")
 
-_LOST = 2.0  # seconds after its time limit that a look-up is given up for lost
+_LOST = 2.0  # seconds after its time limit that a lookup is given up for lost
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
 """Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
@@ -97,7 +97,7 @@ class Engine:
         self.directory = Directory(settings, self.rng, Schemes({"cloudmap", *self.resolvers}), alias)
         self.flights = Flights()
         self.queries = 0
-        """Look-ups begun."""
+        """Lookups begun."""
         self.rate_limiter = RateLimiter(settings.dns.max_queries, settings.dns.max_queries)
         self.emitter = EventEmitter(on_event)
         self._cloud_map: dict[str, CloudMapResolver] = {}
@@ -140,16 +140,16 @@ class Engine:
         return self.flights.join(question, now, self.limit(question) + _LOST, loop, wanted=wanted)
 
     def begin_flight(self, question: Question, flight: Flight) -> bool:
-        """A look-up has its thread, or its turn: its time limit counts from now. False if nobody waits any more."""
+        """A lookup has its thread, or its turn: its time limit counts from now. False if nobody waits any more."""
         if self.flights.begin(question, flight, self.clock(), self.limit(question) + _LOST):
             return True
         self.lost(question)
         return False
 
     def crowded_out(self, question: Question, flight: Flight) -> None:
-        """Too many look-ups wait for a thread, and this is the oldest."""
+        """Too many lookups wait for a thread, and this is the oldest."""
         error = ResolutionError(
-            "not asked: too many other look-ups wait for a thread",
+            "not asked: too many other lookups wait for a thread",
             target=str(question),
             hint="does its source answer? are fewer names enough?",
         )
@@ -157,7 +157,7 @@ class Engine:
         self.flights.land(question, flight)
 
     def lost(self, question: Question) -> None:
-        """A look-up ended without an outcome, because its event loop did: who needs the answer waits for the next."""
+        """A lookup ended without an outcome, because its event loop did: who needs the answer waits for the next."""
         now = self.clock()
         self.directory.cache.lose(question, now)
         for service in self.directory.dependents(question):
@@ -169,7 +169,7 @@ class Engine:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
 
     def limit(self, question: Question) -> float:
-        """Seconds a look-up of this question may take."""
+        """Seconds a lookup of this question may take."""
         settings = self.settings
         return settings.cloud_map.timeout if question.scheme == "cloudmap" else settings.dns.timeout
 
@@ -189,17 +189,17 @@ class Engine:
             resolver.forget(question)
 
     def delay(self, question: Question) -> float:
-        """Take the right to one look-up of this question; if there is none left, the seconds until there is one."""
+        """Take the right to one lookup of this question; if there is none left, the seconds until there is one."""
         delay = self.rate_limiter.delay(self.clock()) if question.scheme in DNS_SCHEMES else 0.0
         self.queries += not delay
         return delay
 
     def refusal(self, question: Question) -> ResolutionError | None:
-        """Why a look-up must not be made now: DNS was asked as often as allowed. None if it may."""
+        """Why a lookup must not be made now: DNS was asked as often as allowed. None if it may."""
         if not self.delay(question):
             return None
         return ResolutionError(
-            f"over the limit of {self.settings.dns.max_queries:g} DNS look-ups per second",
+            f"over the limit of {self.settings.dns.max_queries:g} DNS lookups per second",
             target=str(question),
             hint="DnsPolicy(max_queries=…); the VPC resolver drops packets above 1,024 per second and interface",
         )
@@ -227,7 +227,7 @@ class Engine:
         self.directory.locate(zone, self.clock())
 
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
-        """Take over the outcome of a look-up. Questions to ask next, if it raises any."""
+        """Take over the outcome of a lookup. Questions to ask next, if it raises any."""
         now = self.clock()
         if not isinstance(outcome, Exception) and (fault := fault_of(outcome)):
             outcome = self.unexpected(question, TypeError(fault))
@@ -330,7 +330,7 @@ class Engine:
         return call.connect_share(self.clock(), service.untried(call.tried))
 
     def patience(self, call: Call) -> float:
-        """Seconds to wait for a look-up before another attempt: half of the connect time that is left."""
+        """Seconds to wait for a lookup before another attempt: half of the connect time that is left."""
         return max(0.0, min(call.connect_deadline_at, call.deadline_at) - self.clock()) / 2
 
     def record_attempt(self, call: Call, lease: Lease, judgement: Judgement, error: object = "") -> Recorded:

@@ -86,7 +86,7 @@ class RaceState:
         return entrant
 
     def pause(self) -> float:
-        """Seconds to wait for the connects under way."""
+        """Seconds to wait for the connects in flight."""
         return self._running.pause(self._time())
 
     def overdue(self, waited: float) -> tuple[Lease, ...]:
@@ -124,7 +124,7 @@ class RaceState:
         self._background.force(service.force(now, engine.settings.dns.min_refresh))
 
     def close(self) -> None:
-        """Let go of who is still under way."""
+        """Let go of who is still in flight."""
         for entrant in self._running.running:
             entrant.release()
         if self._next is not None:

@@ -87,7 +87,7 @@ class CandidateSnapshot:
     endpoint: str
     score: float
     """What it was compared by, as the difference from the chosen one's: above 0 is worse. The natural logarithm of
-    cost times uses under way and one; differences below 0.5 count as none."""
+    cost times uses in flight and one; differences below 0.5 count as none."""
     pending: int
     cost: float
 
@@ -117,7 +117,7 @@ class ServiceSnapshot:
     doubted: bool
     """The source's newest answer is empty, which is not believed yet."""
     failing: bool
-    """The last look-up failed."""
+    """The last lookup failed."""
     panic: bool
     """Too few endpoints are healthy; health is ignored."""
     retries_left: float

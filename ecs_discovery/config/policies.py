@@ -85,15 +85,15 @@ class DnsPolicy(Policy):
     )
     """Servers to ask, as `address` or `address:port`. Empty: the system's (`/etc/resolv.conf`)."""
     timeout: float = number(3.0, 0.05, 60)
-    """Hard limit of one look-up: all its servers, retransmissions, TCP and follow-up questions. Default 3."""
+    """Hard limit of one lookup: all its servers, retransmissions, TCP and follow-up questions. Default 3."""
     query_timeout: float = number(0.75, 0.02, 60)
     """Wait for one server's answer before the question is sent again. Default 0.75."""
     families: tuple[str, ...] = choices(("a", "aaaa"), ("a", "aaaa"))
     """Address records to ask for. A name that has only one kind is soon asked only for that. Default both."""
     hosts_file: str = ruled("/etc/hosts", Rule(file_path, str, "a path, or '' for none"))
     """The hosts file that is looked at before DNS for address records; '' for none."""
-    max_queries: float = number(200.0, 1, 1000, "look-ups per second")
-    """Look-ups of DNS per second of a discovery; those above fail and what is known stays. Questions that follow from
+    max_queries: float = number(200.0, 1, 1000, "lookups per second")
+    """Lookups of DNS per second of a discovery; those above fail and what is known stays. Questions that follow from
     an answer, about SRV targets, count too and wait. The VPC resolver drops packets above 1,024 per second and network
     interface. Default 200."""
     search: bool = switch(False)
@@ -117,7 +117,7 @@ class CloudMapPolicy(Policy):
     """`DiscoverInstances` is called at least this often while polling, because changes of health do not change the
     revision (API reference). 0: every time. Default 30 (Cloud Map itself acts on health after 30 s)."""
     timeout: float = number(3.0, 0.05, 60)
-    """Hard limit of one look-up. Default 3."""
+    """Hard limit of one lookup. Default 3."""
     connect_timeout: float = number(1.0, 0.05, 60)
     """Limit on connecting to the API. Default 1 (boto3's is 60)."""
     read_timeout: float = number(2.0, 0.05, 60)
@@ -147,8 +147,8 @@ class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
     picker: str = one_of("peak_ewma", ("peak_ewma", "least_pending", "round_robin", "random"))
-    """The rule. `peak_ewma`: the least product of lately measured latency and uses under way, of two drawn at random
-    (power of two choices, Mitzenmacher 2001); `least_pending`: the same by uses under way alone; `round_robin`: in
+    """The rule. `peak_ewma`: the least product of lately measured latency and uses in flight, of two drawn at random
+    (power of two choices, Mitzenmacher 2001); `least_pending`: the same by uses in flight alone; `round_robin`: in
     turn by weight; `random`: drawn by weight. All take constant time in the number of endpoints. Default
     `peak_ewma` (Finagle)."""
     full_scan: int = whole(4, 2, 64)
@@ -166,7 +166,7 @@ class BalancingPolicy(Policy):
     """An endpoint that answered 429 or 503 is chosen after all others for this long, or as long as its `Retry-After`
     says, up to 300. Default 5 (Linkerd)."""
     max_pending: int = whole(0, 0, 1_000_000)
-    """Uses an endpoint may have under way from this process; 0: any number. Default 0."""
+    """Uses an endpoint may have in flight from this process; 0: any number. Default 0."""
     wait_for_room: bool = switch(True)
     """What finds all endpoints full waits for room within its connect time, first come first served. Else it fails
     at once. Default on."""
@@ -256,8 +256,8 @@ class HealthCheckPolicy(Policy):
     timeout: float = number(2.0, 0.01, 60)
     """Hard limit of one check: connecting, and the status line with `http`. Default 2 (Kubernetes takes 1)."""
     unhealthy_after: int = whole(3, 1, 100)
-    """Failed checks in a row that take an endpoint out of choice. A failed connect does so at once, as ever. Default 3
-    (Kubernetes)."""
+    """Failed checks in a row that take an endpoint out of choice. A failed connect does so at once.
+    Default 3 (Kubernetes)."""
     healthy_after: int = whole(2, 1, 100)
     """Good checks in a row that bring it back. Default 2: one answer may be luck."""
 
@@ -311,7 +311,7 @@ class TimeoutPolicy(Policy):
     """Time limits."""
 
     connect: float = number(2.0, 0.01, 3600)
-    """Bound on look-up, pool wait, connect and TLS of a request, over all its attempts. Default 2."""
+    """Bound on lookup, pool wait, connect and TLS of a request, over all its attempts. Default 2."""
     deadline: float = number(30.0, 0.01, 86400)
     """No attempt and no wait begins later than this after the call began. Default 30."""
 

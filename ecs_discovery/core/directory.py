@@ -117,7 +117,7 @@ class Directory:
         return service.judge(looks, now, waited=waited)
 
     def store(self, question: Question, outcome: Resolution | Exception, now: float) -> None:
-        """Take over the outcome of a look-up; answers of DNS, which may be partial, joined with earlier ones."""
+        """Take over the outcome of a lookup; answers of DNS, which may be partial, joined with earlier ones."""
         if isinstance(outcome, Resolution) and outcome.source != "dns":
             self.cache.store(question, outcome, outcome.ttl, now)
         elif isinstance(outcome, Resolution):
@@ -217,7 +217,7 @@ class Directory:
         now: float,
     ) -> Service:
         settings = self.settings
-        # Addresses alone need no look-up; in a row with other sources they are one of the answers.
+        # Addresses alone need no lookup; in a row with other sources they are one of the answers.
         only_static = all(source.scheme == "static" for source in sources)
         static: tuple[Endpoint, ...] = sources[0].addresses if only_static else ()
         groups = plan(
@@ -277,7 +277,7 @@ class Directory:
         """Drop those that are not in use, two at most, so that many newcomers bring the number down to its bound.
 
         If all are in use, none, up to a second bound: there the one goes that was used longest ago. Whoever has uses
-        under way stays in any case.
+        in flight stays in any case.
         """
         full = len(self._services) >= _MOST
         if now >= self._look or not self._leaving or (full and not self._looked_full):
@@ -298,7 +298,7 @@ class Directory:
                 dropped += 1
 
     def _may_go_locked(self, key: Key) -> float:
-        """From when on it is not in use; inf while uses are under way. What is used is refreshed; addresses never."""
+        """From when on it is not in use; inf while uses are in flight. What is used is refreshed; addresses never."""
         service = self._services[key]
         nodes = service.nodes
         if any(node.pending for node in nodes):

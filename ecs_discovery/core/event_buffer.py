@@ -18,7 +18,7 @@ class EventBuffer:
 
     def __init__(self, target: str) -> None:
         self.failing = False
-        """The last look-up failed."""
+        """The last lookup failed."""
         self._refusing = False
         self._target = target
         self._events: deque[Event] = deque(maxlen=_EVENTS)
@@ -27,7 +27,7 @@ class EventBuffer:
         self._events.append(event)
 
     def lookup(self, error: Exception | None, kept: int) -> None:
-        """How the last look-up went, and how many endpoints are known."""
+        """How the last lookup went, and how many endpoints are known."""
         if (error is not None) == self.failing:
             return
         self.failing = error is not None

@@ -1,4 +1,4 @@
-"""A lease: one use of a node under way."""
+"""A lease: one use of a node in flight."""
 
 from __future__ import annotations
 

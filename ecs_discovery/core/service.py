@@ -150,10 +150,10 @@ class Service:
         return due
 
     def unusable(self) -> DiscoveryError:
-        """The error that says why no endpoint can be used, with the look-up's own as its cause."""
+        """The error that says why no endpoint can be used, with the lookup's own as its cause."""
         if self._membership.nodes:
             return Overloaded(
-                "every endpoint has as many uses under way as it may have",
+                "every endpoint has as many uses in flight as it may have",
                 target=self.target,
                 hint="BalancingPolicy(max_pending=…), or more tasks",
             )
@@ -262,7 +262,7 @@ class Service:
 
     @property
     def all_down(self) -> bool:
-        """Is there no endpoint that connects? Then a look-up under way is the only hope."""
+        """Is there no endpoint that connects? Then a lookup in flight is the only hope."""
         return self._balancer.all_down
 
     def untried(self, tried: Collection[Node]) -> int:
@@ -325,7 +325,7 @@ class Service:
             }
 
     def reset_lock(self) -> None:
-        """Fresh locks and no uses under way, for the child of a fork."""
+        """Fresh locks and no uses in flight, for the child of a fork."""
         self._lock = RLock()
         self.budget.reset_lock()
         if self.hedging is not None:
@@ -378,7 +378,7 @@ class Service:
         self._events.panic(panic, self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
-        """The error in terms of the target, with the look-up's own as its cause."""
+        """The error in terms of the target, with the lookup's own as its cause."""
         kind = NoEndpoints if error is None else type(error) if isinstance(error, ResolutionError) else ResolutionError
         text, hint = str(error) if error is not None else "has no endpoints now", self._hint
         if hint is not None and isinstance(error, DiscoveryError) and error.hint is not None:

@@ -1,4 +1,4 @@
-"""One-shot look-ups: a question in, an answer or a `ResolutionError` out, within a hard time limit.
+"""One-shot lookups: a question in, an answer or a `ResolutionError` out, within a hard time limit.
 
 Nothing here caches, except that Cloud Map's last answer is remembered with its revision. `DnsResolver` and
 `CloudMapResolver` are for threads, `Async…` for asyncio; both answer alike. The libraries behind them are imported

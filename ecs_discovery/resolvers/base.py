@@ -11,7 +11,7 @@ __all__ = ["AsyncResolver", "Queueing", "Remembering", "Resolver"]
 
 
 class Resolver(Protocol):
-    """A one-shot look-up for threads. It keeps no answers: whoever calls it decides how long one holds."""
+    """A one-shot lookup for threads. It keeps no answers: whoever calls it decides how long one holds."""
 
     def resolve(self, question: Question, timeout: float) -> Resolution:
         """Ask the source now and return at least one endpoint, within `timeout` seconds whatever happens.
@@ -45,7 +45,7 @@ class Remembering(Protocol):
 
 @runtime_checkable
 class Queueing(Protocol):
-    """A resolver for asyncio whose look-ups may have to wait for their turn."""
+    """A resolver for asyncio whose lookups may have to wait for their turn."""
 
     async def resolve_in_turn(self, question: Question, timeout: float, begin: Callable[[], bool]) -> Resolution | None:
         """As `AsyncResolver.resolve`, but the time limit counts from its turn. Before that it waits as long at most.

@@ -66,7 +66,7 @@ def for_asyncio(resolver: Any, workers: Workers) -> AsyncResolver:
 
 
 class InThreads:
-    """A resolver for threads, for asyncio: its look-ups run in `workers`, which are not the loop's executor."""
+    """A resolver for threads, for asyncio: its lookups run in `workers`, which are not the loop's executor."""
 
     def __init__(self, resolver: Resolver, workers: Workers) -> None:
         self._resolver = resolver

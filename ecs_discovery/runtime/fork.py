@@ -17,7 +17,7 @@ from weakref import ref
 
 __all__ = ["coming", "track", "track_threads"]
 
-_PATIENCE = 0.25  # seconds that a fork waits for threads with work to do: a look-up under way may take longer
+_PATIENCE = 0.25  # seconds that a fork waits for threads with work to do: a lookup in flight may take longer
 
 
 class _Resettable(Protocol):
@@ -89,7 +89,7 @@ def _in_parent() -> None:
     try:
         _forking.remove(get_ident())
     except ValueError:
-        return  # this module came while the fork was under way
+        return  # this module came while the fork was in flight
     if not _forking:
         until = monotonic() + _PATIENCE
         for thing in _alive(_threaded):

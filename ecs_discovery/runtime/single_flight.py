@@ -1,4 +1,4 @@
-"""Flights: at most one look-up of a question at a time, over all threads, tasks and loops.
+"""Flights: at most one lookup of a question at a time, over all threads, tasks and loops.
 
 Whoever starts a flight leads it; everybody may wait for it. A waiter that gives up does not end it.
 """
@@ -18,7 +18,7 @@ __all__ = ["Flight", "Flights", "fault_of"]
 Flight = Future[None]
 """Done once the outcome is in the cache. It carries no result: waiters look there."""
 
-_SOON = 1.0  # seconds within which a look-up begins though nobody waits any more: the next caller needs it too
+_SOON = 1.0  # seconds within which a lookup begins though nobody waits any more: the next caller needs it too
 
 
 class _UnderWay:

@@ -1,4 +1,4 @@
-"""Workers: a few daemon threads for what must not hold up a caller: look-ups, reconnects and
+"""Workers: a few daemon threads for what must not hold up a caller: lookups, reconnects and
 health checks.
 
 A thread starts when there is work and none is idle, and ends when it had none for a while, so that

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)  # every combination is tried, with covera
 
 
 def fleet(mask: Mask, pending: tuple[int, ...] = ()) -> Service:
-    """A service whose nodes are in these states, each for another 100 s, with so many uses under way."""
+    """A service whose nodes are in these states, each for another 100 s, with so many uses in flight."""
     service = service_of(static=endpoints(len(mask)), now=NOW)
     for node, health in zip(service.nodes, mask, strict=True):
         node.health = health
@@ -85,7 +85,7 @@ def combinations_of(size: int) -> Iterator[tuple[int, ...]]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_whatever_the_health_of_a_small_fleet_no_second_probe_goes_to_a_node(size):
-    """While one probe is under way, the next request goes elsewhere if a healthy one is left."""
+    """While one probe is in flight, the next request goes elsewhere if a healthy one is left."""
     for mask in masks(size):
         if Health.HEALTHY not in mask or panicking(mask):
             continue

@@ -36,7 +36,7 @@ class Seen:
     """Failures since the last success."""
     pending: int = 0
     probes: int = 0
-    """Uses under way that are to decide about it."""
+    """Uses in flight that are to decide about it."""
 
 
 class Fleet(RuleBasedStateMachine):

@@ -254,7 +254,7 @@ def client() -> FakeClient:
 
 
 def polled(resolver: CloudMapResolver, client: FakeClient) -> str:
-    """What one more look-up asks for."""
+    """What one more lookup asks for."""
     before = len(client.calls)
     resolver.resolve(ORDERS, 10)
     return " ".join(client.operations[before:])

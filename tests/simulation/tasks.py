@@ -81,7 +81,7 @@ class Task:
         return f"<Task {self.host} {self.port.value} {self.status} {len(self.served)} served>"
 
     def stop(self) -> None:
-        """Killed: connects are refused from now on, requests under way are reset."""
+        """Killed: connects are refused from now on, requests in flight are reset."""
         self._leave(Port.CLOSED)
 
     def vanish(self) -> None:

@@ -36,7 +36,7 @@ def test_three_equal_tasks_share_a_client_s_requests_evenly(noise, seed):
 @pytest.mark.parametrize(("tasks", "bound"), [(3, 1.25), (10, 1.35)])
 @pytest.mark.parametrize("seed", range(2))
 def test_equal_tasks_share_concurrent_requests_evenly(noise, tasks, bound, seed):
-    """10 clients, 1,000 requests a second for 8 s, of which several are under way at any time: the busiest task gets at
+    """10 clients, 1,000 requests a second for 8 s, of which several are in flight at any time: the busiest task gets at
     most `bound` times what the idlest gets."""
     world = World(seed)
 

@@ -106,7 +106,7 @@ EJECTS = {"ejected": OutlierPolicy(), "never ejected": OutlierPolicy(consecutive
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("seed", range(2))
 def test_fast_errors_attract_no_traffic(ejects, tasks, status, seed):
-    """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by latency and uses under way
+    """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by latency and uses in flight
     it would be the best of all. From 2 s on it gets less than a tenth of its fair share, ejected or not."""
     world = World(seed)
 

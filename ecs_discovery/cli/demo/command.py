@@ -37,7 +37,7 @@ _WORKERS = 12
 _TIMEOUT = (2.0, 20.0)
 """Both clients' `timeout=`. The read part is longer than TCP keep-alive takes to give a vanished peer up."""
 _STRAGGLERS = 32.0
-"""Seconds that requests under way have at the end: a discovery's deadline, and a little."""
+"""Seconds that requests in flight have at the end: a discovery's deadline, and a little."""
 _GRACE = 0.5
 """Seconds that they have after Ctrl-C."""
 _WINDOW = 3.0
@@ -210,11 +210,11 @@ class Demo:
         frame()
 
     def _gather(self, frame: Callable[[], object]) -> None:
-        """Wait for requests under way: those that met a task which vanished have seconds to go."""
+        """Wait for requests in flight: those that met a task which vanished have seconds to go."""
         self.wrapped.stop()
         self.plain.stop()
         if self.wrapped.waiting or self.plain.waiting:
-            self._tell(f"waiting for {self.wrapped.waiting} wrapped and {self.plain.waiting} plain requests under way")
+            self._tell(f"waiting for {self.wrapped.waiting} wrapped and {self.plain.waiting} plain requests in flight")
         limit = time.monotonic() + _STRAGGLERS
         for side in (self.wrapped, self.plain):
             while not side.join(_FRAME) and time.monotonic() < limit:

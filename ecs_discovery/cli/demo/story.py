@@ -30,7 +30,7 @@ class Story:
     """Runs the script against a service.
 
     `rush(path, count)` has every client send requests at once; `pending(task)` is how many requests of the
-    wrapped client are under way to a task; `tell` takes each event in words. Setting `stop` ends it early.
+    wrapped client are in flight to a task; `tell` takes each event in words. Setting `stop` ends it early.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Story:
         self.vanished_at = 0.0
         """When, in monotonic seconds."""
         self.in_flight = 0
-        """Requests of the wrapped client that were under way to it."""
+        """Requests of the wrapped client that were in flight to it."""
         self._service = service
         self._seconds = seconds
         self._rush = rush

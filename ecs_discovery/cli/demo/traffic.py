@@ -117,7 +117,7 @@ class Traffic:
             self._queue.put(path)
 
     def stop(self) -> None:
-        """Send nothing more. Requests under way go on."""
+        """Send nothing more. Requests in flight go on."""
         self._stop.set()
         for _ in self._workers:
             self._queue.put(None)

@@ -1,4 +1,4 @@
-"""The background of an `AsyncDiscovery`: look-ups, reconnects and health checks in tasks, and waiting for them.
+"""The background of an `AsyncDiscovery`: lookups, reconnects and health checks in tasks, and waiting for them.
 
 It stands in the same order as `background.py`; the two differ in awaits.
 """
@@ -97,7 +97,7 @@ class AsyncBackground:
         self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
     ) -> Flight:
         """As `Background.ask`."""
-        if force:  # before the flight is joined: one that is under way must not answer from memory either
+        if force:  # before the flight is joined: one that is in flight must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
         flight, leads = self.engine.join(question, asyncio.get_running_loop(), until)
         if leads:
@@ -107,7 +107,7 @@ class AsyncBackground:
         return flight
 
     def _pool(self, scheme: str) -> Workers:
-        """The threads for look-ups of a scheme whose resolver is not asynchronous."""
+        """The threads for lookups of a scheme whose resolver is not asynchronous."""
         found = self._own.get(scheme)
         if found is None:
             found = self._own.setdefault(scheme, Workers())  # all who come at once get the first

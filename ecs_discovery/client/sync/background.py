@@ -1,4 +1,4 @@
-"""The background of a `Discovery`: look-ups, reconnects and health checks in worker threads, and waiting for them.
+"""The background of a `Discovery`: lookups, reconnects and health checks in worker threads, and waiting for them.
 
 It stands in the same order as `background_async.py`; the two differ in awaits.
 """
@@ -44,8 +44,8 @@ T = TypeVar("T")
 logger = logging.getLogger("ecs_discovery")
 
 _GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
-_CHECKERS = 8  # health checks of all services under way
-_BRIEF = 0.25  # seconds for a look-up that nobody waits for, where no thread can be had
+_CHECKERS = 8  # health checks of all services in flight
+_BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -57,14 +57,14 @@ class Background:
         self.dns: Resolver | None = None
         """The resolver for DNS; made when first needed."""
         self.attempts = Workers(sys.maxsize)
-        """The threads of hedged attempts: as many as are under way, since none may wait for another."""
+        """The threads of hedged attempts: as many as are in flight, since none may wait for another."""
         self.alarms = Alarms(engine.clock)
         self._told_of_loop = False
         self._workers = Workers()
         self._own: dict[str, Workers] = {}  # per scheme besides DNS: a resolver that blocks must not stop the others
         self._closed = False
-        self._connects = Workers()  # for reconnects: endpoints that have vanished must not hold up look-ups
-        self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up look-ups
+        self._connects = Workers()  # for reconnects: endpoints that have vanished must not hold up lookups
+        self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up lookups
         fork.track(self)
 
     def ready(self, service: Service, until: float) -> None:
@@ -74,12 +74,12 @@ class Background:
         """
         engine = self.engine
         if engine.locating(service):
-            self._connects.spawn(self._locate)  # only look-ups wait for the others: there all may be dropped
+            self._connects.spawn(self._locate)  # only lookups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
         while engine.clock() >= service.refresh_at:
             due = engine.due(service, waited=waited)
-            # What is known will do: leave time to connect, also where a look-up must be made right here.
+            # What is known will do: leave time to connect, also where a lookup must be made right here.
             here = until if service.resolution is None else (engine.clock() + until) / 2
             for question in due.ask:
                 self._ask(question, here=here)
@@ -136,9 +136,9 @@ class Background:
         until: float | None = None,
         here: float | None = None,
     ) -> Flight:
-        """As `ask`. Where no thread can be had, the look-up is made at once and ends by `here` (default: soon)."""
+        """As `ask`. Where no thread can be had, the lookup is made at once and ends by `here` (default: soon)."""
         engine = self.engine
-        if force:  # before the flight is joined: one that is under way must not answer from memory either
+        if force:  # before the flight is joined: one that is in flight must not answer from memory either
             engine.forget(self._resolver(question.scheme), question)
         flight, leads = engine.join(question, wanted=until)
         pool = self._pool(question.scheme)
@@ -156,7 +156,7 @@ class Background:
         return flight
 
     def _pool(self, scheme: str) -> Workers:
-        """The threads for look-ups of a scheme."""
+        """The threads for lookups of a scheme."""
         if scheme in DNS_SCHEMES:
             return self._workers
         found = self._own.get(scheme)
@@ -167,7 +167,7 @@ class Background:
         return found
 
     def wait_for_refresh(self, service: Service, call: Call) -> None:
-        """Before another attempt on endpoints none of which connects: wait for a look-up under way, a while."""
+        """Before another attempt on endpoints none of which connects: wait for a lookup in flight, a while."""
         if call.number and service.all_down:
             flights = self.engine.flights.under_way(service.wanted())
             if flights:

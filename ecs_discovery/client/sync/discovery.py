@@ -203,7 +203,7 @@ class Discovery:
 
         Endpoints that do not accept are passed over, and beside one that does not answer soon another is tried: the
         first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
-        look-up, connects and TLS. The certificate is verified for `server_hostname`, by default the
+        lookup, connects and TLS. The certificate is verified for `server_hostname`, by default the
         service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
         also an `OSError`.
         """

@@ -26,9 +26,9 @@ _GREATEST = 60.0  # seconds; a cost above says nothing more, and would take long
 
 
 MOST = 4095
-"""Uses under way above this number make no difference."""
+"""Uses in flight above this number make no difference."""
 CROWD = tuple(log(pending + 1) for pending in range(MOST + 1))
-"""What uses under way add to a score, by their number."""
+"""What uses in flight add to a score, by their number."""
 
 
 def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, now: float) -> None:

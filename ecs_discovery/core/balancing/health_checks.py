@@ -17,7 +17,7 @@ from ecs_discovery.core.balancing.node import Checked, Health, Node, Outcome
 
 __all__ = ["Check", "Checks"]
 
-_AT_ONCE = 4  # checks of one service under way
+_AT_ONCE = 4  # checks of one service in flight
 _LOOKS = 50  # times in an interval that a pick looks whose check is due: that is linear in the nodes
 _LOST = 10.0  # seconds beyond its time limit after which a check that nobody reported is given up
 
@@ -133,7 +133,7 @@ class Checks:
         return False
 
     def after_fork(self, nodes: Iterable[Node]) -> None:
-        """Checks under way are the parent's; the child begins at times of its own."""
+        """Checks in flight are the parent's; the child begins at times of its own."""
         self._running.clear()
         self._queue.clear()
         self.ready = False

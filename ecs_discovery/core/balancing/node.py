@@ -15,7 +15,7 @@ class Health(Enum):
     EJECTED = "ejected"
     """Taken out after failed requests, until a time."""
     PROBING = "probing"
-    """Its ejection is over; one request, under way, decides."""
+    """Its ejection is over; one request, in flight, decides."""
     DOWN = "down"
     """Did not accept a connection; set aside until a connection succeeds."""
 
@@ -107,7 +107,7 @@ class Node(_Pickable):
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.pending = 0
-        """Uses under way."""
+        """Uses in flight."""
         self.picked = 0
         """The service's pick count when it was last picked."""
         self.uses = 0
@@ -125,7 +125,7 @@ class Node(_Pickable):
         """Recent ejections; each doubles the next, a success after one and calm time take some off."""
         self.health = Health.HEALTHY
         self.probe = 1
-        """Uses under way when its probe had begun: with fewer the probe is over, or another may begin."""
+        """Uses in flight when its probe had begun: with fewer the probe is over, or another may begin."""
         self.healthy_since = -inf
         """When it last came back."""
         self.until = 0.0
@@ -192,11 +192,11 @@ class Node(_Pickable):
 
 
 class Use:
-    """Holds a use of a node that is under way, if there is one. The balancer books it here as it counts it, so that an
+    """Holds a use of a node that is in flight, if there is one. The balancer books it here as it counts it, so that an
     asynchronous exception finds both done or neither: what is `open` when its holder is dropped is to be ended."""
 
     __slots__ = ("node", "open")
     node: Node
     """The node of the last use."""
     open: bool
-    """A use is under way."""
+    """A use is in flight."""

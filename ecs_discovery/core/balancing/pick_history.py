@@ -21,7 +21,7 @@ class Candidate:
 
     endpoint: str
     load: float
-    """The logarithm of its cost times its uses under way and one; only differences mean something."""
+    """The logarithm of its cost times its uses in flight and one; only differences mean something."""
     pending: int
     cost: float
     """What a use of it cost lately, in seconds."""

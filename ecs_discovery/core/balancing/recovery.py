@@ -19,7 +19,7 @@ from ecs_discovery.core.balancing.tiers import Fleet
 
 __all__ = ["Recovery"]
 
-_RECONNECTS = 32  # reconnects of one service under way
+_RECONNECTS = 32  # reconnects of one service in flight
 
 
 class Recovery:

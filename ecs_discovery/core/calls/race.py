@@ -49,7 +49,7 @@ class Race(Generic[E]):
         self._next = -inf
         self._started = 0
         self.running: dict[E, float] = {}
-        """When each entrant under way started."""
+        """When each entrant in flight started."""
 
     def __repr__(self) -> str:
         return f"<Race {len(self.running)} of {self._started} running>"
@@ -65,7 +65,7 @@ class Race(Generic[E]):
         self._next = now + self._delay
 
     def no_rival(self) -> None:
-        """There is no other endpoint to start, until one under way has failed."""
+        """There is no other endpoint to start, until one in flight has failed."""
         self._next = inf
 
     def fail(self, entrant: E) -> None:

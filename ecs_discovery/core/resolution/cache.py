@@ -1,6 +1,6 @@
 """The TTL cache: what was answered, how fresh it is, and whether somebody should ask again.
 
-It holds answers and failures of look-ups by question. It never asks by itself; `Lookup.refresh`
+It holds answers and failures of lookups by question. It never asks by itself; `Lookup.refresh`
 tells exactly one caller per period to do so. The states follow RFC 8767 (serving stale data).
 """
 
@@ -32,7 +32,7 @@ class Freshness(Enum):
     MISSING = "missing"
     """Nothing known: wait for an answer."""
     NEGATIVE = "negative"
-    """The last look-up failed and it is too early for the next; `Lookup.error` says how."""
+    """The last lookup failed and it is too early for the next; `Lookup.error` says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Lookup(Generic[V]):
     freshness: Freshness
     value: V | None = None
     error: Exception | None = None
-    """The failure of the last look-up, if it failed."""
+    """The failure of the last lookup, if it failed."""
     refresh: bool = False
     """True for the one caller that should ask again now."""
     until: float = 0.0
@@ -59,8 +59,8 @@ class _Entry(Generic[V]):
         self.error: Exception | None = None
         self.ttl = 0.0
         self.refresh_at = 0.0
-        self.tried = 0.0  # when a look-up last began or ended
-        self.next_try = 0.0  # not before this, after a failure or while one is under way
+        self.tried = 0.0  # when a lookup last began or ended
+        self.next_try = 0.0  # not before this, after a failure or while one is in flight
         self.failures = 0
         self.serial = 0
 
@@ -145,9 +145,9 @@ class TtlCache(Generic[K, V]):
             entry.next_try = now + pause * (1 + policy.jitter * self._rng())
 
     def lose(self, key: K, now: float) -> None:
-        """A look-up that was begun will not report: its event loop has ended, say. What is past its TTL is expired.
+        """A lookup that was begun will not report: its event loop has ended, say. What is past its TTL is expired.
 
-        Where loops are so short that no look-up outlasts one, only a caller who waits for it gets an answer.
+        Where loops are so short that no lookup outlasts one, only a caller who waits for it gets an answer.
         """
         with self._lock:
             entry = self._entries.get(key)

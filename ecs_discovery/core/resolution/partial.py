@@ -28,7 +28,7 @@ Key = tuple[str, int, str | None]
 
 
 class PartialAnswers:
-    """What the answers to one question add up to. Used by one look-up at a time."""
+    """What the answers to one question add up to. Used by one lookup at a time."""
 
     def __init__(self) -> None:
         self._members: dict[Key, Endpoint] = {}

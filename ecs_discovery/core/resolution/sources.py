@@ -30,9 +30,9 @@ class Due:
     """What a driver must do before the service can be used."""
 
     ask: tuple[Question, ...] = ()
-    """Start look-ups of these; nobody need wait."""
+    """Start lookups of these; nobody need wait."""
     wait: tuple[Question, ...] = ()
-    """Start look-ups of these and wait for them."""
+    """Start lookups of these and wait for them."""
     error: ResolutionError | None = None
     """Nothing to wait for: it cannot be used, because of this."""
     again: bool = False
@@ -46,9 +46,9 @@ class Evaluation:
     until: float
     """When to look again."""
     ask: tuple[Question, ...] = ()
-    """Due for a look-up nobody need wait for."""
+    """Due for a lookup nobody need wait for."""
     wait: tuple[Question, ...] = ()
-    """Due for a look-up that must be waited for."""
+    """Due for a lookup that must be waited for."""
     again: bool = False
     """Other questions matter now: look at them."""
     answer: Resolution | None = None

@@ -1,4 +1,4 @@
-"""Look-ups at the AWS Cloud Map API for asyncio: `CloudMapResolver`, waited for without blocking."""
+"""Lookups at the AWS Cloud Map API for asyncio: `CloudMapResolver`, waited for without blocking."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _DENIED = 600.0  # seconds until a source that refused to tell its revision is a
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A look-up under way."""
+    """A lookup in flight."""
 
     check: bool
     """Is it enough to compare the revision?"""
@@ -58,7 +58,7 @@ class Revisions(Generic[K, V]):
         return f"<Revisions of {len(self._entries)} answers>"
 
     def start(self, key: K, now: float) -> Asked:
-        """A look-up begins: by the revision if there is an answer young enough, else as a whole."""
+        """A lookup begins: by the revision if there is an answer young enough, else as a whole."""
         with self._lock:
             entry = self._entry_locked(key)
             young = entry.answer is not None and now < entry.full_at + self._full_after

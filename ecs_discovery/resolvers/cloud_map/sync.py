@@ -1,6 +1,6 @@
-"""Look-ups at the AWS Cloud Map API for threads, and the only module that knows boto3.
+"""Lookups at the AWS Cloud Map API for threads, and the only module that knows boto3.
 
-Most look-ups of a target in use are a cheap `DiscoverInstancesRevision`; `core.revisions` says when the instances
+Most lookups of a target in use are a cheap `DiscoverInstancesRevision`; `core.revisions` says when the instances
 themselves must be asked for. boto3's own retries are off: whoever calls this decides when to ask again.
 """
 
@@ -71,7 +71,7 @@ class CloudMapResolver:
         # The poll after this one would come too late, so that one asks for all.
         self._revisions: Revisions[Question, Resolution] = Revisions(policy.full_interval - policy.poll)
         self._workers = Workers(_THREADS)
-        # A look-up makes two calls at most, each of which connects and waits for an answer.
+        # A lookup makes two calls at most, each of which connects and waits for an answer.
         longest = max(policy.timeout, 2 * (policy.connect_timeout + policy.read_timeout))
         self._calls = Calls(self._workers, clock, longest=longest, spare=_THREADS)
         self._closed = False
@@ -94,7 +94,7 @@ class CloudMapResolver:
         self._revisions.doubt(question)
 
     def submit(self, question: Question) -> Future[Resolution]:
-        """Start a look-up in a thread of this resolver's own. Cancelling keeps it from starting, no more."""
+        """Start a lookup in a thread of this resolver's own. Cancelling keeps it from starting, no more."""
         future: Future[Resolution] = Future()
         if self._closed:
             future.set_exception(ResolutionError("its resolver is closed", target=str(question)))
@@ -216,7 +216,7 @@ class CloudMapResolver:
 
 
 def too_slow(question: Question, timeout: float) -> ResolutionTimeout:
-    """The error of a look-up that took longer than it may."""
+    """The error of a lookup that took longer than it may."""
     return ResolutionTimeout(
         f"Cloud Map did not answer within {timeout:g} s",
         target=str(question),

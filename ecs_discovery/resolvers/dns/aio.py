@@ -1,7 +1,7 @@
-"""DNS look-ups for asyncio, and the only module that knows aiodns.
+"""DNS lookups for asyncio, and the only module that knows aiodns.
 
 c-ares caches answers in every channel, and no switch of aiodns or pycares turns that off. So each
-look-up makes its own channels and closes them.
+lookup makes its own channels and closes them.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _loops_without_aiodns: set[type] = set()
 """Kinds of event loops on which aiodns turned out not to work. Only ever grows, by a few."""
 _MAX_CHANNELS = 64
 """Channels of one event loop at a time. Each costs a thread, an inotify instance (128 a user by default) and
-four descriptors; look-ups beyond this many are asked over the loop's own transports, which takes one descriptor."""
+four descriptors; lookups beyond this many are asked over the loop's own transports, which takes one descriptor."""
 _open_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 _TRUSTED = 60.0  # seconds for which a server is believed after an answer with records
 _LOOK, _LOOKS = 0.005, 20  # seconds between looks whether such an answer comes, and how many
 _MAX_SERVERS = 64
 _MAX_LOOK_UPS = 64
-"""Look-ups of one event loop in flight. Where servers are silent, each holds its descriptors for seconds."""
+"""Lookups of one event loop in flight. Where servers are silent, each holds its descriptors for seconds."""
 
 
 class AsyncDnsResolver:
@@ -97,7 +97,7 @@ class AsyncDnsResolver:
                 await turns.acquire()
         except TimeoutError as exc:
             raise ResolutionTimeout(
-                f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other look-ups of this event loop are in flight",
+                f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other lookups of this event loop are in flight",
                 target=str(question),
                 hint="is the DNS server reachable?",
             ) from exc
@@ -205,7 +205,7 @@ class _Trust:
 
 
 def _channels_to(server: Server, timeout: float) -> _Channels | None:
-    """The channels of one look-up, None where aiodns does not work or has enough to do."""
+    """The channels of one lookup, None where aiodns does not work or has enough to do."""
     loop = asyncio.get_running_loop()
     kind = type(loop)
     if kind in _loops_without_aiodns or _open_channels.get(loop, 0) >= _MAX_CHANNELS:
@@ -225,7 +225,7 @@ def _channels_to(server: Server, timeout: float) -> _Channels | None:
 
 
 class _Channels:
-    """The c-ares channels of one look-up, one for each server that is asked."""
+    """The c-ares channels of one lookup, one for each server that is asked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         import aiodns
@@ -242,7 +242,7 @@ class _Channels:
         """The channel to `server`, made if need be."""
         channel = self._open.get(server)
         if channel is None:
-            # One try that lasts as long as the look-up: the tries are ours, so that an answer to an earlier
+            # One try that lasts as long as the lookup: the tries are ours, so that an answer to an earlier
             # one still counts, and a server that answers SERVFAIL is not asked over and over.
             channel = self._aiodns.DNSResolver([_address(server)], flags=self._flags, timeout=self._timeout, tries=1)
             self._open[server] = channel
@@ -319,7 +319,7 @@ def _revive_shutdown_thread(pycares: Any) -> None:
     """Let closed channels be freed in a forked child too.
 
     pycares frees them in one thread of the process, which a fork does not copy, and does not notice: without
-    this, every look-up in a child would leave a thread and its descriptors behind.
+    this, every lookup in a child would leave a thread and its descriptors behind.
     """
     manager: Any = getattr(pycares, "_shutdown_manager", None)
     thread = getattr(manager, "_thread", None)

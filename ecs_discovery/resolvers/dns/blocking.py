@@ -50,7 +50,7 @@ class Message(Protocol):
 
 
 class _PendingQuery:
-    """One question under way."""
+    """One question in flight."""
 
     __slots__ = ("due", "message", "question", "tries")
 

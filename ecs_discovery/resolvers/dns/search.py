@@ -111,7 +111,7 @@ def _is_name(text: str) -> bool:
 
 
 def steps_for(question: Question, policy: DnsPolicy) -> Steps:
-    """The plan of one look-up, of an absolute name or by the system's search list as it is now."""
+    """The plan of one lookup, of an absolute name or by the system's search list as it is now."""
     plain = normal(question)
     if not policy.search:
         return lookup_steps(plain, policy)

@@ -18,18 +18,18 @@ QueryResult = Reply | ResolutionError
 _DNS_PORT = 53
 
 WINDOW = 16
-"""Questions of one look-up in flight: an SRV answer with 1,000 targets must not become a burst of 2,000 packets."""
+"""Questions of one lookup in flight: an SRV answer with 1,000 targets must not become a burst of 2,000 packets."""
 
 MAX_QUERIES = 256
-"""Queries that one look-up sends at most, with its follow-up questions and all retransmissions."""
+"""Queries that one lookup sends at most, with its follow-up questions and all retransmissions."""
 
 PAUSE = 0.02  # seconds between looks whether another question may be asked
 
 
 class Allowance:
-    """What one look-up may still ask: an answer must not make us flood a server, however many targets it names.
+    """What one lookup may still ask: an answer must not make us flood a server, however many targets it names.
 
-    `may_ask` is asked before each question but the first, whose right was taken before the look-up began.
+    `may_ask` is asked before each question but the first, whose right was taken before the lookup began.
     """
 
     def __init__(self, may_ask: Callable[[], bool] | None = None) -> None:
@@ -43,7 +43,7 @@ class Allowance:
         return not begun or self._may_ask is None or self._may_ask()
 
     def query(self) -> bool:
-        """Take the right to send another query; False if the look-up has sent all that it may."""
+        """Take the right to send another query; False if the lookup has sent all that it may."""
         self._left -= 1
         return self._left >= 0
 

@@ -1,4 +1,4 @@
-"""One look-up as a plan: which questions to ask, and what the replies come to. No I/O.
+"""One lookup as a plan: which questions to ask, and what the replies come to. No I/O.
 
 The thread and the asyncio resolver both drive this; they differ only in how a question is sent.
 """
@@ -35,7 +35,7 @@ from ecs_discovery.resolvers.dns.servers import QueryResult
 __all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "lookup_steps", "normal", "read"]
 
 _MAX_FOLLOW_UPS = 240
-"""Questions after the addresses of SRV targets: with the first one and some retransmissions a look-up's allowance."""
+"""Questions after the addresses of SRV targets: with the first one and some retransmissions a lookup's allowance."""
 
 NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
 NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
@@ -65,7 +65,7 @@ def lookup_steps(question: Question, policy: DnsPolicy) -> Steps:
 
 
 def read(question: Question, outcome: QueryResult, policy: DnsPolicy) -> Steps:
-    """The rest of a look-up, once it is known what became of its question."""
+    """The rest of a lookup, once it is known what became of its question."""
     reply = _reply(outcome)
     if not reply.exists:
         raise TargetNotFound(
@@ -203,7 +203,7 @@ class _Hosts:
         """Look up the targets that came without an address, one family after the other.
 
         A server that does not answer about the second family (broken middleboxes do that) costs one
-        try, not the whole look-up, if the first family has given every target an address.
+        try, not the whole lookup, if the first family has given every target an address.
         """
         bare = [name for name, found in self.addresses.items() if not found]
         left = _MAX_FOLLOW_UPS
@@ -223,7 +223,7 @@ class _Hosts:
         if lost:
             self._failed.update(lost)
             told = (
-                f"{len(lost)} targets were not asked about: one look-up asks {_MAX_FOLLOW_UPS} questions about targets"
+                f"{len(lost)} targets were not asked about: one lookup asks {_MAX_FOLLOW_UPS} questions about targets"
             )
             self.failures.append(ResolutionError(told))
 

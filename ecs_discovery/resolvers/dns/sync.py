@@ -1,4 +1,4 @@
-"""DNS look-ups for threads.
+"""DNS lookups for threads.
 
 Messages and sockets are ours (`wire`, `exchange`): dnspython takes seconds to read some answers, measures time with the
 wall clock and stops listening for an answer that comes later than the first wait. Only what Windows is set to use is
@@ -28,7 +28,7 @@ class DnsResolver:
 
     Names are absolute unless `DnsPolicy(search=True)`; for addresses the hosts file comes first. Addresses come without
     a port (0). SRV targets that came without an address are looked up too. Nothing is kept between
-    look-ups but the parsed hosts file, so that any number of threads and forked children may share one.
+    lookups but the parsed hosts file, so that any number of threads and forked children may share one.
     """
 
     def __init__(

@@ -20,13 +20,13 @@ StopHow = Literal["kill", "drain", "vanish"]
 
 
 class Deployment:
-    """A deployment under way."""
+    """A deployment in flight."""
 
     def __init__(self, future: concurrent.futures.Future[None]) -> None:
         self._future = future
 
     def __repr__(self) -> str:
-        return f"<Deployment {'done' if self.done else 'under way'}>"
+        return f"<Deployment {'done' if self.done else 'in flight'}>"
 
     @property
     def done(self) -> bool:
