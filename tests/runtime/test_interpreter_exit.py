@@ -16,7 +16,7 @@ from ecs_discovery.models import Question, Resolution
 from ecs_discovery.testing.lab import Lab
 from tests.support import answer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 AT_EXIT = """
 import asyncio, atexit, socket, sys, time

@@ -12,7 +12,7 @@ import pytest
 
 from ecs_discovery.testing.lab import Lab
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROUNDS, WARM = 12, 4
 
 PRELUDE = """

@@ -16,7 +16,7 @@ from ecs_discovery.runtime.workers import Workers
 from ecs_discovery.testing.lab import Lab
 from tests.support import eventually
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

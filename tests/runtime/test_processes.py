@@ -17,7 +17,7 @@ from ecs_discovery.runtime.workers import Workers
 from ecs_discovery.testing.lab import Lab
 from tests.support import a, eventually
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(code: str, *arguments: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import required_module
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """
 from gevent import monkey

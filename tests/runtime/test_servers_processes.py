@@ -22,7 +22,7 @@ from ecs_discovery.testing.lab import Lab, LabService
 from tests.servers import free_port, required_module
 from tests.support import eventually
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these servers are tested on Linux")
 
