@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.tasks import lognormal, steady
-from tests.simulation.world import World
+from ecs_discovery.testing.simulation.tasks import lognormal, steady
+from ecs_discovery.testing.simulation.world import World
 
 NOISE = {
     "steady": steady(0.002),

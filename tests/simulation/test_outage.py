@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from tests.simulation.tasks import Port, Task
-from tests.simulation.world import World
+from ecs_discovery.testing.simulation.tasks import Port, Task
+from ecs_discovery.testing.simulation.world import World
 
 
 def answers_503(task: Task) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.tasks import Task, lognormal
-from tests.simulation.world import World
+from ecs_discovery.testing.simulation.tasks import Task, lognormal
+from ecs_discovery.testing.simulation.world import World
 
 CAPACITY = 190  # requests a second of a task that works on two at once; eight may wait
 SERVICE = lognormal(0.0095, 0.3)

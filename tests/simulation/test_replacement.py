@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from tests.simulation.tasks import Port
-from tests.simulation.world import World, percentile
+from ecs_discovery.testing.simulation.tasks import Port
+from ecs_discovery.testing.simulation.world import World, percentile
 
 BOTH = pytest.mark.parametrize("target", ["orders:8080", "cloudmap://prod/orders"])
 BOOT = 3.0  # seconds after its registration that a new task begins to listen

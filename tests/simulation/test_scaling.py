@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
-from tests.simulation.tasks import lognormal
-from tests.simulation.world import World, buckets
+from ecs_discovery.testing.simulation.tasks import lognormal
+from ecs_discovery.testing.simulation.world import World, buckets
 
 RATE = 200
 

@@ -8,8 +8,8 @@ from functools import cache
 import pytest
 
 from ecs_discovery.config.policies import OutlierPolicy
-from tests.simulation.tasks import ServiceTime, lognormal, steady
-from tests.simulation.world import World, percentile
+from ecs_discovery.testing.simulation.tasks import ServiceTime, lognormal, steady
+from ecs_discovery.testing.simulation.world import World, percentile
 
 FAST, SLOW = 0.002, 0.2
 

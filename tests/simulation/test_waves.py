@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy
-from tests.simulation.world import Client, World, buckets
+from ecs_discovery.testing.simulation.world import Client, World, buckets
 
 
 async def every(client: Client, period: float, until: float) -> None:

@@ -20,9 +20,9 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DiscoveryError
 from ecs_discovery.models import Endpoint
 from ecs_discovery.runtime import sockets
-from tests.simulation import loop
-from tests.simulation.registry import CloudMap, Dns, Registry
-from tests.simulation.tasks import Closed, Connection, Port, ServiceTime, Silent, Task, steady
+from ecs_discovery.testing.simulation import loop
+from ecs_discovery.testing.simulation.registry import CloudMap, Dns, Registry
+from ecs_discovery.testing.simulation.tasks import Closed, Connection, Port, ServiceTime, Silent, Task, steady
 
 __all__ = ["Client", "Request", "World", "buckets", "percentile"]
 
