@@ -130,15 +130,16 @@ def _merge_in_place(session: requests.Session, adapters: _Adapters) -> None:
     def merge(url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         there: Any = here()
         theirs = type(there).merge_environment_settings
-        if theirs is not _MERGE or not there.trust_env or there.adapters is not adapters or not adapters.own(url):
+        if theirs is not _MERGE or there.adapters is not adapters or not adapters.own(url):
             return theirs(there, url, proxies, stream, verify, cert)
-        if verify is True or verify is None:
+        if there.trust_env and (verify is True or verify is None):
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+        # As requests' `merge_setting`, which takes its time over what is no mapping.
         return {
-            "proxies": _merged(proxies, there.proxies),
-            "stream": _merged(stream, there.stream),
-            "verify": _merged(verify, there.verify),
-            "cert": _merged(cert, there.cert),
+            "proxies": _merged(proxies, there.proxies) if proxies or there.proxies else {},
+            "stream": there.stream if stream is None else stream,
+            "verify": there.verify if verify is None else verify,
+            "cert": there.cert if cert is None else cert,
         }
 
     if type(session).merge_environment_settings is _MERGE:
