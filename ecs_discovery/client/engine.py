@@ -18,6 +18,7 @@ from ecs_discovery.client.snapshot import ServiceSnapshot, snapshot_of
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Node, Outcome
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
@@ -353,7 +354,7 @@ class Engine:
         """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
         now = self.clock()
         if sign is ConnectResult.ACCEPTS:
-            node.accepted_at = now
+            liveness.accepted(node, now)
         if sign in (ConnectResult.ACCEPTS, ConnectResult.INCONCLUSIVE):
             return ()
         silent = sign is ConnectResult.SILENT
@@ -364,10 +365,8 @@ class Engine:
         return service.force(now, self.settings.dns.min_refresh)
 
     def vanished(self, node: Node, since: float) -> None:
-        """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: its host
-        is gone, and other requests in flight to it need not wait, unless one of them was answered meanwhile."""
-        if node.answered_at < since:
-            node.gone_at = self.clock()
+        """What was sent to the node on an open connection has met silence since then."""
+        liveness.vanished(node, since, self.clock())
 
     def snapshot(self, service: Service) -> ServiceSnapshot:
         return snapshot_of(service, self.clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 
@@ -42,10 +43,10 @@ class EventBuffer:
             )
             self.add(Notice(self._target, told))
 
-    def health(self, node: Node, health: Health, now: float) -> None:
-        """The health of a node changed to this."""
-        seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
-        self.add(HealthChanged(self._target, node.endpoint, health.value, node.reason, seconds))
+    def health(self, node: Node, change: Change, now: float) -> None:
+        """The health of a node changed."""
+        seconds = max(0.0, change.until - now) if change.after is not Health.HEALTHY else 0.0
+        self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds))
 
     def panic(self, before: bool, after: bool) -> None:
         """Whether health is ignored, before something happened and after it."""

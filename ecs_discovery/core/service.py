@@ -23,8 +23,10 @@ from ecs_discovery.config.policies import (
     ZonePolicy,
 )
 from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.admission import AdmissionQueue
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
@@ -192,7 +194,7 @@ class Service:
     def watch(self, node: Node, count: int) -> None:
         """So many more (or, below 0, fewer) requests in flight look whether the node's host is there."""
         with self._lock:
-            node.waiting += count
+            liveness.watch(node, count)
 
     def release(self, node: Node, use: Use | None = None) -> None:
         """End a use."""
@@ -332,8 +334,7 @@ class Service:
             self.hedging.reset_lock()
         self.epoch, self._abandoned = self.epoch + 1, deque()
         self.admission.clear()
-        self._membership.after_fork()
-        self._balancer.after_fork()
+        self._balancer.after_fork(self._membership.gone())
 
     # Under the lock
 
@@ -391,11 +392,12 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
-        self.generation += health is Health.DOWN  # its idle connections are worth nothing
-        self._events.health(node, health, now)
+    def _tell_locked(self, node: Node, change: Change, panic: bool, now: float) -> bool:
+        down = change.after is Health.DOWN
+        self.generation += down  # its idle connections are worth nothing
+        self._events.health(node, change, now)
         self._events.panic(panic, self._balancer.panic)
         known = self.resolution
-        if health is Health.DOWN and known is not None and known.named and node.endpoint.host not in known.named:
+        if down and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good
         return True

@@ -43,6 +43,7 @@ from ecs_discovery.config.targets import is_address
 from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Failure
+from ecs_discovery.core.calls.liveness import begin_look
 from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
@@ -326,11 +327,10 @@ class Exchange:
     def test(self, lease: Lease) -> socket.socket | None:
         """A connect to the lease's endpoint that was begun as a test; None if it would serve nothing."""
         node, now = lease.node, self._discovery._driver.engine.clock()
-        if now < node.suspect_again_at or node.endpoint.proxied or not is_address(node.endpoint.host):
+        if node.endpoint.proxied or not is_address(node.endpoint.host) or not self._could_move_on(lease, now):
             return None
-        if not self._could_move_on(lease, now):
+        if not begin_look(node, now, _TESTS_APART):
             return None
-        node.suspect_again_at = now + _TESTS_APART
         try:
             return start_connect(node.endpoint)
         except OSError:

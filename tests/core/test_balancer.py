@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.models import Endpoint
 from tests.support import nodes
@@ -36,6 +37,10 @@ def eject(balancer: Balancer, node: Node, now: float) -> None:
         balancer.observe(node, Outcome.FAILURE, now)
 
 
+def after(change: Change | None) -> Health | None:
+    return change.after if change is not None else None
+
+
 def test_three_equal_nodes_share_sequential_uses_equally():
     fleet = nodes(3)
     balancer = balancer_of(fleet)
@@ -58,7 +63,7 @@ def test_an_ejected_node_gets_nothing_until_its_time_is_up_and_then_one_probe():
     assert probe is fleet[0]
     assert all(use(balancer, Outcome.SUCCESS, 10.0) is not fleet[0] for _ in range(30))
 
-    assert balancer.observe(probe, Outcome.SUCCESS, 10.1, 0.1) is Health.HEALTHY
+    assert after(balancer.observe(probe, Outcome.SUCCESS, 10.1, 0.1)) is Health.HEALTHY
     balancer.release(probe)
     assert {use(balancer, Outcome.SUCCESS, 10.2) for _ in range(6)} == set(fleet)
 
@@ -70,7 +75,7 @@ def test_a_failed_probe_ejects_for_twice_as_long():
     first = fleet[0].until
     probe = balancer.pick(first)
     assert probe is fleet[0]
-    assert balancer.observe(probe, Outcome.FAILURE, first) is Health.EJECTED
+    assert after(balancer.observe(probe, Outcome.FAILURE, first)) is Health.EJECTED
     balancer.release(probe)
     assert fleet[0].ejections == 2
     assert 5.0 <= fleet[0].until - first <= 10.0
@@ -119,7 +124,7 @@ def test_a_probe_of_a_removed_node_is_dropped():
 def test_a_down_node_is_not_chosen_and_its_reconnect_is_due_once_its_pause_is_over():
     fleet = nodes(3)
     balancer = balancer_of(fleet)
-    assert balancer.observe(fleet[0], Outcome.CONNECT, 0.0) is Health.DOWN
+    assert after(balancer.observe(fleet[0], Outcome.CONNECT, 0.0)) is Health.DOWN
     assert balancer.observe(fleet[0], Outcome.CONNECT, 0.1) is None
     assert all(use(balancer, Outcome.SUCCESS, 0.5) is not fleet[0] for _ in range(30))
     assert balancer.pop_reconnects() == ()
@@ -134,7 +139,7 @@ def test_a_down_node_is_not_chosen_and_its_reconnect_is_due_once_its_pause_is_ov
     assert balancer.pop_reconnects() == ()
     use(balancer, Outcome.SUCCESS, 4.0)
     assert balancer.pop_reconnects() == (fleet[0],)
-    assert balancer.observe(fleet[0], Outcome.SUCCESS, 4.1) is Health.HEALTHY
+    assert after(balancer.observe(fleet[0], Outcome.SUCCESS, 4.1)) is Health.HEALTHY
     assert fleet[0] in {use(balancer, Outcome.SUCCESS, 5.0) for _ in range(3)}
 
 

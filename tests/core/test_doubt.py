@@ -20,7 +20,7 @@ def test_a_closer_look_is_due_once_after_the_patience():
     assert looks(node, 110.0) == [0.25]
 
 
-@pytest.mark.parametrize("sign", ["answered", "accepted"])
+@pytest.mark.parametrize("sign", ["answered_at", "accepted_at"])
 def test_a_sign_of_life_puts_it_off(sign: str):
     (node,) = nodes(1)
     setattr(node, sign, 100.2)

@@ -10,8 +10,9 @@ from itertools import islice
 from math import inf
 
 from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
-from ecs_discovery.core.balancing import cost, outlier, slow_start
+from ecs_discovery.core.balancing import cost, health, outlier, slow_start
 from ecs_discovery.core.balancing.cost import CROWD, MOST
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
@@ -21,7 +22,7 @@ from ecs_discovery.core.balancing.recovery import Recovery
 from ecs_discovery.core.balancing.slow_start import SlowStart
 from ecs_discovery.core.balancing.subset import subset
 from ecs_discovery.core.balancing.tiers import Fleet, Tier
-from ecs_discovery.core.resolution.membership import Change
+from ecs_discovery.core.resolution import membership
 
 __all__ = ["Balancer"]
 
@@ -80,7 +81,7 @@ class Balancer:
         """Is there no node that connects?"""
         return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
 
-    def update(self, nodes: tuple[Node, ...], now: float, change: Change | None = None) -> None:
+    def update(self, nodes: tuple[Node, ...], now: float, change: membership.Change | None = None) -> None:
         """Choose from these nodes from now on. `change` is what became of them, if that is known."""
         if self._balancing.subset or change is None:
             known = {*self._fleet, *self._reserve}
@@ -93,6 +94,8 @@ class Balancer:
             self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
             came = change.came
         self._slow_start.start(came, self._fleet, len(nodes), now)
+        for node in came:
+            _reload(node)  # one that is new has a cost now
         self._checks.renew()
         self._arrange()
 
@@ -125,8 +128,7 @@ class Balancer:
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
         if pending >= self._limit:
-            node.full = True
-            node.spared_until = inf
+            slow_start.fill(node)
         return node
 
     def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
@@ -141,8 +143,7 @@ class Balancer:
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
         if pending >= self._limit:
-            node.full = True
-            node.spared_until = inf
+            slow_start.fill(node)
         return node
 
     def release(self, node: Node, use: Use | None = None) -> None:
@@ -156,17 +157,16 @@ class Balancer:
         pending = node.pending = node.pending - 1
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         if node.full and pending < self._limit:
-            node.full = False
-            slow_start.deprioritise(node)
+            slow_start.free(node)
         if node.health is _PROBING and pending < node.probe and node not in self._probes:
             self._probes.append(node)  # the probe told nothing: the next request is one
 
-    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Health | None:
-        """Judge a node by something that happened to it. Its new health if that changed, else None.
+    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Change | None:
+        """Judge a node by something that happened to it.
 
         `seconds` is how long the use took; None if it was no use.
         """
-        before = node.health
+        change: Change | None = None
         if outcome is _SUCCESS:
             node.answered_at = now
             if seconds is not None:
@@ -180,11 +180,10 @@ class Balancer:
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
                 if self._weighs:
                     cost.observe(node, seconds, False, self._balancing, now)
-                    node.load = node.score + CROWD[min(node.pending, MOST)]
-            if not node.consecutive and before is _HEALTHY:
+                    _reload(node)
+            if not node.consecutive and node.health is _HEALTHY:
                 return None
-            if outlier.on_success(node, now):
-                self._welcome_back(node, now)
+            change = health.answered(node, now)
         elif outcome is Outcome.UNANSWERED:
             return None if node.waiting else self.observe(node, Outcome.CONNECT, now, seconds)
         elif node.endpoint.proxied:
@@ -194,50 +193,50 @@ class Balancer:
             outlier.roll(node, self._policy, now, self._successes, self._failures)
             node.failures += 1
             self._failures += 1
+            good, bad = self._successes, self._failures
             if self._weighs and seconds is not None:
-                alone = not outlier.common(node, self._successes, self._failures)
-                cost.observe(node, seconds, alone, self._balancing, now)
-                node.load = node.score + CROWD[min(node.pending, MOST)]
-            reason = outlier.on_failure(node, self._policy, now, self._rng, self._successes, self._failures)
-            # One that was out already stays out, whatever the cap says.
-            if reason and (before is not Health.HEALTHY or self._may_eject()):
-                node.health = Health.EJECTED
-                node.ejected_until = node.until
-                node.ejections += 1
-                node.reason = reason
+                cost.observe(node, seconds, not outlier.common(node, good, bad), self._balancing, now)
+                _reload(node)
+            allowed = self._may_eject()
+            change = health.failed(node, self._policy, now, self._rng, good=good, bad=bad, may_eject=allowed)
         elif outcome is Outcome.CONNECT:
             node.failures += 1
             self._failures += 1
-            outlier.on_connect_failure(node, self._policy, now)
-            node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-        if node.health is before:
-            if outcome is Outcome.CONNECT:
+            change = health.refused(node, self._policy, now)
+            if change is None:  # its pause may be longer now
                 self._recovery.look(node, now)
                 self._schedule()
+        return self._follow(node, change, now)
+
+    def _follow(self, node: Node, change: Change | None, now: float) -> Change | None:
+        """Do what a change of health asks for."""
+        if change is None:
             return None
+        if change.after is _HEALTHY and self._weighs:  # what it did before is paid for
+            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
+            _reload(node)
         self._recovery.look(node, now)
-        if before is Health.DOWN and node.health is not Health.DOWN:
+        if change.before is Health.DOWN:
             self._recovery.revived(now)
         self._arrange()
-        return node.health
+        return change
 
-    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
-        """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Change | None:
+        """Judge a node by a check that ended, `why` being its result in words."""
         node, before = check.node, check.node.health
         if outcome is Outcome.UNANSWERED:
             outcome = Outcome.NEUTRAL if node.waiting else Outcome.CONNECT
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
-        changed: Health | None = None
-        if outcome is not Outcome.CONNECT and self._checks.judge(check, now, ejection_allowed=self._may_eject()):
-            changed = node.health if node.health is not before else None
-            if changed is _HEALTHY:
-                self._welcome_back(node, now)
-            self._recovery.look(node, now)
-            self._arrange()
-        if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
+        if outcome is Outcome.CONNECT:
             return self.observe(node, outcome, now)  # as anybody's connect
-        return changed
+        change = self._follow(node, self._checks.judge(check, now, may_eject=self._may_eject()), now)
+        if outcome is _SUCCESS and before is Health.DOWN:
+            return self.observe(node, outcome, now)
+        if change is None:  # checks may keep it out no longer, or the next one be due earlier
+            self._recovery.look(node, now)
+            self._schedule()
+        return change
 
     def push_back(self, node: Node, now: float, until: float) -> None:
         """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
@@ -247,10 +246,16 @@ class Balancer:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
         return self._pick_history.picks()
 
-    def after_fork(self) -> None:
-        """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
+    def after_fork(self, gone: Iterable[Node] = ()) -> None:
+        """No use of the parent's ends here, on those that are `gone` either: count anew, and look at every node's
+        health at the next pick."""
         nodes = (*self._fleet, *self._reserve)
-        self._recovery.after_fork(nodes)
+        for node in (*nodes, *gone):
+            node.pending = 0
+            _reload(node)
+            slow_start.free(node)
+            health.after_fork(node)
+        self._recovery.after_fork()
         self._client = self._rng()
         chosen, self._reserve = subset(nodes, self._client, self._balancing)
         self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
@@ -299,7 +304,7 @@ class Balancer:
             return None
         if node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
-            node.probe = node.pending + 1
+            health.begin_probe(node)
         return node
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
@@ -342,10 +347,6 @@ class Balancer:
             self._pick_history.note(now, best, "last resort", others, exclude)
         return best
 
-    def _welcome_back(self, node: Node, now: float) -> None:
-        if self._weighs:  # what it did before is paid for
-            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
-
     def _may_eject(self) -> bool:
         return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
 
@@ -377,3 +378,9 @@ class Balancer:
 
 def _free(node: Node, exclude: Collection[Node]) -> bool:
     return not node.full and node not in exclude
+
+
+def _reload(node: Node) -> None:
+    """Work out its load after its cost or its uses have changed."""
+    pending = node.pending
+    node.load = node.score + CROWD[pending if pending < MOST else MOST]

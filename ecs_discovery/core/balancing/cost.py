@@ -58,12 +58,14 @@ def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, n
 
 
 def seed(fresh: Iterable[Node], known: Sequence[Node], policy: BalancingPolicy, now: float) -> None:
-    """Give nodes the median cost of the known ones: as unknowns they would be flooded, or starved."""
+    """Give nodes the median cost of the known ones: as unknowns they would be flooded, or starved.
+
+    Their loads have to be worked out anew then.
+    """
     scores = sorted(node.score for node in known)
     score = scores[len(scores) // 2] if scores else log(policy.least_latency) + now / policy.decay
     for node in fresh:
         node.score = score
-        node.load = score + CROWD[min(node.pending, MOST)]
         # A pool that was idle for hours has sunk to next to nothing: costs cannot rise from there.
         cost = exp(score - now / policy.decay)
         node.cost = cost if cost > _ALMOST * policy.least_latency else policy.least_latency
