@@ -99,8 +99,10 @@ class Engine:
 
     def service(self, target: str, default_port: int | None = None) -> Service:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
-        self.check_open(target)
-        return self.directory.service(target, default_port, self.clock())
+        if self._closed:
+            self.check_open(target)
+        found = self.directory.named.get((target, default_port))
+        return found if found is not None else self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""

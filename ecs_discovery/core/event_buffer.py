@@ -21,6 +21,7 @@ class EventBuffer:
         self.failing = False
         """The last look-up failed."""
         self._refusing = False
+        self._panic = False
         self._target = target
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
@@ -48,10 +49,11 @@ class EventBuffer:
         seconds = max(0.0, change.until - now) if change.after is not Health.HEALTHY else 0.0
         self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds))
 
-    def panic(self, before: bool, after: bool) -> None:
-        """Whether health is ignored, before something happened and after it."""
-        if after is not before:
-            self.add(PanicChanged(self._target, after))
+    def panic(self, panic: bool) -> None:
+        """Whether health is ignored now."""
+        if panic is not self._panic:
+            self._panic = panic
+            self.add(PanicChanged(self._target, panic))
 
     def pop(self) -> tuple[Event, ...]:
         """What changed since the last call."""

@@ -65,5 +65,9 @@ class Lease(Use):
         self.open, other.open = other.open, False
 
     def __del__(self) -> None:
-        if self.open and self._epoch == self.service.epoch:
+        try:
+            forgotten = self.open and self._epoch == self.service.epoch
+        except AttributeError:
+            return  # an asynchronous exception came before it was made
+        if forgotten:
             self.service.abandon(self)

@@ -31,15 +31,15 @@ CROWD = tuple(log(pending + 1) for pending in range(MOST + 1))
 """What uses under way add to a score, by their number."""
 
 
-def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, now: float) -> None:
-    """A use of `node` took this long. Its load has to be worked out anew then."""
+def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, now: float) -> float:
+    """A use of `node` took this long. Its score, by which its load has to be worked out anew."""
     cost = node.cost
     least = policy.least_latency
     if seconds <= least and cost == least and not failed:  # as fast as it was: all there is to do mostly
         node.last_cost = node.last_but_one = least
         node.cost_at = now
-        node.score = node.log_cost + now / policy.decay
-        return
+        score = node.score = node.log_cost + now / policy.decay
+        return score
     spent = min(max(seconds, least), _GREATEST)
     if failed:
         spent = max(spent, min(_ERROR * max(spent, cost), _ERROR_COST))
@@ -54,7 +54,8 @@ def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, n
     node.cost = cost
     node.cost_at = now
     node.log_cost = log(cost)
-    node.score = node.log_cost + now / policy.decay
+    score = node.score = node.log_cost + now / policy.decay
+    return score
 
 
 def seed(fresh: Iterable[Node], known: Sequence[Node], policy: BalancingPolicy, now: float) -> None:
