@@ -110,11 +110,11 @@ class LeaseScope(Use):
 
     def __del__(self) -> None:
         try:
-            forgotten = self.open and self._epoch == self._service.epoch  # entered, and dropped without an end
+            if not self.open or self._epoch != self._service.epoch:
+                return
         except AttributeError:
             return  # an asynchronous exception came before it was made
-        if forgotten:
-            self._service.abandon(self)
+        self._service.abandon(self)  # entered, and dropped without an end
 
     def _judge(self, error: BaseException | None) -> Outcome:
         if error is None:

@@ -66,8 +66,8 @@ class Lease(Use):
 
     def __del__(self) -> None:
         try:
-            forgotten = self.open and self._epoch == self.service.epoch
+            if not self.open or self._epoch != self.service.epoch:
+                return
         except AttributeError:
             return  # an asynchronous exception came before it was made
-        if forgotten:
-            self.service.abandon(self)
+        self.service.abandon(self)

@@ -412,10 +412,11 @@ def state(node: Node) -> dict[str, object]:
 def test_uses_beyond_four_thousand_weigh_no_more():
     fleet = nodes(1)
     balancer = balancer_of(fleet)
-    for _ in range(MOST + 2):
+    for _ in range(MOST + 3):
         use = Use()
         balancer.pick(0.0, (), None, use)
     node = fleet[0]
+    balancer.release(node)
     assert node.pending == MOST + 2
     assert node.load == node.score + CROWD[MOST]
     balancer.finish(node, Outcome.SUCCESS, 0.1, 0.1, use)  # its window begins with it

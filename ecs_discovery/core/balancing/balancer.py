@@ -123,7 +123,7 @@ class Balancer:
         if node is None:
             return None
         self._count = node.picked = self._count + 1
-        # Nothing is called from here on: an asynchronous exception comes before all of it or after.
+        # Nothing is called until it is counted: an asynchronous exception comes before all of that or after.
         pending = node.pending = node.pending + 1
         if use is not None:
             use.node = node
