@@ -99,8 +99,7 @@ class Service:
         self._hint = hint
         self._lock = RLock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, rng, checks)
-        self._balancer.own_zone = zone.own or own_zone
+        self._balancer = Balancer(balancing, outlier, zone, rng, checks, own_zone)
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
@@ -245,9 +244,8 @@ class Service:
     def locate(self, zone: str | None, now: float) -> None:
         """The process runs in this zone."""
         with self._lock:
-            if self.wants_zone and zone != self._balancer.own_zone:
-                self._balancer.own_zone = zone
-                self._balancer.update(self._membership.nodes, now)
+            if self.wants_zone:
+                self._balancer.locate(zone, self._membership.nodes, now)
 
     def push_back(self, node: Node, now: float, seconds: float) -> bool:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""

@@ -44,6 +44,7 @@ class Balancer:
         zone: ZonePolicy,
         rng: Callable[[], float],
         checks: Checks | None = None,
+        own_zone: str | None = None,
     ) -> None:
         self._balancing = balancing
         self._policy = policy
@@ -68,7 +69,7 @@ class Balancer:
         self._overload = Overload()
         self._pick_history = PickHistory(balancing.explain)
         self._note_at = 0  # the count from which on an ordinary pick is kept for people
-        self.own_zone: str | None = None
+        self.own_zone = zone.own or own_zone
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
         self.work_due = False
@@ -100,6 +101,12 @@ class Balancer:
             _reload(node)  # one that is new has a cost now
         self._checks.renew()
         self._arrange()
+
+    def locate(self, zone: str | None, nodes: tuple[Node, ...], now: float) -> None:
+        """The process runs in this zone: choose from these nodes by that."""
+        if zone != self.own_zone:
+            self.own_zone = zone
+            self.update(nodes, now)
 
     def pick(
         self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None, use: Use | None = None
