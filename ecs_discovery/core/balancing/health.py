@@ -27,7 +27,20 @@ from ecs_discovery.config.policies import OutlierPolicy
 from ecs_discovery.core.balancing import outlier
 from ecs_discovery.core.balancing.node import Health, Node
 
-__all__ = ["Change"]
+__all__ = [
+    "Change",
+    "after_fork",
+    "answered",
+    "begin_probe",
+    "begin_reconnect",
+    "checks_failed",
+    "checks_passed",
+    "failed",
+    "refused",
+    "returned",
+    "shorten",
+    "time_up",
+]
 
 _CALM = 30.0  # healthy for this many seconds takes off one ejection
 
