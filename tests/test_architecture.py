@@ -12,6 +12,7 @@ import ecs_discovery
 from ecs_discovery import AsyncDiscovery, Discovery
 from ecs_discovery.client.aio.background import AsyncBackground
 from ecs_discovery.client.sync.background import Background
+from ecs_discovery.core.balancing.node import Node
 
 ROOT = Path(ecs_discovery.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -57,6 +58,16 @@ CORE_MAY = {
     "operator",
     "threading",
     "typing",
+}
+
+SLOTS = {slot for kind in Node.__mro__ for slot in getattr(kind, "__slots__", ())} - {"__weakref__"}
+AT_FIRST = {"seen"}  # made with the node, and changed in place
+# What has attributes of the same names, and is no node.
+NO_NODES = {
+    "client.retry": {"call"},
+    "core.balancing.health_checks": {"checked"},
+    "core.resolution.cache": {"entry"},
+    "runtime.single_flight": {"known"},
 }
 
 
@@ -165,6 +176,34 @@ def test_the_core_does_no_io_and_has_no_clock_or_dice_of_its_own(path: Path):
                 for alias in node.names
             ]
             assert names in (["Lock"], ["RLock"])
+
+
+def assigned_slots(path: Path) -> set[str]:
+    """The slots of a node that a file assigns to, by whatever name it knows the node."""
+    others = {"self", *NO_NODES.get(name_of(path), ())}
+    return {
+        part.attr
+        for part in ast.walk(ast.parse(path.read_text()))
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, (ast.Store, ast.Del)) and part.attr in SLOTS
+        if ast.unparse(part.value) not in others
+    }
+
+
+def test_each_slot_of_a_node_is_assigned_in_one_module():
+    writers: dict[str, set[str]] = {}
+    for path in FILES:
+        if not name_of(path).startswith((BESIDE, "cli.demo")):
+            for slot in assigned_slots(path):
+                writers.setdefault(slot, set()).add(name_of(path))
+    assert not {slot: names for slot, names in writers.items() if len(names) > 1}
+    assert writers.keys() | AT_FIRST == SLOTS
+    health = {slot for slot, names in writers.items() if names == {"core.balancing.health"}}
+    assert {"health", "until", "ejected_until", "reason", "ejections", "probe", "failed_checks"} <= health
+
+
+def test_nobody_sets_an_attribute_of_a_node_by_its_name():
+    for path in (ROOT / "core").rglob("*.py"):
+        assert "setattr" not in path.read_text(), path
 
 
 def parameters(function: object) -> list[str]:

@@ -18,6 +18,7 @@ from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Node, Outcome
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Decision, Judgement
 from ecs_discovery.core.directory import Directory
@@ -113,8 +114,10 @@ class Engine:
 
     def service(self, target: str, default_port: int | None = None) -> Service:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
-        self.check_open(target)
-        return self.directory.service(target, default_port, self.clock())
+        if self._closed:
+            self.check_open(target)
+        found = self.directory.named.get((target, default_port))
+        return found if found is not None else self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""
@@ -371,7 +374,7 @@ class Engine:
         """Report a look at an endpoint that was in doubt, begun then. Questions to ask at once, if any."""
         now = self.clock()
         if sign is ConnectResult.ACCEPTS:
-            node.accepted_at = now
+            liveness.accepted(node, now)
         if sign in (ConnectResult.ACCEPTS, ConnectResult.INCONCLUSIVE):
             return ()
         silent = sign is ConnectResult.SILENT
@@ -382,10 +385,8 @@ class Engine:
         return service.force(now, self.settings.dns.min_refresh)
 
     def vanished(self, node: Node, since: float) -> None:
-        """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: its host
-        is gone, and other requests in flight to it need not wait, unless one of them was answered meanwhile."""
-        if node.answered_at < since:
-            node.gone_at = self.clock()
+        """What was sent to the node on an open connection has met silence since then."""
+        liveness.vanished(node, since, self.clock())
 
     def snapshot(self, service: Service) -> ServiceSnapshot:
         return snapshot_of(service, self.clock())

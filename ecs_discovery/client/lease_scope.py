@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Protocol
 
 from ecs_discovery.client.engine import Engine
@@ -46,7 +47,8 @@ class LeaseScope(Use):
         self._service = service
         self._key = key
         self.open = False
-        check_key("key", key)
+        if key is not None:
+            check_key("key", key)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -93,30 +95,37 @@ class LeaseScope(Use):
     def _begin_now(self) -> None:
         self._begin(self._driver.engine.clock())
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         service = self._service
         if not self.open or self._epoch != service.epoch:
             self.open = False
             return
-        node, engine = self.node, self._driver.engine
-        try:
-            outcome = _SUCCESS if error is None and not self._failed else self._judge(node, error)
-        except BaseException:  # of the application's own `is_failure`
-            service.release(node, self)
-            raise
+        outcome = _SUCCESS if error is None and not self._failed else self._judge(error)
+        engine = self._driver.engine
         now = engine.clock()
-        if service.finish(node, outcome, now, now - self._began, self):
+        if service.finish(self.node, outcome, now, now - self._began, self):
             engine.emit(service)
 
     def __del__(self) -> None:
-        if self.open and self._epoch == self._service.epoch:  # entered, and dropped without an end
-            self._service.abandon(self)
+        try:
+            if not self.open or self._epoch != self._service.epoch:
+                return
+        except AttributeError:
+            return  # an asynchronous exception came before it was made
+        self._service.abandon(self)  # entered, and dropped without an end
 
-    def _judge(self, node: Node, error: BaseException | None) -> Outcome:
+    def _judge(self, error: BaseException | None) -> Outcome:
         if error is None:
             return Outcome.FAILURE
         if not isinstance(error, Exception):
             return Outcome.NEUTRAL  # cancelled or interrupted: not the endpoint's doing
-        if failure_of(error) is FailureKind.NOT_SENT:
-            self._driver.background.suspect(self._service, node)
-        return judge_exception(error, self._service.outlier.is_failure, accepts=True).outcome
+        service, node = self._service, self.node
+        try:
+            if failure_of(error) is FailureKind.NOT_SENT:
+                self._driver.background.suspect(service, node)
+            return judge_exception(error, service.outlier.is_failure, accepts=True).outcome
+        except BaseException:  # of the application's own `is_failure`
+            service.release(node, self)
+            raise

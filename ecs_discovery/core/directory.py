@@ -49,10 +49,11 @@ class Directory:
     ) -> None:
         self.settings = settings
         self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, rng)
+        self.named: dict[tuple[str, int | None], Service] = {}
+        """Services by how they were asked for: target and default port. Read without the lock; replaced at times."""
         self._rng = rng
         self._schemes = schemes
         self._alias = alias
-        self._named: dict[tuple[str, int | None], Service] = {}  # read without the lock
         self._services: dict[Key, Service] = {}
         self._made: dict[Key, float] = {}  # when
         self._leaving: list[tuple[float, Key]] = []  # those to go, the first of them last, and when each may
@@ -73,7 +74,7 @@ class Directory:
 
         Raises `ConfigurationError` for what is no target.
         """
-        found = self._named.get((target, default_port))
+        found = self.named.get((target, default_port))
         return found if found is not None else self._find(target, default_port, now)
 
     def known(self, target: str, now: float) -> Service:
@@ -165,9 +166,9 @@ class Directory:
                 self._made[key] = now
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
-            if len(self._named) >= _NAMES:
-                self._named = {}
-            self._named[target, default_port] = service
+            if len(self.named) >= _NAMES:
+                self.named = {}
+            self.named[target, default_port] = service
             return service
 
     def _key(self, parsed: Target, default_port: int | None) -> Key:
@@ -309,7 +310,7 @@ class Directory:
     def _drop_locked(self, key: Key) -> None:
         service = self._services.pop(key)
         del self._made[key]
-        self._named = {name: other for name, other in self._named.items() if other is not service}
+        self.named = {name: other for name, other in self.named.items() if other is not service}
         for question in service.questions:
             left = tuple(other for other in self._dependents.get(question, ()) if other is not service)
             if left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 
@@ -20,6 +21,7 @@ class EventBuffer:
         self.failing = False
         """The last lookup failed."""
         self._refusing = False
+        self._panic = False
         self._target = target
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
@@ -42,15 +44,16 @@ class EventBuffer:
             )
             self.add(Notice(self._target, told))
 
-    def health(self, node: Node, health: Health, now: float) -> None:
-        """The health of a node changed to this."""
-        seconds = max(0.0, node.until - now) if health is not Health.HEALTHY else 0.0
-        self.add(HealthChanged(self._target, node.endpoint, health.value, node.reason, seconds))
+    def health(self, node: Node, change: Change, now: float) -> None:
+        """The health of a node changed."""
+        seconds = max(0.0, change.until - now) if change.after is not Health.HEALTHY else 0.0
+        self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds))
 
-    def panic(self, before: bool, after: bool) -> None:
-        """Whether health is ignored, before something happened and after it."""
-        if after is not before:
-            self.add(PanicChanged(self._target, after))
+    def panic(self, panic: bool) -> None:
+        """Whether health is ignored now."""
+        if panic is not self._panic:
+            self._panic = panic
+            self.add(PanicChanged(self._target, panic))
 
     def pop(self) -> tuple[Event, ...]:
         """What changed since the last call."""

@@ -65,5 +65,9 @@ class Lease(Use):
         self.open, other.open = other.open, False
 
     def __del__(self) -> None:
-        if self.open and self._epoch == self.service.epoch:
-            self.service.abandon(self)
+        try:
+            if not self.open or self._epoch != self.service.epoch:
+                return
+        except AttributeError:
+            return  # an asynchronous exception came before it was made
+        self.service.abandon(self)

@@ -23,8 +23,10 @@ from ecs_discovery.config.policies import (
     ZonePolicy,
 )
 from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.admission import AdmissionQueue
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
@@ -97,8 +99,7 @@ class Service:
         self._hint = hint
         self._lock = RLock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, rng, checks)
-        self._balancer.own_zone = zone.own or own_zone
+        self._balancer = Balancer(balancing, outlier, zone, rng, checks, own_zone)
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
         self._choose = self._balancer.pick
@@ -181,7 +182,8 @@ class Service:
         with self._lock:
             if self._abandoned:
                 self._end_abandoned_locked()
-            return self._choose(now, exclude, key, use)
+            choose = self._choose
+            return choose(now, exclude, key, use)
 
     def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
         """Begin a use of this node: what follows an answer of its may have to reach the same one. None if it is not
@@ -192,7 +194,7 @@ class Service:
     def watch(self, node: Node, count: int) -> None:
         """So many more (or, below 0, fewer) requests in flight look whether the node's host is there."""
         with self._lock:
-            node.waiting += count
+            liveness.watch(node, count)
 
     def release(self, node: Node, use: Use | None = None) -> None:
         """End a use."""
@@ -214,12 +216,14 @@ class Service:
     def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> bool:
         """Record what a use, or a reconnect, told of a node. True if there are events to tell."""
         with self._lock:
-            panic = self._balancer.panic
-            changed = self._balancer.observe(node, outcome, now, seconds)
-            told = changed is not None and self._tell_locked(node, changed, panic, now)
-        if told and self.admission.crowded:
+            change = self._balancer.observe(node, outcome, now, seconds)
+            if change is not None:
+                self._tell_locked(node, change, now)
+        if change is None:
+            return False
+        if self.admission.crowded:
             self.admission.wake_all()  # it may be back in choice
-        return told
+        return True
 
     def finish(
         self, node: Node, outcome: Outcome, now: float, seconds: float | None = None, use: Use | None = None
@@ -227,23 +231,21 @@ class Service:
         """End a use and record what it told, at once. True if there are events to tell."""
         try:
             with self._lock:
-                self._balancer.release(node, use)  # first: an exception in what follows leaves no use over
-                panic = self._balancer.panic
-                changed = self._balancer.observe(node, outcome, now, seconds)
-                told = changed is not None and self._tell_locked(node, changed, panic, now)
+                change = self._balancer.finish(node, outcome, now, seconds, use)
+                if change is not None:
+                    self._tell_locked(node, change, now)
             if self.admission.crowded:
                 self.admission.wake()
         except BaseException:  # asynchronous: nobody may be left waiting for room that there is
             self.admission.wake()
             raise
-        return told
+        return change is not None
 
     def locate(self, zone: str | None, now: float) -> None:
         """The process runs in this zone."""
         with self._lock:
-            if self.wants_zone and zone != self._balancer.own_zone:
-                self._balancer.own_zone = zone
-                self._balancer.update(self._membership.nodes, now)
+            if self.wants_zone:
+                self._balancer.locate(zone, self._membership.nodes, now)
 
     def push_back(self, node: Node, now: float, seconds: float) -> bool:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
@@ -294,9 +296,10 @@ class Service:
         CONNECT: it was not connected to; NEUTRAL: nothing can be told.
         """
         with self._lock:
-            panic = self._balancer.panic
-            changed = self._balancer.checked(check, outcome, why, now)
-            return changed is not None and self._tell_locked(check.node, changed, panic, now)
+            change = self._balancer.checked(check, outcome, why, now)
+            if change is not None:
+                self._tell_locked(check.node, change, now)
+            return change is not None
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -332,8 +335,7 @@ class Service:
             self.hedging.reset_lock()
         self.epoch, self._abandoned = self.epoch + 1, deque()
         self.admission.clear()
-        self._membership.after_fork()
-        self._balancer.after_fork()
+        self._balancer.after_fork(self._membership.gone())
 
     # Under the lock
 
@@ -350,13 +352,12 @@ class Service:
         self._reason = finding.error
         if not self._membership.nodes:
             return Due(finding.ask, finding.wait, self._named(finding.error))
-        panic = self._balancer.panic
         if finding.empty and self._membership.empty(now, agreed=finding.agreed):
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
             self._events.add(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
-            self._events.panic(panic, self._balancer.panic)
+            self._events.panic(self._balancer.panic)
             return Due(error=self._named(finding.error))
         self._events.lookup(finding.error, len(self._membership.nodes))
         if self.resolution is not None and not self.resolution.stale:
@@ -370,12 +371,11 @@ class Service:
         change = self._membership.replace(resolution.endpoints, now)
         if change is None:
             return
-        panic = self._balancer.panic
         self._balancer.update(self._membership.nodes, now, change)
         if change.came or change.left:
             self.generation += 1
             self._events.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-        self._events.panic(panic, self._balancer.panic)
+        self._events.panic(self._balancer.panic)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the lookup's own as its cause."""
@@ -391,11 +391,11 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _tell_locked(self, node: Node, health: Health, panic: bool, now: float) -> bool:
-        self.generation += health is Health.DOWN  # its idle connections are worth nothing
-        self._events.health(node, health, now)
-        self._events.panic(panic, self._balancer.panic)
+    def _tell_locked(self, node: Node, change: Change, now: float) -> None:
+        down = change.after is Health.DOWN
+        self.generation += down  # its idle connections are worth nothing
+        self._events.health(node, change, now)
+        self._events.panic(self._balancer.panic)
         known = self.resolution
-        if health is Health.DOWN and known is not None and known.named and node.endpoint.host not in known.named:
+        if down and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good
-        return True

@@ -5,6 +5,14 @@ from __future__ import annotations
 import gc
 
 from ecs_discovery import Discovery
+from ecs_discovery.client.aio.lease import AsyncLeaseContext
+from ecs_discovery.client.sync.lease import LeaseContext
+from ecs_discovery.core.lease import Lease
+
+
+def test_a_lease_that_is_interrupted_before_it_is_made_is_dropped_in_silence():
+    for kind in (LeaseContext, AsyncLeaseContext, Lease):
+        kind.__new__(kind).__del__()
 
 
 def test_a_lease_that_was_entered_and_dropped_is_no_use_any_more():

@@ -194,7 +194,7 @@ def test_the_ways_to_write_services_are_bounded(monkeypatch: pytest.MonkeyPatch)
     kept = directory.service("static://127.0.0.1:1", None, 0.0)
     for spelling in ("STATIC", "Static", "sTatic", "stAtic", "staTic", "statIc", "statiC"):
         assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
-        assert len(directory._named) <= 5
+        assert len(directory.named) <= 5
 
 
 def test_services_in_use_keep_their_history_when_there_are_more_of_them_than_the_bound():
@@ -226,6 +226,17 @@ def test_past_the_second_bound_the_service_goes_that_was_used_longest_ago(monkey
     assert len(directory.services()) <= 30
     assert services[1] not in directory.services()
     assert services[-1] in directory.services()
+
+
+def test_a_service_that_is_used_after_it_was_seen_to_be_idle_stays(monkeypatch: pytest.MonkeyPatch):
+    directory = bounded(monkeypatch, 10, 30)
+    for number in range(12):
+        used(directory, number, float(number))
+    used(directory, 12, 400.0)  # looks which may go, and drops two
+    used(directory, 2, 400.1)
+    used(directory, 13, 400.2)
+    assert {"static://10.0.0.3:80", "static://10.0.0.14:80"} <= {each.target for each in directory.services()}
+    assert {"static://10.0.0.4:80"}.isdisjoint(each.target for each in directory.services())
 
 
 def test_a_service_with_uses_under_way_never_goes(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -168,3 +169,49 @@ def test_a_handler_that_chooses_amid_the_end_of_forgotten_uses_ends_none_twice(m
     monkeypatch.setattr(service._balancer, "release", interrupting)
     service.pick(1000.0)
     assert node.pending == 2, "the lease that is kept, and the new use"
+
+
+def interrupted(moment: int, act: Callable[[], object]) -> bool:
+    """Do this, with an exception at one of the moments when a thread looks for what others have raised in it: as a
+    function begins, and after a call of a function that is written in C. False if it has fewer moments."""
+    left = moment
+
+    def profile(frame: object, event: str, arg: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return"):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_an_exception_at_any_moment_of_a_use_leaves_no_use_over(count: int):
+    def use() -> None:
+        lease = Lease(service, 1000.0)
+        held.append(lease)
+        lease.pick()
+        lease.finish(Outcome.SUCCESS, 1000.1)
+
+    service = service_of(static=endpoints(count))
+    held: list[Lease] = []
+    use()
+    moment = 1
+    while interrupted(moment, use):
+        held.clear()
+        node = service.pick(1000.2)  # ends what was forgotten
+        assert node is not None
+        assert sum(each.pending for each in service.nodes) == 1
+        service.release(node)
+        assert all(each.load == each.score for each in service.nodes)
+        moment += 1
+    assert moment > 5, "it was tried"

@@ -368,6 +368,7 @@ def test_it_is_stranded_when_no_endpoint_connects():
 def test_untried_counts_the_endpoints_that_are_left():
     service = service_of("orders", static=endpoints(3))
     assert service.untried(()) == 3
+    assert service.untried(service.nodes[:1]) == 2
     assert service.untried(service.nodes[:2]) == 1
 
 

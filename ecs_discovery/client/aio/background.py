@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.health_check import examine
@@ -17,6 +16,7 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import INCONCLUSIVE, report
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.race import probe_timeout
@@ -181,9 +181,7 @@ class AsyncBackground:
 
     def suspect(self, service: Service, node: Node) -> None:
         """As `Background.suspect`."""
-        now = self.engine.clock()
-        if now >= node.suspect_again_at:
-            node.suspect_again_at = now + _LONGEST
+        if liveness.begin_look(node, self.engine.clock(), _LONGEST):
             self._spawn(self._check(service, node))
 
     # In tasks
@@ -193,7 +191,7 @@ class AsyncBackground:
             began = self.engine.clock()
             sign = await self._look(service, node.endpoint)
         finally:
-            node.suspect_again_at = -inf
+            liveness.end_look(node)
         self.force(self.engine.looked(service, node, sign, began))
 
     async def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:

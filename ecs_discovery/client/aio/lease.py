@@ -33,6 +33,6 @@ class AsyncLeaseContext(LeaseScope):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end(error)
+        self._end(kind, error, traceback)

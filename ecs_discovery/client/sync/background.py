@@ -20,6 +20,7 @@ from ecs_discovery.client.health_check import INCONCLUSIVE, report
 from ecs_discovery.client.sync.health_check import examine
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.admission import Place
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.race import probe_timeout
@@ -228,9 +229,7 @@ class Background:
 
     def suspect(self, service: Service, node: Node) -> None:
         """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
-        now = self.engine.clock()
-        if now >= node.suspect_again_at:
-            node.suspect_again_at = now + _LONGEST
+        if liveness.begin_look(node, self.engine.clock(), _LONGEST):
             self._connects.spawn(partial(self._check, service, node))
 
     # In workers
@@ -240,7 +239,7 @@ class Background:
             began = self.engine.clock()
             sign = self._look(service, node.endpoint)
         finally:
-            node.suspect_again_at = -inf
+            liveness.end_look(node)
         self.force(self.engine.looked(service, node, sign, began))
 
     def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from ecs_discovery.client.lease_scope import LeaseScope
@@ -32,5 +31,4 @@ class LeaseContext(LeaseScope):
         self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._begin_now)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._end(error)
+    __exit__ = LeaseScope._end

@@ -10,8 +10,9 @@ from itertools import islice
 from math import inf
 
 from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
-from ecs_discovery.core.balancing import cost, outlier, slow_start
-from ecs_discovery.core.balancing.cost import CROWD, MOST
+from ecs_discovery.core.balancing import cost, health, outlier, slow_start
+from ecs_discovery.core.balancing.cost import CROWD, MOST, observe
+from ecs_discovery.core.balancing.health import Change
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
@@ -21,7 +22,7 @@ from ecs_discovery.core.balancing.recovery import Recovery
 from ecs_discovery.core.balancing.slow_start import SlowStart
 from ecs_discovery.core.balancing.subset import subset
 from ecs_discovery.core.balancing.tiers import Fleet, Tier
-from ecs_discovery.core.resolution.membership import Change
+from ecs_discovery.core.resolution import membership
 
 __all__ = ["Balancer"]
 
@@ -29,6 +30,7 @@ _SMOOTHING = 0.2  # share of a new latency in the displayed average
 # Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
 _HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
 _SUCCESS = Outcome.SUCCESS
+_NO_LIMIT = 2**30 - 1  # a whole number is compared with another in a fifth of the time it takes with an infinity
 _LOOKS = 4  # nodes looked at again when the one chosen is to be spared
 
 
@@ -42,6 +44,7 @@ class Balancer:
         zone: ZonePolicy,
         rng: Callable[[], float],
         checks: Checks | None = None,
+        own_zone: str | None = None,
     ) -> None:
         self._balancing = balancing
         self._policy = policy
@@ -49,7 +52,7 @@ class Balancer:
         self._rng = rng
         self._checks = checks or Checks(HealthCheckPolicy(), "", rng)  # off
         self._weighs = balancing.picker == "peak_ewma"
-        self._limit = balancing.max_pending or inf
+        self._limit = balancing.max_pending or _NO_LIMIT
         self._fleet = Fleet(balancing, zone, rng)
         self._slow_start = SlowStart(balancing)
         self._reserve: tuple[Node, ...] = ()  # outside of this client's subset
@@ -65,7 +68,8 @@ class Balancer:
         self._successes = self._failures = 0  # of all nodes
         self._overload = Overload()
         self._pick_history = PickHistory(balancing.explain)
-        self.own_zone: str | None = None
+        self._note_at = 0  # the count from which on an ordinary pick is kept for people
+        self.own_zone = zone.own or own_zone
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
         self.work_due = False
@@ -80,7 +84,7 @@ class Balancer:
         """Is there no node that connects?"""
         return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
 
-    def update(self, nodes: tuple[Node, ...], now: float, change: Change | None = None) -> None:
+    def update(self, nodes: tuple[Node, ...], now: float, change: membership.Change | None = None) -> None:
         """Choose from these nodes from now on. `change` is what became of them, if that is known."""
         if self._balancing.subset or change is None:
             known = {*self._fleet, *self._reserve}
@@ -93,8 +97,16 @@ class Balancer:
             self._exchange((*change.left, *change.altered), (*change.came, *change.altered), now)
             came = change.came
         self._slow_start.start(came, self._fleet, len(nodes), now)
+        for node in came:
+            _reload(node)  # one that is new has a cost now
         self._checks.renew()
         self._arrange()
+
+    def locate(self, zone: str | None, nodes: tuple[Node, ...], now: float) -> None:
+        """The process runs in this zone: choose from these nodes by that."""
+        if zone != self.own_zone:
+            self.own_zone = zone
+            self.update(nodes, now)
 
     def pick(
         self, now: float, exclude: Collection[Node] = (), key: str | bytes | None = None, use: Use | None = None
@@ -112,21 +124,24 @@ class Balancer:
             node = picker.pick(self._rng, exclude)
             if node is None or now < node.spared_until:
                 node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
-            if not self._count % SAMPLE and node is not None:
+            if self._count >= self._note_at and node is not None:
+                self._note_at = self._count + SAMPLE
                 self._pick_history.note(now, node, self._balancing.picker, picker.compared(), exclude)
         if node is None:
             return None
         self._count = node.picked = self._count + 1
-        # Nothing is called from here on: an asynchronous exception comes before all of it or after.
+        # Nothing is called until it is counted: an asynchronous exception comes before all of that or after.
         pending = node.pending = node.pending + 1
         if use is not None:
             use.node = node
             use.open = True
-        node.load = node.score + CROWD[pending if pending < MOST else MOST]
+        try:
+            node.load = node.score + CROWD[pending]
+        except IndexError:
+            node.load = node.score + CROWD[MOST]
         node.uses += 1
         if pending >= self._limit:
-            node.full = True
-            node.spared_until = inf
+            slow_start.fill(node)
         return node
 
     def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
@@ -141,8 +156,7 @@ class Balancer:
         node.load = node.score + CROWD[pending if pending < MOST else MOST]
         node.uses += 1
         if pending >= self._limit:
-            node.full = True
-            node.spared_until = inf
+            slow_start.fill(node)
         return node
 
     def release(self, node: Node, use: Use | None = None) -> None:
@@ -154,19 +168,56 @@ class Balancer:
         if not node.pending:
             return
         pending = node.pending = node.pending - 1
-        node.load = node.score + CROWD[pending if pending < MOST else MOST]
+        try:
+            node.load = node.score + CROWD[pending]
+        except IndexError:
+            node.load = node.score + CROWD[MOST]
         if node.full and pending < self._limit:
-            node.full = False
-            slow_start.deprioritise(node)
+            slow_start.free(node)
         if node.health is _PROBING and pending < node.probe and node not in self._probes:
             self._probes.append(node)  # the probe told nothing: the next request is one
 
-    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Health | None:
-        """Judge a node by something that happened to it. Its new health if that changed, else None.
+    def finish(
+        self, node: Node, outcome: Outcome, now: float, seconds: float | None = None, use: Use | None = None
+    ) -> Change | None:
+        """`release`, and then `observe`: first, so that an exception in what follows leaves no use over."""
+        if (
+            outcome is not _SUCCESS
+            or seconds is None
+            or node.pushed_back
+            or node.full
+            or node.consecutive
+            or node.health is not _HEALTHY
+            or not self._weighs
+            or use is None
+            or not use.open
+            or not node.pending
+        ):
+            self.release(node, use)
+            return self.observe(node, outcome, now, seconds)
+        # What the two would do, with one look at the node: nearly always. Nothing is called once the use is ended.
+        if now >= node.window_ends:
+            outlier.roll(node, self._policy, now, self._successes, self._failures)
+        score = observe(node, seconds, False, self._balancing, now)
+        use.open = False
+        pending = node.pending = node.pending - 1
+        node.answered_at = now
+        node.successes += 1
+        self._successes += 1
+        old = node.latency
+        node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
+        try:
+            node.load = score + CROWD[pending]
+        except IndexError:
+            node.load = score + CROWD[MOST]
+        return None
+
+    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Change | None:
+        """Judge a node by something that happened to it.
 
         `seconds` is how long the use took; None if it was no use.
         """
-        before = node.health
+        change: Change | None = None
         if outcome is _SUCCESS:
             node.answered_at = now
             if seconds is not None:
@@ -180,11 +231,10 @@ class Balancer:
                 node.latency = seconds if old is None else old + _SMOOTHING * (seconds - old)
                 if self._weighs:
                     cost.observe(node, seconds, False, self._balancing, now)
-                    node.load = node.score + CROWD[min(node.pending, MOST)]
-            if not node.consecutive and before is _HEALTHY:
+                    _reload(node)
+            if not node.consecutive and node.health is _HEALTHY:
                 return None
-            if outlier.on_success(node, now):
-                self._welcome_back(node, now)
+            change = health.answered(node, now)
         elif outcome is Outcome.UNANSWERED:
             return None if node.waiting else self.observe(node, Outcome.CONNECT, now, seconds)
         elif node.endpoint.proxied:
@@ -194,50 +244,50 @@ class Balancer:
             outlier.roll(node, self._policy, now, self._successes, self._failures)
             node.failures += 1
             self._failures += 1
+            good, bad = self._successes, self._failures
             if self._weighs and seconds is not None:
-                alone = not outlier.common(node, self._successes, self._failures)
-                cost.observe(node, seconds, alone, self._balancing, now)
-                node.load = node.score + CROWD[min(node.pending, MOST)]
-            reason = outlier.on_failure(node, self._policy, now, self._rng, self._successes, self._failures)
-            # One that was out already stays out, whatever the cap says.
-            if reason and (before is not Health.HEALTHY or self._may_eject()):
-                node.health = Health.EJECTED
-                node.ejected_until = node.until
-                node.ejections += 1
-                node.reason = reason
+                cost.observe(node, seconds, not outlier.common(node, good, bad), self._balancing, now)
+                _reload(node)
+            allowed = self._may_eject()
+            change = health.failed(node, self._policy, now, self._rng, good=good, bad=bad, may_eject=allowed)
         elif outcome is Outcome.CONNECT:
             node.failures += 1
             self._failures += 1
-            outlier.on_connect_failure(node, self._policy, now)
-            node.reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-        if node.health is before:
-            if outcome is Outcome.CONNECT:
+            change = health.refused(node, self._policy, now)
+            if change is None:  # its pause may be longer now
                 self._recovery.look(node, now)
                 self._schedule()
+        return self._follow(node, change, now)
+
+    def _follow(self, node: Node, change: Change | None, now: float) -> Change | None:
+        """Do what a change of health asks for."""
+        if change is None:
             return None
+        if change.after is _HEALTHY and self._weighs:  # what it did before is paid for
+            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
+            _reload(node)
         self._recovery.look(node, now)
-        if before is Health.DOWN and node.health is not Health.DOWN:
+        if change.before is Health.DOWN:
             self._recovery.revived(now)
         self._arrange()
-        return node.health
+        return change
 
-    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Health | None:
-        """Judge a node by a check that ended, `why` being its result in words. Its new health if that changed."""
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Change | None:
+        """Judge a node by a check that ended, `why` being its result in words."""
         node, before = check.node, check.node.health
         if outcome is Outcome.UNANSWERED:
             outcome = Outcome.NEUTRAL if node.waiting else Outcome.CONNECT
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
-        changed: Health | None = None
-        if outcome is not Outcome.CONNECT and self._checks.judge(check, now, ejection_allowed=self._may_eject()):
-            changed = node.health if node.health is not before else None
-            if changed is _HEALTHY:
-                self._welcome_back(node, now)
-            self._recovery.look(node, now)
-            self._arrange()
-        if outcome is Outcome.CONNECT or (outcome is _SUCCESS and before is Health.DOWN):
+        if outcome is Outcome.CONNECT:
             return self.observe(node, outcome, now)  # as anybody's connect
-        return changed
+        change = self._follow(node, self._checks.judge(check, now, may_eject=self._may_eject()), now)
+        if outcome is _SUCCESS and before is Health.DOWN:
+            return self.observe(node, outcome, now)
+        if change is None:  # checks may keep it out no longer, or the next one be due earlier
+            self._recovery.look(node, now)
+            self._schedule()
+        return change
 
     def push_back(self, node: Node, now: float, until: float) -> None:
         """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
@@ -247,10 +297,16 @@ class Balancer:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
         return self._pick_history.picks()
 
-    def after_fork(self) -> None:
-        """No use of the parent's ends here: count anew, and look at every node's health at the next pick."""
+    def after_fork(self, gone: Iterable[Node] = ()) -> None:
+        """No use of the parent's ends here, on those that are `gone` either: count anew, and look at every node's
+        health at the next pick."""
         nodes = (*self._fleet, *self._reserve)
-        self._recovery.after_fork(nodes)
+        for node in (*nodes, *gone):
+            node.pending = 0
+            _reload(node)
+            slow_start.free(node)
+            health.after_fork(node)
+        self._recovery.after_fork()
         self._client = self._rng()
         chosen, self._reserve = subset(nodes, self._client, self._balancing)
         self._exchange(set(self._fleet) - set(chosen), [node for node in chosen if node not in self._fleet], -inf)
@@ -288,7 +344,8 @@ class Balancer:
                 if node is not None and now < node.spared_until:
                     node = self._look_again(tier.picker, node, now, exclude)
             if node is not None:
-                if not self._count % SAMPLE:
+                if self._count >= self._note_at:
+                    self._note_at = self._count + SAMPLE
                     self._pick_history.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
                 return node
         return self._last_resort(now, exclude)
@@ -299,7 +356,7 @@ class Balancer:
             return None
         if node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
-            node.probe = node.pending + 1
+            health.begin_probe(node)
         return node
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
@@ -332,7 +389,7 @@ class Balancer:
 
         Where others are only full, none that is not healthy: it would be no room.
         """
-        limited = self._limit != inf and any(
+        limited = self._limit != _NO_LIMIT and any(
             node.full and node not in exclude for tier in self._tiers for node in tier.nodes
         )
         best = self._fleet.fallback(exclude, self._reserve, healthy=limited)
@@ -341,10 +398,6 @@ class Balancer:
             others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
             self._pick_history.note(now, best, "last resort", others, exclude)
         return best
-
-    def _welcome_back(self, node: Node, now: float) -> None:
-        if self._weighs:  # what it did before is paid for
-            cost.seed([node], self._fleet.sample((node,)), self._balancing, now)
 
     def _may_eject(self) -> bool:
         return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)
@@ -377,3 +430,9 @@ class Balancer:
 
 def _free(node: Node, exclude: Collection[Node]) -> bool:
     return not node.full and node not in exclude
+
+
+def _reload(node: Node) -> None:
+    """Work out its load after its cost or its uses have changed."""
+    pending = node.pending
+    node.load = node.score + CROWD[pending if pending < MOST else MOST]

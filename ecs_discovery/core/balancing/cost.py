@@ -31,15 +31,15 @@ CROWD = tuple(log(pending + 1) for pending in range(MOST + 1))
 """What uses in flight add to a score, by their number."""
 
 
-def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, now: float) -> None:
-    """A use of `node` took this long. Its load has to be worked out anew then."""
+def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, now: float) -> float:
+    """A use of `node` took this long. Its score, by which its load has to be worked out anew."""
     cost = node.cost
     least = policy.least_latency
     if seconds <= least and cost == least and not failed:  # as fast as it was: all there is to do mostly
         node.last_cost = node.last_but_one = least
         node.cost_at = now
-        node.score = node.log_cost + now / policy.decay
-        return
+        score = node.score = node.log_cost + now / policy.decay
+        return score
     spent = min(max(seconds, least), _GREATEST)
     if failed:
         spent = max(spent, min(_ERROR * max(spent, cost), _ERROR_COST))
@@ -54,16 +54,19 @@ def observe(node: Node, seconds: float, failed: bool, policy: BalancingPolicy, n
     node.cost = cost
     node.cost_at = now
     node.log_cost = log(cost)
-    node.score = node.log_cost + now / policy.decay
+    score = node.score = node.log_cost + now / policy.decay
+    return score
 
 
 def seed(fresh: Iterable[Node], known: Sequence[Node], policy: BalancingPolicy, now: float) -> None:
-    """Give nodes the median cost of the known ones: as unknowns they would be flooded, or starved."""
+    """Give nodes the median cost of the known ones: as unknowns they would be flooded, or starved.
+
+    Their loads have to be worked out anew then.
+    """
     scores = sorted(node.score for node in known)
     score = scores[len(scores) // 2] if scores else log(policy.least_latency) + now / policy.decay
     for node in fresh:
         node.score = score
-        node.load = score + CROWD[min(node.pending, MOST)]
         # A pool that was idle for hours has sunk to next to nothing: costs cannot rise from there.
         cost = exp(score - now / policy.decay)
         node.cost = cost if cost > _ALMOST * policy.least_latency else policy.least_latency

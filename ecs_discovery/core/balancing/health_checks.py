@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from math import inf
 
 from ecs_discovery.config.policies import HealthCheckPolicy
-from ecs_discovery.core.balancing.node import Checked, Health, Node, Outcome
+from ecs_discovery.core.balancing import health
+from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.node import Checked, Node, Outcome
 
 __all__ = ["Check", "Checks"]
 
@@ -114,23 +116,15 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, check: Check, now: float, *, ejection_allowed: bool) -> bool:
-        """Take its node out of choice, or back, by what was booked. True if that changed something."""
+    def judge(self, check: Check, now: float, *, may_eject: bool) -> Change | None:
+        """Take its node out of choice, or back, by what was booked."""
         node, checked = check.node, check.checked
-        if checked.failures >= self._policy.unhealthy_after:
-            if node.health is Health.HEALTHY and not ejection_allowed:
-                return False  # the next failed check asks again
-            return _mark_unhealthy(node, checked, now)
-        if node.failed_checks and checked.successes >= self._policy.healthy_after:
-            node.failed_checks = ""
-            if node.health is Health.EJECTED and checked.took_out:
-                node.health = Health.HEALTHY
-                node.healthy_since = now
-                node.reason = ""
-                node.consecutive = 0
-                node.window_ends = -inf  # what it did before is paid for
-            return True
-        return False
+        failures = checked.failures
+        if failures >= self._policy.unhealthy_after:
+            times = "health check" if failures == 1 else "health checks"
+            reason = f"{failures} {times} failed: {checked.result}"
+            return health.checks_failed(node, reason, checked.due, now, may_eject=may_eject)
+        return health.checks_passed(node, now) if checked.successes >= self._policy.healthy_after else None
 
     def after_fork(self, nodes: Iterable[Node]) -> None:
         """Checks in flight are the parent's; the child begins at times of its own."""
@@ -141,17 +135,3 @@ class Checks:
         for node in nodes:
             if node.checked is not None:
                 node.checked.due = inf
-
-
-def _mark_unhealthy(node: Node, checked: Checked, now: float) -> bool:
-    if not node.failed_checks:
-        down = node.health is Health.DOWN and now >= node.ejected_until
-        checked.took_out = down or node.health is Health.HEALTHY
-    times = "health check" if checked.failures == 1 else "health checks"
-    node.failed_checks = f"{checked.failures} {times} failed: {checked.result}"
-    if node.health in (Health.DOWN, Health.EJECTED):
-        return False  # it is out already; now only good checks bring it back
-    node.health = Health.EJECTED
-    node.until = checked.due  # not before the next check
-    node.reason = node.failed_checks
-    return True

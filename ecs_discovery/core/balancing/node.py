@@ -44,7 +44,7 @@ class _Pickable:
 class Checked:
     """What checks told of a node. Mutable; written under its service's lock, read for display without it."""
 
-    __slots__ = ("at", "due", "failures", "result", "successes", "took_out")
+    __slots__ = ("at", "due", "failures", "result", "successes")
 
     def __init__(self) -> None:
         self.due = inf
@@ -57,8 +57,6 @@ class Checked:
         """Failed ones since the last good one."""
         self.successes = 0
         """Good ones since the last failed one."""
-        self.took_out = False
-        """Nothing else had taken the node out of choice when checks found it unfit."""
 
 
 class Node(_Pickable):
@@ -85,6 +83,7 @@ class Node(_Pickable):
         "last_cost",
         "latency",
         "log_cost",
+        "out_by_checks",
         "probe",
         "pushed_at",
         "pushed_back",
@@ -174,6 +173,8 @@ class Node(_Pickable):
         """What health checks told, kept by `checks`; None before it was the turn of any."""
         self.failed_checks = ""
         """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
+        self.out_by_checks = False
+        """Nothing else had taken it out of choice when checks found that."""
         self.removed = False
         """True once the source no longer names it."""
         self.answered_at = 0.0

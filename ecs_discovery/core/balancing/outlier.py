@@ -1,87 +1,65 @@
-"""Outlier detection: when a node is taken out of choice, for how long, and what brings it back.
+"""Outlier detection: whether a node does worse than the others.
 
-Pure rules over nodes; the balancer applies them. A node that does badly is an outlier only if it does worse than the
-others did meanwhile: trouble that all share (an overload, a database that is down) passes no sooner for taking some of
-them out, and the others then carry more than they can. The others are taken together, and not one by one: with up to
-four endpoints a mean minus 1.9 standard deviations can never eject anybody.
+Keeps what that is told by, and judges; what follows from it is for `health`. A node that does badly is an outlier only
+if it does worse than the others did meanwhile: trouble that all share (an overload, a database that is down) passes no
+sooner for taking some of them out, and the others then carry more than they can. The others are taken together, and
+not one by one: with up to four endpoints a mean minus 1.9 standard deviations can never eject anybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf, log
 from operator import add
 
 from ecs_discovery.config.policies import OutlierPolicy
-from ecs_discovery.core.balancing.node import Health, Node
+from ecs_discovery.core.balancing.node import Node
 
-__all__ = ["ejection_allowed", "on_connect_failure", "on_failure", "on_success", "panicking", "roll"]
+__all__ = [
+    "common",
+    "count_failure",
+    "ejection_allowed",
+    "end_streak",
+    "forgive",
+    "panicking",
+    "reason_to_eject",
+    "roll",
+]
 
-_CALM = 30.0  # healthy for this many seconds takes off one ejection
 _NEARLY_ALL = 0.9
-_CHANCE = -log(
-    1e-6
-)  # as many failures that would be there with a greater chance, were it as the others are, are theirs
+# As many failures that would be there with a greater chance, were it as the others are, are theirs.
+_CHANCE = -log(1e-6)
 
 
-def on_success(node: Node, now: float) -> bool:
-    """Record good behaviour; True if this made the node healthy again.
-
-    One that was ejected before it was down is ejected still, until its time is up; so is one that fails its health
-    checks, until they succeed.
-    """
-    was = node.health
+def end_streak(node: Node) -> None:
+    """It did well."""
     node.consecutive = 0
-    node.connect_failures = 0
-    node.reconnecting = False
-    if was is Health.HEALTHY:
-        return False
-    if was is Health.EJECTED:
-        return False  # a request from before the ejection, or one sent in panic: the probe decides
-    if was is Health.DOWN and (now < node.ejected_until or node.failed_checks):
-        node.health, node.until = Health.EJECTED, node.ejected_until
-        node.reason = node.failed_checks or node.reason
-        return False
-    node.health = Health.HEALTHY
-    node.healthy_since = now
-    node.reason = ""
-    node.window_ends = -inf  # what it did before is paid for
-    if node.ejections:
-        node.ejections -= 1
-    return True
 
 
-def on_failure(
-    node: Node, policy: OutlierPolicy, now: float, rng: Callable[[], float], good: int = 0, bad: int = 0
-) -> str:
-    """Record a failure; the reason if the node should be ejected, until `node.until` then, else "".
+def forgive(node: Node) -> None:
+    """It is back in choice: what it did before is paid for."""
+    node.window_ends = -inf
 
-    `good` and `bad` are the successes and failures of all nodes together. The failure is counted already.
+
+def count_failure(node: Node, good: int, bad: int) -> bool:
+    """Count one more in a row. True if that is its own doing, and not what the others meet as well.
+
+    `good` and `bad` are the successes and failures of all nodes together, this one included.
     """
     node.consecutive += 1
     if node.consecutive == 1:
         node.streak = (node.successes, node.failures, good, bad)
-    alone = not _shared_streak(node, good, bad)
-    if node.health is Health.HEALTHY:
-        if node.consecutive >= policy.consecutive_failures and alone:
-            reason = f"{node.consecutive} failures in a row"
-        else:
-            successes, all_ = _low_rate(node, policy, good, bad)
-            if not all_:
-                return ""
-            reason = f"{successes} of the last {all_} requests succeeded"
-        calm = now - node.healthy_since
-        node.ejections = max(0, node.ejections - int(min(calm / _CALM, 1e6)))
-    elif node.health is Health.PROBING:
-        reason = "failed again after an ejection"
-        if not alone:
-            node.ejections = max(0, node.ejections - 1)  # as do the others now: no reason to leave it out for longer
-    else:
-        return ""
-    span = min(policy.eject_max, policy.eject_min * 2.0 ** min(node.ejections, 30))
-    # Half fixed, half drawn, so that clients do not come back together; never past the cap.
-    node.until = now + span * (0.5 + 0.5 * rng())
-    return reason
+    return not _shared_streak(node, good, bad)
+
+
+def reason_to_eject(node: Node, policy: OutlierPolicy, alone: bool, good: int, bad: int) -> str:
+    """Why a node that just failed does worse than the others; "" if it does not.
+
+    `alone` is whether its failures in a row are its own doing. `good` and `bad` are those of all nodes together.
+    """
+    if node.consecutive >= policy.consecutive_failures and alone:
+        return f"{node.consecutive} failures in a row"
+    successes, all_ = _low_rate(node, policy, good, bad)
+    return f"{successes} of the last {all_} requests succeeded" if all_ else ""
 
 
 def common(node: Node, good: int, bad: int) -> bool:
@@ -164,30 +142,6 @@ def _explained(bad: int, all_: int, theirs: int, others: int) -> bool:
     if share < 1:
         surprise += (1 - share) * log((1 - share) / (1 - expected))
     return all_ * surprise < _CHANCE
-
-
-def on_connect_failure(node: Node, policy: OutlierPolicy, now: float) -> bool:
-    """Record a failed connect: the node is down until a connect succeeds. True if it was not down before.
-
-    `node.until` is when the next connect may be tried.
-    """
-    changed = node.health is not Health.DOWN
-    if changed or node.reconnecting or now >= node.until:  # connects that began together are one piece of news
-        node.reconnecting = False
-        node.until = now + min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures, 30))
-        node.connect_failures += 1
-    node.health = Health.DOWN
-    return changed
-
-
-def shorten(node: Node, policy: OutlierPolicy, now: float) -> bool:
-    """A node that is down waits no longer than after its first failed connect. True if that changed something."""
-    if node.reconnecting or node.connect_failures <= 1:
-        return False
-    pause = min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures - 1, 30))
-    node.connect_failures = 1
-    node.until = min(node.until, max(now, node.until - pause + policy.connect_min))
-    return True
 
 
 def ejection_allowed(healthy: int, ejected: int, policy: OutlierPolicy) -> bool:

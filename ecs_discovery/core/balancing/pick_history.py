@@ -7,12 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.models import Endpoint
 
 __all__ = ["Candidate", "Pick", "PickHistory"]
 
 SAMPLE = 16
 """Of ordinary picks one in this many is kept: looking at candidates costs more than picking."""
 _CANDIDATES = 4
+
+_Seen = tuple[Endpoint, float, int, float]  # with its load, its uses in flight and its cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,26 @@ class PickHistory:
     __slots__ = ("_picks",)
 
     def __init__(self, size: int) -> None:
-        self._picks: deque[Pick] = deque(maxlen=size)
+        # Of each pick when it was, why, what was compared and how many were excluded: texts are made for who reads it.
+        self._picks: deque[tuple[float, str, list[_Seen], int]] = deque(maxlen=size)
 
     def note(self, now: float, node: Node, why: str, nodes: Sequence[Node], exclude: Collection[Node]) -> None:
         """Keep a pick of `node` after a comparison with `nodes`."""
         if not self._picks.maxlen:
             return
         others = [other for other in nodes[: _CANDIDATES + 1] if other is not node][:_CANDIDATES]
-        seen = tuple(Candidate(str(n.endpoint), n.load, n.pending, n.cost) for n in (node, *others))
-        self._picks.append(Pick(now, str(node.endpoint), why, seen, len(exclude)))
+        seen = [(each.endpoint, each.load, each.pending, each.cost) for each in (node, *others)]
+        self._picks.append((now, why, seen, len(exclude)))
 
     def picks(self) -> tuple[Pick, ...]:
         """The picks kept, oldest first."""
-        return tuple(self._picks)
+        return tuple(
+            Pick(
+                at,
+                str(seen[0][0]),
+                why,
+                tuple(Candidate(str(each), load, pending, cost) for each, load, pending, cost in seen),
+                excluded,
+            )
+            for at, why, seen, excluded in self._picks
+        )

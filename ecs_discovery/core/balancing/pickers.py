@@ -56,7 +56,7 @@ class LeastLoad:
     exclusions expected constant time, at worst linear.
     """
 
-    __slots__ = ("_all", "_count", "_equal", "_first", "_full_scan", "_nodes", "_pairs", "_second")
+    __slots__ = ("_count", "_equal", "_few", "_first", "_full_scan", "_nodes", "_pairs", "_second")
 
     def __init__(self, nodes: Sequence[Node], full_scan: int, equal: float) -> None:
         self._nodes = nodes
@@ -67,7 +67,7 @@ class LeastLoad:
     def _recount(self) -> None:
         self._count = len(self._nodes)
         self._pairs = self._count * (self._count - 1)
-        self._all = self._count <= self._full_scan
+        self._few = 0 < self._count <= self._full_scan
         self._first: Node | None = None
         self._second: Node | None = None
 
@@ -81,14 +81,30 @@ class LeastLoad:
         return self._nodes if self._first is None or self._second is None else (self._first, self._second)
 
     def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
-        if self._all:
-            return self._least(exclude)
         nodes = self._nodes
+        if self._few:
+            if exclude:
+                return self._least(exclude)
+            best = nodes[0]
+            oldest = best.picked
+            least = best.load
+            for node in nodes:
+                if node.load < least:
+                    least = node.load
+                if node.picked < oldest:
+                    oldest = node.picked
+                    best = node
+            # Mostly it is the turn of this one.
+            return best if best.load <= least + self._equal else self._least(exclude)
+        pairs = self._pairs
+        if not pairs:
+            return None
+        count = self._count
         tries = _TRIES
         while True:
-            pair = int(rng() * self._pairs)
-            first = nodes[pair % self._count]
-            second = nodes[pair // self._count]  # any but the last
+            pair = int(rng() * pairs)
+            first = nodes[pair % count]
+            second = nodes[pair // count]  # any but the last
             if first is second:
                 second = nodes[-1]
             if exclude:
@@ -104,28 +120,17 @@ class LeastLoad:
             self._first = first
             self._second = second
             more = first.load - second.load
-            if more > self._equal:
+            equal = self._equal
+            if more > equal:
                 return second
-            return first if more < -self._equal or first.picked <= second.picked else second
+            return first if first.picked <= second.picked or more < -equal else second
 
     def _least(self, exclude: Collection[Node]) -> Node | None:
         nodes = [node for node in self._nodes if node not in exclude] if exclude else self._nodes
-        least = oldest = inf
-        best: Node | None = None
-        for node in nodes:
-            if node.load < least:
-                least = node.load
-            if node.picked < oldest:
-                oldest = node.picked
-                best = node
-        if best is None or best.load <= least + self._equal:
-            return best  # the one whose turn it is
-        oldest = inf
-        for node in nodes:
-            if node.load <= least + self._equal and node.picked < oldest:
-                oldest = node.picked
-                best = node
-        return best
+        if not nodes:
+            return None
+        bound = min(node.load for node in nodes) + self._equal
+        return min((node for node in nodes if node.load <= bound), key=_picked)  # the one whose turn it is
 
 
 class ByWeight:
@@ -297,6 +302,10 @@ def _hash(data: bytes, salt: bytes) -> float:
 
 def _pending(node: Node) -> int:
     return node.pending
+
+
+def _picked(node: Node) -> int:
+    return node.picked
 
 
 def _schedule(weights: Mapping[Node, float]) -> tuple[float, list[Node]]:

@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 
 from ecs_discovery.config.policies import OutlierPolicy
-from ecs_discovery.core.balancing import outlier, slow_start
+from ecs_discovery.core.balancing import health
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.balancing.tiers import Fleet
 
@@ -62,7 +62,7 @@ class Recovery:
         if not self.probes or self.probes[0].full or self.probes[0] in exclude:
             return None
         node = self.probes.popleft()
-        node.probe = node.pending + 1
+        health.begin_probe(node)
         return node
 
     def exchange(self, left: Iterable[Node], came: Iterable[Node], now: float) -> None:
@@ -78,14 +78,8 @@ class Recovery:
             self._fleet.add(node)
             self.look(node, now)
 
-    def after_fork(self, nodes: Iterable[Node]) -> None:
-        """No use of the parent's ends here, and nothing that it tries is tried: count anew."""
-        for node in nodes:
-            node.pending = 0
-            node.load = node.score
-            node.full = False
-            node.reconnecting = False
-            slow_start.deprioritise(node)
+    def after_fork(self) -> None:
+        """No probe of the parent's decides here, and nothing that it tries is tried."""
         self.probes.clear()
         self._trying.clear()
 
@@ -93,25 +87,23 @@ class Recovery:
         """Its health may have changed, or its time be up: see what follows when."""
         if node not in self._fleet:
             return  # in reserve, or gone
-        health = node.health
-        if health is not Health.DOWN or not node.reconnecting:
-            self._trying.discard(node)  # the driver has reported, or it is back
-        if health is not Health.DOWN:
-            self._due.pop(node, None)
-        if health is Health.EJECTED and now >= node.until and not node.failed_checks:
-            health = node.health = Health.PROBING
+        if health.time_up(node, now) is not None:
             self.probes.append(node)
-        elif health is Health.PROBING:
+        state = node.health
+        if state is not Health.DOWN or not node.reconnecting:
+            self._trying.discard(node)  # the driver has reported, or it is back
+        if state is not Health.DOWN:
+            self._due.pop(node, None)
+        if state is Health.PROBING:
             if node.pending < node.probe and node not in self.probes:
                 self.probes.append(node)  # it left and came back, or its probe was forgotten
         elif node in self.probes:
             self.probes.remove(node)
-        if health is Health.DOWN and now >= node.until:
+        if state is Health.DOWN and now >= node.until:
             self._due[node] = None
             self._trying.discard(node)
-            node.reconnecting = True
-            node.until = now + self._policy.connect_max  # in case the driver never reports
-        if health in (Health.DOWN, Health.EJECTED) and now < node.until:
+            health.begin_reconnect(node, self._policy, now)
+        if state in (Health.DOWN, Health.EJECTED) and now < node.until:
             if self._timed.get(node) != node.until:
                 self._timed[node] = node.until
                 self._serial += 1
@@ -143,5 +135,5 @@ class Recovery:
             return
         self._revived = now
         for node in list(down):
-            if outlier.shorten(node, self._policy, now):
+            if health.shorten(node, self._policy, now):
                 self.look(node, now)

@@ -14,7 +14,7 @@ from ecs_discovery.core.balancing import cost
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.balancing.tiers import Fleet
 
-__all__ = ["SlowStart", "deprioritise", "share"]
+__all__ = ["SlowStart", "deprioritise", "fill", "free", "share"]
 
 _LEAST = 0.1  # of its full share, from the first moment (Envoy's slow start)
 
@@ -56,6 +56,18 @@ def share(node: Node, policy: BalancingPolicy, now: float) -> float:
     """The part of its full share that it gets now."""
     left = node.warm_at - now
     return max(_LEAST, 1.0 - left / policy.slow_start) if left > 0 else 1.0
+
+
+def fill(node: Node) -> None:
+    """It has as many uses as it may have: nothing is chosen before it has fewer."""
+    node.full = True
+    node.spared_until = inf
+
+
+def free(node: Node) -> None:
+    """It has fewer uses than it may have."""
+    node.full = False
+    deprioritise(node)
 
 
 def deprioritise(node: Node) -> None:

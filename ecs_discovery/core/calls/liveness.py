@@ -7,9 +7,42 @@ itself, unless the endpoint has shown life lately.
 
 from __future__ import annotations
 
+from math import inf
+
 from ecs_discovery.core.balancing.node import Node
 
-__all__ = ["LivenessTimer"]
+__all__ = ["LivenessTimer", "accepted", "begin_look", "end_look", "vanished", "watch"]
+
+
+def watch(node: Node, count: int) -> None:
+    """So many more (or, below 0, fewer) requests in flight look whether the node's host is there."""
+    node.waiting += count
+
+
+def begin_look(node: Node, now: float, seconds: float) -> bool:
+    """May a caller find out now whether the node is there? False if another caller does. For this many seconds at most
+    others may not, or until `end_look`."""
+    if now < node.suspect_again_at:
+        return False
+    node.suspect_again_at = now + seconds
+    return True
+
+
+def end_look(node: Node) -> None:
+    """What was begun is over: another caller may look."""
+    node.suspect_again_at = -inf
+
+
+def accepted(node: Node, now: float) -> None:
+    """It accepted a connection."""
+    node.accepted_at = now
+
+
+def vanished(node: Node, since: float, now: float) -> None:
+    """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: the node's host
+    is gone, and other requests in flight to it need not wait, unless a request was answered meanwhile."""
+    if node.answered_at < since:
+        node.gone_at = now
 
 
 class LivenessTimer:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
+from ecs_discovery.core.balancing import health
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.models import Endpoint, Resolution
 
@@ -123,19 +124,16 @@ class Membership:
         self._empty_since = None
         return True
 
-    def after_fork(self) -> None:
-        """No use of the parent's ends here, on those that left either: they may come back."""
-        for _, node in self._gone.values():
-            node.pending = 0
-            node.reconnecting = False
+    def gone(self) -> tuple[Node, ...]:
+        """Those that left and may come back."""
+        return tuple(node for _, node in self._gone.values())
 
     def _returning(self, endpoint: Endpoint, now: float) -> Node | None:
         left, node = self._gone.pop(endpoint.key, (0.0, None))
         if node is None or now - left > _HISTORY:
             return None
         node.removed = False
-        if node.health is Health.PROBING:
-            node.health, node.until = Health.EJECTED, now  # a new probe decides
+        health.returned(node, now)
         return node
 
     def _remember(self, nodes: Iterable[Node], now: float) -> None:

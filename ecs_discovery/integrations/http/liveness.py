@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ecs_discovery.config.targets import is_address
-from ecs_discovery.core.calls.liveness import LivenessTimer
+from ecs_discovery.core.calls.liveness import LivenessTimer, begin_look
 from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange
@@ -65,11 +65,10 @@ class Suspicion:
     def test(self, lease: Lease) -> socket.socket | None:
         """A connect to the lease's endpoint that was begun as a test; None if it would serve nothing."""
         node, now = lease.node, self._exchange.engine.clock()
-        if now < node.suspect_again_at or node.endpoint.proxied or not is_address(node.endpoint.host):
+        if node.endpoint.proxied or not is_address(node.endpoint.host) or not self._could_move_on(lease, now):
             return None
-        if not self._could_move_on(lease, now):
+        if not begin_look(node, now, _TESTS_APART):
             return None
-        node.suspect_again_at = now + _TESTS_APART
         try:
             return sockets.start_connect(node.endpoint)
         except OSError:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from ecs_discovery.core.balancing.balancer import Balancer
-from ecs_discovery.core.balancing.node import Health, Node, Outcome
+from ecs_discovery.core.balancing.cost import CROWD, MOST
+from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.models import Endpoint
 from tests.support import nodes
 
@@ -34,6 +36,10 @@ def use(balancer: Balancer, outcome: Outcome, now: float, seconds: float | None 
 def eject(balancer: Balancer, node: Node, now: float) -> None:
     for _ in range(5):
         balancer.observe(node, Outcome.FAILURE, now)
+
+
+def after(change: Change | None) -> Health | None:
+    return change.after if change is not None else None
 
 
 def test_three_equal_nodes_share_sequential_uses_equally():
@@ -58,7 +64,7 @@ def test_an_ejected_node_gets_nothing_until_its_time_is_up_and_then_one_probe():
     assert probe is fleet[0]
     assert all(use(balancer, Outcome.SUCCESS, 10.0) is not fleet[0] for _ in range(30))
 
-    assert balancer.observe(probe, Outcome.SUCCESS, 10.1, 0.1) is Health.HEALTHY
+    assert after(balancer.observe(probe, Outcome.SUCCESS, 10.1, 0.1)) is Health.HEALTHY
     balancer.release(probe)
     assert {use(balancer, Outcome.SUCCESS, 10.2) for _ in range(6)} == set(fleet)
 
@@ -70,7 +76,7 @@ def test_a_failed_probe_ejects_for_twice_as_long():
     first = fleet[0].until
     probe = balancer.pick(first)
     assert probe is fleet[0]
-    assert balancer.observe(probe, Outcome.FAILURE, first) is Health.EJECTED
+    assert after(balancer.observe(probe, Outcome.FAILURE, first)) is Health.EJECTED
     balancer.release(probe)
     assert fleet[0].ejections == 2
     assert 5.0 <= fleet[0].until - first <= 10.0
@@ -119,7 +125,7 @@ def test_a_probe_of_a_removed_node_is_dropped():
 def test_a_down_node_is_not_chosen_and_its_reconnect_is_due_once_its_pause_is_over():
     fleet = nodes(3)
     balancer = balancer_of(fleet)
-    assert balancer.observe(fleet[0], Outcome.CONNECT, 0.0) is Health.DOWN
+    assert after(balancer.observe(fleet[0], Outcome.CONNECT, 0.0)) is Health.DOWN
     assert balancer.observe(fleet[0], Outcome.CONNECT, 0.1) is None
     assert all(use(balancer, Outcome.SUCCESS, 0.5) is not fleet[0] for _ in range(30))
     assert balancer.pop_reconnects() == ()
@@ -134,7 +140,7 @@ def test_a_down_node_is_not_chosen_and_its_reconnect_is_due_once_its_pause_is_ov
     assert balancer.pop_reconnects() == ()
     use(balancer, Outcome.SUCCESS, 4.0)
     assert balancer.pop_reconnects() == (fleet[0],)
-    assert balancer.observe(fleet[0], Outcome.SUCCESS, 4.1) is Health.HEALTHY
+    assert after(balancer.observe(fleet[0], Outcome.SUCCESS, 4.1)) is Health.HEALTHY
     assert fleet[0] in {use(balancer, Outcome.SUCCESS, 5.0) for _ in range(3)}
 
 
@@ -355,3 +361,71 @@ def test_an_endpoint_that_waits_for_its_probe_waits_once():
     balancer.update(fleet, 10.1)
     assert balancer.pick(10.2) is fleet[0]
     assert balancer.pick(10.3) is not fleet[0]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([*[Outcome.SUCCESS] * 6, *Outcome]),
+        st.sampled_from([0.0001, 0.01, 0.5, 3.0]),  # seconds that it takes
+        st.sampled_from([0.0, 0.0, 0.0, 2.0]),  # seconds for which it then says that it is overloaded
+        st.booleans(),  # is it ended now, or left in flight?
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from([0, 2]), st.integers(2, 6))
+def test_the_end_of_a_use_and_its_outcome_at_once_are_what_they_are_apart(
+    steps: list[tuple[Outcome, float, float, bool]], most: int, count: int
+):
+    def world() -> tuple[Balancer, tuple[Node, ...]]:
+        fleet = nodes(count)
+        balancer = Balancer(BalancingPolicy(max_pending=most), OutlierPolicy(), ZonePolicy(), Random(3).random)
+        balancer.update(fleet, 0.0)
+        return balancer, fleet
+
+    (first, mine), (second, theirs) = world(), world()
+    now = 100.0
+    for outcome, seconds, pushed, ended in steps:
+        one, other = Use(), Use()
+        a, b = first.pick(now, (), None, one), second.pick(now, (), None, other)
+        assert (a and a.endpoint) == (b and b.endpoint)
+        now += seconds
+        if a is None or b is None or not ended:
+            continue
+        if pushed:
+            first.push_back(a, now, now + pushed)
+            second.push_back(b, now, now + pushed)
+        at_once = first.finish(a, outcome, now, seconds, one)
+        second.release(b, other)
+        assert at_once == second.observe(b, outcome, now, seconds)
+        assert first.finish(a, Outcome.NEUTRAL, now, None, one) is None, "it has ended already"
+        for left, right in zip(mine, theirs, strict=True):
+            assert state(left) == state(right)
+
+
+def state(node: Node) -> dict[str, object]:
+    slots = [slot for kind in type(node).__mro__ for slot in getattr(kind, "__slots__", ())]
+    return {slot: getattr(node, slot) for slot in slots if slot != "__weakref__"}
+
+
+def test_uses_beyond_four_thousand_weigh_no_more():
+    fleet = nodes(1)
+    balancer = balancer_of(fleet)
+    for _ in range(MOST + 3):
+        use = Use()
+        balancer.pick(0.0, (), None, use)
+    node = fleet[0]
+    balancer.release(node)
+    assert node.pending == MOST + 2
+    assert node.load == node.score + CROWD[MOST]
+    balancer.finish(node, Outcome.SUCCESS, 0.1, 0.1, use)  # its window begins with it
+    balancer.pick(0.2, (), None, use)
+    assert node.pending == MOST + 2
+    balancer.finish(node, Outcome.SUCCESS, 0.2, 0.1, use)
+    assert node.pending == MOST + 1
+    assert node.load == node.score + CROWD[MOST]
+    balancer.release(node)
+    assert node.load == node.score + CROWD[MOST]
+    balancer.release(node)
+    assert node.load == node.score + CROWD[MOST - 1]

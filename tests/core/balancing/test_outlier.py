@@ -1,13 +1,15 @@
-"""Outlier rules on single nodes and small fleets."""
+"""Outlier rules, and the health that follows from them, on single nodes and small fleets."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
-from ecs_discovery.core.balancing import outlier
+from ecs_discovery.core.balancing import health, outlier
 from ecs_discovery.core.balancing.balancer import Balancer
-from ecs_discovery.core.balancing.node import Health, Outcome
+from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from tests.support import nodes
 
 POLICY = OutlierPolicy()
@@ -17,17 +19,54 @@ def highest() -> float:
     return 1.0 - 2**-53
 
 
-def test_the_fifth_failure_in_a_row_asks_for_an_ejection():
+def revived(node: Node, now: float) -> bool:
+    """Did something good that happened to it make it healthy again?"""
+    change = health.answered(node, now)
+    return change is not None and change.after is Health.HEALTHY
+
+
+def fail(node: Node, now: float, rng: Callable[[], float] = highest) -> str:
+    """Why it is ejected by one more failure; "" if it is not."""
+    change = health.failed(node, POLICY, now, rng)
+    return change.reason if change is not None and change.after is Health.EJECTED else ""
+
+
+def test_the_fifth_failure_in_a_row_ejects():
     (node,) = nodes(1)
-    assert [outlier.on_failure(node, POLICY, 0.0, highest) for _ in range(5)] == [""] * 4 + ["5 failures in a row"]
+    assert [fail(node, 0.0) for _ in range(5)] == [""] * 4 + ["5 failures in a row"]
+    assert node.health is Health.EJECTED
+
+
+def test_a_change_is_told_with_what_was_and_what_is():
+    (node,) = nodes(1)
+    for _ in range(4):
+        fail(node, 0.0)
+    change = health.failed(node, POLICY, 100.0, lambda: 0.0)
+    assert change == (Health.HEALTHY, Health.EJECTED, "5 failures in a row", 102.5)
+    change = health.refused(node, POLICY, 101.0)
+    assert change == (Health.EJECTED, Health.DOWN, "1 failed connect", 102.0)
+    change = health.answered(node, 102.0)
+    assert change == (Health.DOWN, Health.EJECTED, "1 failed connect", 102.5)
+    change = health.time_up(node, 102.5)
+    assert change == (Health.EJECTED, Health.PROBING, "1 failed connect", 102.5)
+    change = health.answered(node, 102.6)
+    assert change == (Health.PROBING, Health.HEALTHY, "", 102.5)
+
+
+def test_a_failure_that_may_eject_nobody_leaves_earlier_ejections_to_count():
+    (node,) = nodes(1)
+    node.ejections = 3
+    for _ in range(9):
+        assert health.failed(node, POLICY, 1e6, highest, may_eject=False) is None
+    assert (node.health, node.ejections, node.until) == (Health.HEALTHY, 3, 0.0)
 
 
 def test_a_success_in_between_starts_the_count_again():
     (node,) = nodes(1)
     for _ in range(4):
-        outlier.on_failure(node, POLICY, 0.0, highest)
-    assert not outlier.on_success(node, 50.0)
-    assert not outlier.on_failure(node, POLICY, 0.0, highest)
+        fail(node, 0.0)
+    assert not revived(node, 50.0)
+    assert not fail(node, 0.0)
 
 
 def test_ejections_double_from_five_seconds_to_three_hundred():
@@ -35,23 +74,24 @@ def test_ejections_double_from_five_seconds_to_three_hundred():
     node.health = Health.PROBING
     spans = []
     for _ in range(9):
-        assert outlier.on_failure(node, POLICY, 0.0, highest)
-        spans.append(round(node.until, 6))
-        node.ejections += 1
+        began = node.until
+        assert fail(node, began)
+        spans.append(round(node.until - began, 6))
+        health.time_up(node, node.until)
     assert spans == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
 def test_jitter_shortens_an_ejection_by_half_at_most():
     (node,) = nodes(1)
     node.health = Health.PROBING
-    outlier.on_failure(node, POLICY, 100.0, lambda: 0.0)
+    fail(node, 100.0, lambda: 0.0)
     assert node.until == 102.5
 
 
 def test_an_ejected_node_is_not_revived_by_a_request_from_before():
     (node,) = nodes(1)
     node.health = Health.EJECTED
-    assert not outlier.on_success(node, 50.0)
+    assert not revived(node, 50.0)
     assert node.health is Health.EJECTED
 
 
@@ -59,17 +99,17 @@ def test_failures_of_an_ejected_node_do_not_eject_it_again():
     (node,) = nodes(1)
     node.health = Health.EJECTED
     node.consecutive = 10
-    assert not outlier.on_failure(node, POLICY, 0.0, highest)
+    assert not fail(node, 0.0)
 
 
 @pytest.mark.parametrize("health", [Health.PROBING, Health.DOWN])
 def test_a_success_brings_a_probed_or_down_node_back_and_takes_an_ejection_off(health: Health):
     (node,) = nodes(1)
     node.health, node.ejections, node.reason = health, 2, "5 failures in a row"
-    assert outlier.on_success(node, 50.0)
+    assert revived(node, 50.0)
     assert (node.health, node.ejections, node.reason) == (Health.HEALTHY, 1, "")
     node.health, node.ejections = health, 0
-    assert outlier.on_success(node, 50.0)
+    assert revived(node, 50.0)
     assert node.ejections == 0
 
 
@@ -77,7 +117,7 @@ def test_failed_connects_set_aside_for_one_second_doubling_to_thirty_two():
     (node,) = nodes(1)
     now, spans = 0.0, []
     for _ in range(8):
-        outlier.on_connect_failure(node, POLICY, now)
+        health.refused(node, POLICY, now)
         spans.append(node.until - now)
         now = node.until
     assert spans == [1, 2, 4, 8, 16, 32, 32, 32]
@@ -86,16 +126,16 @@ def test_failed_connects_set_aside_for_one_second_doubling_to_thirty_two():
 
 def test_connects_that_failed_together_count_once():
     (node,) = nodes(1)
-    assert outlier.on_connect_failure(node, POLICY, 0.0)
-    assert not outlier.on_connect_failure(node, POLICY, 0.1)
+    assert health.refused(node, POLICY, 0.0)
+    assert not health.refused(node, POLICY, 0.1)
     assert (node.until, node.connect_failures) == (1.0, 1)
 
 
 def test_a_failed_reconnect_counts_although_its_pause_was_moved():
     (node,) = nodes(1)
-    outlier.on_connect_failure(node, POLICY, 0.0)
+    health.refused(node, POLICY, 0.0)
     node.reconnecting, node.until = True, 33.0
-    outlier.on_connect_failure(node, POLICY, 1.1)
+    health.refused(node, POLICY, 1.1)
     assert (node.until, node.connect_failures, node.reconnecting) == (3.1, 2, False)
 
 
@@ -137,10 +177,10 @@ def test_panic_is_under_half_healthy_of_those_that_connect(fleet_now: str, panic
 def test_one_that_was_ejected_before_it_was_down_is_ejected_still_when_it_connects_again():
     (node,) = nodes(1)
     node.health, node.ejected_until = Health.DOWN, 120.0
-    assert not outlier.on_success(node, 50.0)
+    assert not revived(node, 50.0)
     assert (node.health, node.until) == (Health.EJECTED, 120.0)
     node.health = Health.DOWN
-    assert outlier.on_success(node, 120.0)
+    assert revived(node, 120.0)
     assert node.health is Health.HEALTHY
 
 
@@ -197,9 +237,9 @@ def test_what_was_before_an_ejection_does_not_count_after_it():
 def test_each_half_minute_of_health_takes_an_ejection_off():
     (node,) = nodes(1)
     node.health, node.ejections = Health.PROBING, 6
-    assert outlier.on_success(node, 1000.0)
+    assert revived(node, 1000.0)
     for _ in range(4):
-        outlier.on_failure(node, POLICY, 1095.0, highest)
-    assert outlier.on_failure(node, POLICY, 1095.0, highest)
-    assert node.ejections == 2
+        fail(node, 1095.0)
+    assert fail(node, 1095.0)
+    assert node.ejections == 3, "two that are left, and this one"
     assert node.until == pytest.approx(1095.0 + 20)

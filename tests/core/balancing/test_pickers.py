@@ -8,6 +8,8 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.core.balancing.cost import EQUAL
@@ -134,6 +136,16 @@ def test_of_those_within_the_band_the_least_recently_picked_is_chosen():
     for node, load, picked in zip(fleet, (0.0, 0.4, 0.45, 3.0), (9, 7, 8, 1), strict=True):
         node.load, node.picked = load, picked
     assert picker_of(fleet).pick(Random(1).random, ()) is fleet[1]
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.6, 2.0]), st.integers(0, 5)), min_size=1, max_size=4))
+def test_of_a_small_set_the_choice_is_the_oldest_of_those_within_the_band(facts: list[tuple[float, int]]):
+    fleet = nodes(len(facts))
+    for node, (load, picked) in zip(fleet, facts, strict=True):
+        node.load, node.picked = load, picked
+    least = min(load for load, _ in facts)
+    chosen = picker_of(fleet).pick(Random(1).random, ())
+    assert chosen is min((node for node in fleet if node.load <= least + EQUAL), key=lambda node: node.picked)
 
 
 def test_least_pending_knows_no_band():

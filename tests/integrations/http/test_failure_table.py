@@ -27,7 +27,7 @@ from ecs_discovery import (
 from ecs_discovery.testing.lab import Lab
 from tests.integrations.http.made_up import Async, Client, MadeUpError, MadeUpTimeout, Request, Sync
 from tests.support import eventually
-from tests.worlds import Worlds, world
+from tests.worlds import Asyncio, Worlds, world
 
 __all__ = ["world"]
 
@@ -322,9 +322,7 @@ def test_a_request_that_succeeds_at_once_makes_no_state_of_a_call(lab: Lab, worl
     assert seen[-1] is None
 
 
-def test_a_cancelled_request_leaves_nothing(lab: Lab, world: Worlds):
-    if world.name == "threads":
-        pytest.skip("a thread cannot be cancelled")
+def test_a_cancelled_request_leaves_nothing(lab: Lab):
     service = lab.service("orders", tasks=1)
 
     async def scenario(w: Any) -> None:
@@ -337,7 +335,7 @@ def test_a_cancelled_request_leaves_nothing(lab: Lab, world: Worlds):
         assert pending(w, f"orders:{service.port}") == 0
         assert w.discovery.snapshot(f"orders:{service.port}").nodes[0].health == "healthy"
 
-    world.run(scenario, namespace="prod.local", dnspolicy=DnsPolicy(nameservers=(lab.nameserver,)))
+    Worlds(Asyncio).run(scenario, namespace="prod.local", dnspolicy=DnsPolicy(nameservers=(lab.nameserver,)))
 
 
 def test_nothing_of_a_failed_request_is_kept(lab: Lab, play: Play):
