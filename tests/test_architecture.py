@@ -32,8 +32,8 @@ BESIDE = "testing"  # may use anything, and only the demo uses it
 ROOMS = 13
 HOMES = {
     "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo"},
-    "aiodns": {"resolvers.dns.aio"},
-    "pycares": {"resolvers.dns.aio"},
+    "aiodns": set(),
+    "pycares": set(),
     "boto3": {"resolvers.cloud_map"},
     "botocore": {"resolvers.cloud_map"},
     "tenacity": {"client.retry", "client.sync.retry", "client.aio.retry", "config.settings"},
