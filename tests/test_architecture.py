@@ -166,6 +166,49 @@ def test_the_core_does_no_io_and_has_no_clock_or_dice_of_its_own(path: Path):
             assert names in (["Lock"], ["RLock"])
 
 
+MACHINE = ("runtime", "testing", "cli")
+"""Rooms with a clock and random numbers of their own."""
+SOURCES = {"time": {"monotonic", "time", "perf_counter", "monotonic_ns", "time_ns"}, "datetime": {"now", "utcnow"}}
+OWN = {
+    ("client.engine", "random.Random"): "what its parameter `rng` is without one",
+    ("resolvers.dns.exchange", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
+    ("integrations._urllib3_pool", "time.monotonic"): "the TLS handshake of a connection",
+    ("integrations._urllib3_pool", "random.random"): "the lifetime of a connection",
+    ("integrations._requests_exchange", "datetime.datetime.now"): "an HTTP date says a time of day",
+}
+
+
+def called(path: Path) -> set[str]:
+    """The full names of what a module calls, as far as its imports tell; default values of parameters are no calls."""
+    tree = ast.parse(path.read_text())
+    known: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known.update({each.asname or each.name.split(".")[0]: each.name for each in node.names})
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            known.update({each.asname or each.name: f"{node.module}.{each.name}" for each in node.names})
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, _, rest = ast.unparse(node.func).partition(".")
+            if first in known:
+                found.add(f"{known[first]}.{rest}" if rest else known[first])
+    return found
+
+
+def is_source(name: str) -> bool:
+    module, _, rest = name.partition(".")
+    return module in ("random", "secrets") or name == "os.urandom" or rest.split(".")[-1] in SOURCES.get(module, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_clocks_and_random_numbers_are_passed_in(path: Path):
+    name = name_of(path)
+    if name.split(".")[0] not in MACHINE:
+        for each in filter(is_source, called(path)):
+            assert (name, each) in OWN, f"{name} calls {each}(): take it as a parameter with that default"
+
+
 def parameters(function: object) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("protocol_factory", "share")]  # type: ignore[arg-type]
 
