@@ -196,8 +196,8 @@ def test_an_interrupt_or_the_deadline_ends_a_call_that_was_being_retried(world: 
             tried.append(attempt.port)
             raise ConnectionResetError(104, "reset")
 
-        begin = w.engine.begin
-        w.engine.begin = lambda *args, **options: (clock.advance(1), begin(*args, **options))[1]
+        begin = w.engine.start_attempt
+        w.engine.start_attempt = lambda *args, **options: (clock.advance(1), begin(*args, **options))[1]
         tried.clear()
         with pytest.raises(DeadlineExceeded):
             await w.call(THREE, overrun, idempotent=True, deadline=1.5)
