@@ -25,7 +25,8 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded, ResolutionError
 from ecs_discovery.models import DNS_SCHEMES, Endpoint, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Queueing, Resolver
-from ecs_discovery.resolvers.registry import for_asyncio, load
+from ecs_discovery.resolvers.in_threads import for_asyncio
+from ecs_discovery.resolvers.registry import load
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 from ecs_discovery.runtime import sockets
 from ecs_discovery.runtime.single_flight import Flight

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState
-from tenacity.stop import stop_never
-
-from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
 from ecs_discovery.core.calls.call import Call
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["by_policy", "go_on"]
 
@@ -25,6 +24,11 @@ async def go_on(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> T:
     """As `go_on`, awaiting."""
+    from tenacity import AsyncRetrying  # not before something has failed
+    from tenacity.stop import stop_never
+
+    from ecs_discovery.client.retry import _retry, _wait
+
     attempts = iter((first,))
 
     async def run() -> T:
@@ -46,6 +50,10 @@ async def by_policy(
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
     """As `by_policy`, awaiting."""
+    from tenacity import AsyncRetrying
+
+    from ecs_discovery.client.retry import OwnPolicy, _outcome
+
     own = OwnPolicy(given, call, clock, rng)
 
     async def run() -> T:
@@ -66,7 +74,7 @@ async def by_policy(
 
     asynchronous = isinstance(given, AsyncRetrying)
     parts: dict[str, Any] = {
-        "sleep": rest if not asynchronous or given.sleep is _DEFAULT.sleep else given.sleep,
+        "sleep": rest if not asynchronous or given.sleep is AsyncRetrying().sleep else given.sleep,
         "retry": again,
         "wait": pause,
         "stop": over,
@@ -77,9 +85,6 @@ async def by_policy(
     for name in ("before", "after", "before_sleep", "enabled"):
         parts[name] = getattr(given, name)
     return await AsyncRetrying(**parts)(run)
-
-
-_DEFAULT = AsyncRetrying()
 
 
 async def _awaited(value: Any) -> Any:

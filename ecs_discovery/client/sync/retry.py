@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import Retrying
-from tenacity.nap import sleep as tenacity_sleep
-from tenacity.stop import stop_never
-
-from ecs_discovery.client.retry import OwnPolicy, _outcome, _retry, _wait
 from ecs_discovery.core.calls.call import Call
+
+if TYPE_CHECKING:
+    from tenacity import Retrying
 
 __all__ = ["by_policy", "go_on"]
 
@@ -29,6 +27,11 @@ def go_on(
     `first()` gives the outcome of the attempt that was made already, `pause()` the seconds to wait
     after the latest one.
     """
+    from tenacity import Retrying  # not before something has failed
+    from tenacity.stop import stop_never
+
+    from ecs_discovery.client.retry import _retry, _wait
+
     attempts = iter((first,))
 
     def run() -> T:
@@ -47,6 +50,10 @@ def by_policy(
     sleep: Callable[[float], None],
 ) -> T:
     """The attempts of `call` as the application's tenacity object wants them; the last one's result or exception."""
+    from tenacity.nap import sleep as tenacity_sleep
+
+    from ecs_discovery.client.retry import OwnPolicy, _outcome
+
     own = OwnPolicy(given, call, clock, rng)
 
     def run() -> T:
