@@ -33,8 +33,8 @@ BESIDE = "testing"  # may use anything, and only the demo uses it
 ROOMS = 13
 HOMES = {
     "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo"},
-    "aiodns": {"resolvers.dns.aio"},
-    "pycares": {"resolvers.dns.aio"},
+    "aiodns": set(),
+    "pycares": set(),
     "boto3": {"resolvers.cloud_map"},
     "botocore": {"resolvers.cloud_map"},
     "tenacity": {"client.retry", "client.sync.retry", "client.aio.retry", "config.settings"},
@@ -204,6 +204,46 @@ def test_each_slot_of_a_node_is_assigned_in_one_module():
 def test_nobody_sets_an_attribute_of_a_node_by_its_name():
     for path in (ROOT / "core").rglob("*.py"):
         assert "setattr" not in path.read_text(), path
+
+
+MACHINE = ("runtime", "testing", "cli")
+"""Rooms with a clock and random numbers of their own."""
+SOURCES = {"time": {"monotonic", "time", "perf_counter", "monotonic_ns", "time_ns"}, "datetime": {"now", "utcnow"}}
+OWN = {
+    ("client.engine", "random.Random"): "what its parameter `rng` is without one",
+    ("resolvers.dns.exchange", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
+}
+
+
+def called(path: Path) -> set[str]:
+    """The full names of what a module calls, as far as its imports tell; default values of parameters are no calls."""
+    tree = ast.parse(path.read_text())
+    known: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known.update({each.asname or each.name.split(".")[0]: each.name for each in node.names})
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            known.update({each.asname or each.name: f"{node.module}.{each.name}" for each in node.names})
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, _, rest = ast.unparse(node.func).partition(".")
+            if first in known:
+                found.add(f"{known[first]}.{rest}" if rest else known[first])
+    return found
+
+
+def is_source(name: str) -> bool:
+    module, _, rest = name.partition(".")
+    return module in ("random", "secrets") or name == "os.urandom" or rest.split(".")[-1] in SOURCES.get(module, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_clocks_and_random_numbers_are_passed_in(path: Path):
+    name = name_of(path)
+    if name.split(".")[0] not in MACHINE:
+        for each in filter(is_source, called(path)):
+            assert (name, each) in OWN, f"{name} calls {each}(): take it as a parameter with that default"
 
 
 def parameters(function: object) -> list[str]:

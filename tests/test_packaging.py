@@ -10,15 +10,23 @@ from pathlib import Path
 import pytest
 
 import ecs_discovery
+from ecs_discovery.testing.lab import Lab
+from tests.resolvers.support import ScriptedDns
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def python(code: str, *, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *, blocked: tuple[str, ...] = (), arguments: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter in which the `blocked` packages cannot be imported."""
     block = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", block + code], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-W", "error", "-c", block + code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
     )
 
 
@@ -35,6 +43,59 @@ print(sorted(heavy & (set(sys.modules) - loaded)), threading.active_count(), len
     result = python(code)
     assert result.stderr == ""
     assert result.stdout.split() == ["[]", "1", "0"]
+
+
+LATER = {"asyncio", "pycares", "aiodns", "dns", "tenacity", "boto3", "botocore", "importlib.metadata"}
+"""What a program of threads does without, as long as nothing fails."""
+LOADED = """
+import sys
+before = set(sys.modules)
+def loaded(names):
+    print(sorted(name for name in names if name in sys.modules and name not in before))
+"""
+
+
+def test_a_discovery_of_threads_loads_nothing_that_it_does_not_need_yet():
+    code = f"""
+{LOADED}
+import ecs_discovery
+discovery = ecs_discovery.Discovery()
+loaded({LATER | {"ssl", "json", "http.client", "ecs_discovery.client.aio", "ecs_discovery.client.snapshot"}})
+"""
+    result = python(code)
+    assert result.stderr == ""
+    assert result.stdout == "[]\n"
+
+
+def test_a_first_lookup_of_threads_loads_no_library():
+    code = f"""
+{LOADED}
+import ecs_discovery
+with ecs_discovery.Discovery(nameservers=[sys.argv[1]]) as discovery:
+    print(len(discovery.resolve("a.prod.local:80").endpoints))
+    loaded({LATER | {"ssl", "json", "http.client", "secrets", "ecs_discovery.client.aio"}})
+"""
+    with ScriptedDns() as server:
+        server.on("a://a.prod.local", "a.prod.local 60 A 10.0.0.1")
+        result = python(code, arguments=(server.address,))
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == ["1", "[]"]
+
+
+def test_a_wrapped_get_loads_nothing_for_failures_or_asyncio():
+    code = f"""
+import requests
+{LOADED}
+from ecs_discovery import wrap_session
+session = wrap_session(requests.Session(), namespace="prod.local", nameservers=[sys.argv[1]])
+print(session.get(sys.argv[2], timeout=10).status_code)
+session.close()
+loaded({LATER | {"ecs_discovery.client.aio", "ecs_discovery.client.snapshot"}})
+"""
+    with Lab(namespace="prod.local") as lab:
+        result = python(code, arguments=(lab.nameserver, lab.service("orders", tasks=1).url()))
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == ["200", "[]"]
 
 
 def test_without_extras_everything_but_the_integration_works_and_that_says_what_to_install():

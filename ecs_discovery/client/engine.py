@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecs_discovery.client.emitter import EventEmitter
-from ecs_discovery.client.snapshot import ServiceSnapshot, snapshot_of
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
@@ -46,6 +44,9 @@ from ecs_discovery.runtime.single_flight import Flight, Flights, fault_of
 from ecs_discovery.runtime.sockets import ConnectResult
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from ecs_discovery.client.snapshot import ServiceSnapshot
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
 
 __all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded"]
@@ -389,6 +390,8 @@ class Engine:
         liveness.vanished(node, since, self.clock())
 
     def snapshot(self, service: Service) -> ServiceSnapshot:
+        from ecs_discovery.client.snapshot import snapshot_of  # for a look at it only
+
         return snapshot_of(service, self.clock())
 
     def emit(self, service: Service) -> None:

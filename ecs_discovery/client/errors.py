@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-import ssl
+import sys
+from typing import Any
 
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.errors import (
@@ -23,7 +24,8 @@ def no_connection(call: Call, error: OSError) -> DiscoveryError:
     if isinstance(error, DiscoveryError):
         return error
     kind: type[DiscoveryError] = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
-    if isinstance(error, (ssl.SSLError, socket.gaierror)):
+    ssl: Any = sys.modules.get("ssl")  # without it there are no errors of its
+    if isinstance(error, socket.gaierror) or (ssl is not None and isinstance(error, ssl.SSLError)):
         kind = combined(kind, type(error))
     return kind(
         f"no connection after {len(call.reports)} connect{'s' if len(call.reports) != 1 else ''}: {foreign(error)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
+import sys
 from collections.abc import Callable
 from traceback import clear_frames
 from typing import Any
@@ -169,14 +169,16 @@ def judge_connect(connection: object, error: Exception | None) -> Judgement:
     """How connecting went. A certificate that does not fit may be the caller's fault as well as the endpoint's."""
     if error is None:
         return GOOD
-    if isinstance(error, ssl.SSLCertVerificationError):
+    ssl: Any = sys.modules.get("ssl")  # without it there are no errors of its
+    if ssl is not None and isinstance(error, ssl.SSLCertVerificationError):
         return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "certificate")
     if isinstance(error, OSError) and not isinstance(error, DiscoveryError):
         if is_ours(error):
             return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "own")
         if isinstance(error, TimeoutError):
             return Judgement(Outcome.UNANSWERED, FailureKind.NOT_SENT, "connect timeout")
-        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        ended = ssl is not None and isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        if ssl is not None and isinstance(error, ssl.SSLError) and not ended:
             return Judgement(Outcome.NEUTRAL, FailureKind.NOT_SENT, "tls")  # as likely a port that speaks no TLS
         return Judgement(Outcome.CONNECT, FailureKind.NOT_SENT, "connect")
     return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, type(error).__name__)

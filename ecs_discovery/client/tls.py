@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING
 
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import (
     ConfigurationError,
 )
 
-__all__ = ["verified_name"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["default_context", "verified_name"]
+
+
+def default_context() -> ssl.SSLContext:
+    """What `ssl=True` means: the system's authorities, and the name verified."""
+    import ssl  # most programs get it from their client library, some never need it
+
+    return ssl.create_default_context()
 
 
 def verified_name(context: ssl.SSLContext | None, given: str | None, service: Service) -> str | None:

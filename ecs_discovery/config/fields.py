@@ -191,9 +191,25 @@ TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying obje
 
 
 class Policy:
-    """Runs every field through its rule."""
+    """Runs every field through its rule.
 
-    __slots__ = ()
+    Comparing, hashing and showing are written once: dataclasses would compile them for each policy at import.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__slots__])
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__qualname__}({shown})"
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it

@@ -6,26 +6,20 @@ when called without arguments. Nothing is loaded before a target uses the scheme
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
-from importlib.metadata import entry_points
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
 
-from ecs_discovery.errors import ConfigurationError, ResolutionError, ResolutionTimeout
-from ecs_discovery.models import Question, Resolution
-from ecs_discovery.resolvers.base import AsyncResolver, Remembering, Resolver
-from ecs_discovery.runtime.workers import Workers
+from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.resolvers.base import Resolver
 
-__all__ = ["GROUP", "InThreads", "Schemes", "for_asyncio", "load", "schemes"]
+__all__ = ["GROUP", "Schemes", "load", "schemes"]
 
 GROUP = "ecs_discovery.resolvers"
 
 
 def schemes() -> tuple[str, ...]:
     """The schemes that installed packages register."""
+    from importlib.metadata import entry_points  # most targets are of a scheme of ours
+
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
@@ -47,6 +41,8 @@ class Schemes(Collection[str]):
 
 def load(scheme: str) -> Resolver:
     """The resolver registered for a scheme. Raises `ConfigurationError` if there is none or it cannot be made."""
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=GROUP, name=scheme):
         try:
             made = point.load()()
@@ -56,76 +52,3 @@ def load(scheme: str) -> Resolver:
             raise ConfigurationError(f"entry point {GROUP}", f"{scheme} = {point.value}", "a class with resolve()")
         return made  # type: ignore[no-any-return]  # checked as far as can be
     raise ConfigurationError("scheme", scheme, f"one of {', '.join(schemes()) or 'the built-in ones'}")
-
-
-def for_asyncio(resolver: Any, workers: Workers) -> AsyncResolver:
-    """A resolver as asyncio can use it: itself, if its `resolve` is a coroutine function, else in threads."""
-    if inspect.iscoroutinefunction(resolver.resolve):
-        return resolver  # type: ignore[no-any-return]  # it says so itself
-    return InThreads(resolver, workers)
-
-
-class InThreads:
-    """A resolver for threads, for asyncio: its lookups run in `workers`, which are not the loop's executor."""
-
-    def __init__(self, resolver: Resolver, workers: Workers) -> None:
-        self._resolver = resolver
-        self._workers = workers
-
-    def forget(self, question: Question) -> None:
-        """See `Remembering.forget`."""
-        if isinstance(self._resolver, Remembering):
-            self._resolver.forget(question)
-
-    async def resolve(self, question: Question, timeout: float) -> Resolution:
-        """As the resolver itself; given up `timeout` seconds after it began, whatever it does."""
-        found = await self.resolve_in_turn(question, timeout, lambda: True)
-        assert found is not None  # it has begun
-        return found
-
-    async def resolve_in_turn(self, question: Question, timeout: float, begin: Callable[[], bool]) -> Resolution | None:
-        """See `Queueing.resolve_in_turn`."""
-        loop = asyncio.get_running_loop()
-        done: Future[Resolution | None] = Future()
-        began = False
-
-        def started() -> None:
-            nonlocal began
-            began = True
-            if not limit.expired() and not done.cancelled():
-                with suppress(RuntimeError):  # it is over meanwhile
-                    limit.reschedule(loop.time() + timeout)
-
-        def job() -> None:
-            if not done.set_running_or_notify_cancel():
-                return  # nobody waits any more
-            try:
-                if not begin():
-                    done.set_result(None)
-                    return
-                with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(started)
-                done.set_result(self._resolver.resolve(question, timeout))
-            except Exception as error:  # noqa: BLE001  # handed to whoever awaits
-                done.set_exception(error)
-
-        answer = asyncio.wrap_future(done)
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                if not self._workers.spawn(job, inline=False, key=done):
-                    raise ResolutionError(  # here it would hold up the loop, for as long as it likes
-                        "not asked: no thread can be started for its resolver",
-                        target=str(question),
-                        hint="the interpreter is exiting, or threads are not allowed here; use a coroutine function",
-                    )
-                return await answer
-        except TimeoutError as error:
-            if began or not limit.expired():
-                raise
-            raise ResolutionTimeout(
-                f"not asked within {timeout:.3g} s: no thread was free for it",
-                target=str(question),
-                hint="its resolver is at work on as many other names as it has threads",
-            ) from error
-        finally:
-            self._workers.forget(done)

@@ -5,13 +5,16 @@ Whoever starts a flight leads it; everybody may wait for it. A waiter that gives
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["Flight", "Flights", "fault_of"]
 

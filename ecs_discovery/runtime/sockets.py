@@ -5,19 +5,20 @@ What a failed connect says of the endpoint is told by the kernel's error alone.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import socket
-import ssl
 import time
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecs_discovery.config.targets import is_address
 from ecs_discovery.models import Endpoint
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "AbortHandle",
@@ -129,6 +130,8 @@ def connect(endpoint: Endpoint, timeout: float, tuning: Tuning | None = None) ->
 def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit: float) -> ssl.SSLSocket:
     """TLS over a connected socket, which it takes over. Raises `TimeoutError` if it takes more than `limit` seconds:
     a time-out of the socket alone would begin anew with every byte of the handshake."""
+    import ssl  # the context has it loaded
+
     until = time.monotonic() + limit
     secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
     try:
@@ -185,6 +188,8 @@ def finish_connect(sock: socket.socket) -> None:
 
 async def connect_async(endpoint: Endpoint) -> socket.socket:
     """The same for asyncio, non-blocking and without a time limit of its own."""
+    import asyncio  # a program of threads does without
+
     loop = asyncio.get_running_loop()
     address: Any = (endpoint.host, endpoint.port)
     family: int = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET

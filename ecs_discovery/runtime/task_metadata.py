@@ -6,14 +6,11 @@ agent 1.39.0 and newer). It is asked once per process, within a short time; with
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from threading import Lock
 from typing import Any
@@ -86,6 +83,10 @@ def own_zone() -> str | None:
 
 
 def _ask(uri: str, timeout: float) -> TaskMetadata | None:
+    import json  # on ECS, and once: nobody else is to wait for them
+    import urllib.parse
+    from http.client import HTTPException, HTTPResponse
+
     # By hand: urllib follows redirects, and waits anew for each byte.
     until = time.monotonic() + timeout
     try:

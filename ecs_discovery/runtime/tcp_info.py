@@ -6,7 +6,6 @@ A live kernel acknowledges a request within milliseconds, however slow the appli
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import struct
@@ -206,6 +205,8 @@ class Watch:
         gone: Callable[[], bool],
         silent: Callable[[], object],
     ) -> None:
+        import asyncio  # a program of threads does without
+
         self._sock = sock
         self._progress = Progress(sock)
         self._limit = limit

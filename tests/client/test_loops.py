@@ -62,7 +62,7 @@ loops = pytest.mark.parametrize(
 @loops
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors cannot be counted here")
 def test_loops_one_after_the_other_leave_nothing_behind(kind: str):
-    """Each looks a new name up, and ends. Descriptors of DNS channels are closed by a thread, a moment later."""
+    """Each looks a new name up, and ends."""
     code = f"""
 def count():
     return len(os.listdir("/proc/self/fd"))
@@ -109,10 +109,7 @@ print(json.dumps(results))
 @loops
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_a_fork_uses_a_loop_of_its_own(kind: str):
-    """Lookups through aiodns leave a thread of pycares behind, of which Python 3.12 warns."""
     code = """
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)
 before = run(visit(urls[0]))
 pid = os.fork()
 if pid == 0:

@@ -15,7 +15,7 @@ import pytest
 from ecs_discovery import AsyncDiscovery, Discovery, DnsPolicy, ResolutionError, TimeoutPolicy
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.dns import aio as dns_async
-from ecs_discovery.resolvers.registry import InThreads
+from ecs_discovery.resolvers.in_threads import InThreads
 from ecs_discovery.runtime import sockets, workers
 from ecs_discovery.runtime.single_flight import Flights
 from ecs_discovery.runtime.workers import Workers

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns import wire
-from ecs_discovery.resolvers.dns.blocking import NoEdns, Truncated
+from ecs_discovery.resolvers.dns.exchange import NoEdns, Truncated
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, plain_name, wire_ttl
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server

@@ -15,7 +15,7 @@ from tests.servers import KnotServer, UnboundServer, required
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
     name: str = request.param
     if name == "asyncio-transports":
-        monkeypatch.setattr(dns_async, "_loops_without_aiodns", _Everything())
+        monkeypatch.setattr(dns_async, "_loops_without_readers", _Everything())
     return World(name)
 
 

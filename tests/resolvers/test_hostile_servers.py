@@ -165,7 +165,7 @@ def test_look_ups_of_hundreds_of_names_at_a_silent_server_hold_few_descriptors(
     from tests.resolvers.conftest import _Everything
 
     if kind == "asyncio-transports":
-        monkeypatch.setattr(dns_async, "_loops_without_aiodns", _Everything())
+        monkeypatch.setattr(dns_async, "_loops_without_readers", _Everything())
     server.lose = 1_000_000
     resolver = AsyncDnsResolver(server.policy(query_timeout=0.2))
     most = 0

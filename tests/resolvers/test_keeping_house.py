@@ -1,4 +1,4 @@
-"""What the resolvers leave behind, which is nothing, and what they do without a working aiodns."""
+"""What the resolvers leave behind, which is nothing, and what they do on event loops that cannot watch sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def _held() -> tuple[int, int]:
 
 
 def _settles_at(most: tuple[int, int]) -> bool:
-    """True as soon as no more is held than `most`; pycares frees its channels in a thread, a little later."""
+    """True as soon as no more is held than `most`."""
     until = time.monotonic() + 5
     while any(now > limit for now, limit in zip(_held(), most, strict=True)):
         if time.monotonic() > until:
@@ -100,7 +99,7 @@ def test_cancelled_look_ups_leave_nothing_behind(orders: ScriptedDns) -> None:
     assert _settles_at(before)
 
 
-def test_more_look_ups_at_once_than_there_are_channels_all_succeed(orders: ScriptedDns) -> None:
+def test_more_lookups_at_once_than_may_be_in_flight_all_succeed(orders: ScriptedDns) -> None:
     resolver = AsyncDnsResolver(orders.policy(query_timeout=2))
 
     async def at_once() -> int:
@@ -108,7 +107,7 @@ def test_more_look_ups_at_once_than_there_are_channels_all_succeed(orders: Scrip
         return len(answers)
 
     assert asyncio.run(at_once()) == 200
-    assert not dns_async._loops_without_aiodns
+    assert not dns_async._loops_without_readers
 
 
 def test_one_resolver_serves_many_threads(orders: ScriptedDns) -> None:
@@ -194,34 +193,15 @@ def test_importing_the_package_imports_no_dns_library() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.fixture
-def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process: nobody knows yet on which loops aiodns works."""
-    monkeypatch.setattr(dns_async, "_loops_without_aiodns", set())
-
-
-def _no_loop(*_: object, **__: object) -> None:
-    raise RuntimeError("aiodns needs a SelectorEventLoop on Windows")
-
-
-def _no_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aiodns", None)
-
-
-def _no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodns.DNSResolver", _no_loop)
-
-
-@pytest.mark.usefixtures("undecided")
-@pytest.mark.parametrize("breakage", [_no_module, _no_channel])
-def test_without_a_working_aiodns_the_loops_own_transports_are_used_and_the_log_says_so_once(
-    orders: ScriptedDns,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    breakage: Callable[[pytest.MonkeyPatch], None],
+def test_where_a_loop_cannot_watch_sockets_its_own_transports_are_used_and_the_log_says_so_once(
+    orders: ScriptedDns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def refuse(self: object, descriptor: int) -> None:
+        raise NotImplementedError
+
     caplog.set_level(logging.INFO, "ecs_discovery")
-    breakage(monkeypatch)
+    monkeypatch.setattr(dns_async, "_loops_without_readers", set())
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "remove_reader", refuse)
     resolver = AsyncDnsResolver(orders.policy())
 
     asyncio.run(_many(resolver, 3))
@@ -237,7 +217,7 @@ def test_uvloop_works(orders: ScriptedDns) -> None:
     uvloop.run(_many(AsyncDnsResolver(orders.policy()), 3))
 
     assert len(orders.seen) == 3
-    assert not dns_async._loops_without_aiodns
+    assert not dns_async._loops_without_readers
 
 
 def test_errors_keep_their_story_when_pickled(server: ScriptedDns) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ecs_discovery import AsyncDiscovery, ConfigurationError, Discovery, Endpoint, Question, Resolution, ResolutionError
-from ecs_discovery.resolvers.registry import InThreads, Schemes, load, schemes
+from ecs_discovery.resolvers.in_threads import InThreads
+from ecs_discovery.resolvers.registry import Schemes, load, schemes
 from ecs_discovery.runtime.workers import Workers
 
 MODULE = """

@@ -67,7 +67,7 @@ atexit.register(lambda: tell(lambda: discovery.resolve(sys.argv[2], timeout=10))
 def test_a_lookup_of_asyncio_at_exit_ends_within_its_timeout():
     """Its modules are loaded before, since that takes a while."""
     code = """
-import aiodns, ecs_discovery.resolvers.dns.aio
+import ecs_discovery.resolvers.dns.aio
 
 async def look_up():
     async with AsyncDiscovery(**settings) as discovery:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import INCONCLUSIVE, report
+from ecs_discovery.client.sync.flights import OwnFlights
 from ecs_discovery.client.sync.health_check import examine
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
@@ -45,6 +46,7 @@ T = TypeVar("T")
 logger = logging.getLogger("ecs_discovery")
 
 _GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
+_LINGER = 0.001  # seconds that a caller who has an answer waits for the others: about what a thread costs
 _CHECKERS = 8  # health checks of all services in flight
 _BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
@@ -78,27 +80,105 @@ class Background:
             self._connects.spawn(self._locate)  # only lookups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
-        while engine.clock() >= service.refresh_at:
-            due = engine.due(service, waited=waited)
-            # What is known will do: leave time to connect, also where a lookup must be made right here.
-            here = until if service.resolution is None else (engine.clock() + until) / 2
-            for question in due.ask:
-                self._ask(question, here=here)
-            if due.error is not None:
-                raise due.error
-            if due.again and service.resolution is None:
-                continue  # somebody took over newer answers meanwhile: look at those
-            if not due.wait:
-                return
-            self._look_for_a_loop(service)
-            flights = {question: self._ask(question, until=until, here=here) for question in due.wait}
-            left = here - engine.clock()
-            if left <= 0 or not self._any_landed(flights, left):
-                if service.resolution is not None:
+        own: OwnFlights | None = None
+        try:
+            while engine.clock() >= service.refresh_at:
+                due = engine.due(service, waited=waited)
+                # What is known will do: leave time to connect, also where a lookup must be made right here.
+                here = until if service.resolution is None else (engine.clock() + until) / 2
+                for question in due.ask:
+                    if own is None or question not in own.flights:
+                        self._ask(question, here=here)
+                if due.error is not None:
+                    raise due.error
+                if due.again and service.resolution is None:
+                    continue  # somebody took over newer answers meanwhile: look at those
+                if not due.wait:
                     return
-                raise engine.too_slow(service, until - began)
-            engine.check_open(service.target)
-            waited.update(question for question, flight in flights.items() if flight.done())
+                self._look_for_a_loop(service)
+                fresh = own is None
+                own = own or self._lead(due.wait, until)
+                if own is not None and (fresh or own.leads(due.wait)):
+                    landed = self._run(own, here)
+                    done = [question for question in due.wait if question not in own.flights]
+                else:
+                    if own is not None:  # others work on the rest: wait for both
+                        self._hand_on(own)
+                        own = None
+                    flights = {question: self._ask(question, until=until, here=here) for question in due.wait}
+                    left = here - engine.clock()
+                    landed = left > 0 and self._any_landed(flights, left)
+                    done = [question for question, flight in flights.items() if flight.done()]
+                if not landed:
+                    if service.resolution is not None:
+                        return
+                    raise engine.too_slow(service, until - began)
+                engine.check_open(service.target)
+                waited.update(done)
+        finally:
+            if own is not None:
+                self._leave(own)
+
+    def _lead(self, questions: Sequence[Question], until: float) -> OwnFlights | None:
+        """The flights for these questions if the caller can lead all of them in its own thread, else None."""
+        engine = self.engine
+        if self._closed or fork.coming() or engine.flights.under_way(questions):
+            return None
+        if any(question.scheme not in DNS_SCHEMES for question in questions):
+            return None
+        resolver = self._resolver(questions[0].scheme)
+        start = getattr(resolver, "lookups", None)  # another one cannot be left before it has ended
+        if start is None:
+            return None
+        own, all_mine = OwnFlights(engine, start()), True
+        try:
+            for question in questions:
+                flight, leads = engine.join(question, wanted=until)
+                if leads:
+                    own.begin(question, flight)
+                all_mine = all_mine and leads
+        except BaseException:
+            self._hand_on(own)
+            raise
+        if all_mine:
+            return own
+        self._hand_on(own)  # another caller came between
+        return None
+
+    def _run(self, own: OwnFlights, here: float) -> bool:
+        """Go on with these until one has landed or there is no more time."""
+        clock = self.engine.clock
+        landed = False
+        while own.flights and not landed and (left := here - clock()) > 0:
+            landed, following = own.run(min(left, _GLANCE))  # else the end of it all would not be seen
+            for question in following:
+                self._ask(question, here=here)
+        return landed or not own.flights
+
+    def _leave(self, own: OwnFlights) -> None:
+        """The caller goes on. The answers to its other questions mostly come with the first; else a worker waits."""
+        clock = self.engine.clock
+        until = clock() + _LINGER
+        try:
+            while own.flights and clock() < until:
+                self._run(own, until)
+        finally:
+            self._hand_on(own)
+
+    def _hand_on(self, own: OwnFlights) -> None:
+        if not own.flights:
+            own.close()
+            return
+
+        def job() -> None:
+            for question in own.finish():
+                self._ask(question)
+
+        if not self._workers.spawn(job, inline=False, dropped=own.crowded_out):
+            try:
+                self._run(own, self.engine.clock() + _BRIEF)
+            finally:
+                own.lose()
 
     def _look_for_a_loop(self, service: Service) -> None:
         """Waiting here would stop a whole event loop: say so, once."""

@@ -6,24 +6,22 @@ It stands in the same order as `aio.py`; the two differ in awaits.
 from __future__ import annotations
 
 import socket
-import ssl as ssl_module
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import CoroutineType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.errors import as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
-from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
 from ecs_discovery.client.sync.hedging import hedged
 from ecs_discovery.client.sync.lease import LeaseContext
-from ecs_discovery.client.tls import verified_name
+from ecs_discovery.client.tls import default_context, verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
 from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Judgement
@@ -34,6 +32,11 @@ from ecs_discovery.events import Event
 from ecs_discovery.models import Resolution
 from ecs_discovery.resolvers.base import Resolver
 from ecs_discovery.runtime import sockets
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    from ecs_discovery.client.snapshot import ServiceSnapshot
 
 __all__ = ["Discovery"]
 
@@ -210,7 +213,7 @@ class Discovery:
         service = self._engine.service(target)
         limit = self._limit(service, timeout)
         call = self._engine.call(service, idempotent=True, deadline=limit, connect=limit)
-        context = ssl_module.create_default_context() if ssl is True else ssl or None
+        context = default_context() if ssl is True else ssl or None
         name = verified_name(context, server_hostname, service)
 
         def attempt(lease: Lease) -> socket.socket:

@@ -1,12 +1,12 @@
-"""One DNS query over the event loop's own transports, for loops and servers that aiodns cannot use."""
+"""One DNS query over the event loop's own transports, for loops that cannot watch a socket (Windows)."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+from collections.abc import Callable
 
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers.dns.blocking import Message, NoEdns, Truncated
+from ecs_discovery.resolvers.dns.exchange import Message, NoEdns, Truncated, random_id
 from ecs_discovery.resolvers.dns.records import Reply
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
@@ -14,12 +14,9 @@ from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
 __all__ = ["ask_with_asyncio"]
 
 
-async def ask_with_asyncio(question: Question, server: Server) -> Reply:
-    """Ask once over asyncio's own transports: for loops where aiodns cannot work.
-
-    Waits without a limit; raises `BadAnswer` or `OSError`.
-    """
-    message: Message = _Query(question, secrets.randbelow(65_536))
+async def ask_with_asyncio(question: Question, server: Server, *, next_id: Callable[[], int] = random_id) -> Reply:
+    """Ask once over asyncio's own transports. Waits without a limit; raises `BadAnswer` or `OSError`."""
+    message: Message = _Query(question, next_id())
     while True:
         try:
             return await _ask_datagram(message, server)

@@ -6,7 +6,7 @@ import math
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns import wire as wire_module
-from ecs_discovery.resolvers.dns.blocking import Message, NoEdns, Truncated
+from ecs_discovery.resolvers.dns.exchange import Message, NoEdns, Truncated
 from ecs_discovery.resolvers.dns.records import AliasLoop, Reply, follow_chain
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 
 from ecs_discovery.config.policies import DnsPolicy
+from ecs_discovery.errors import ResolutionError
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.resolvers.dns.blocking import UdpClient
+from ecs_discovery.resolvers.dns.blocking import Sockets
+from ecs_discovery.resolvers.dns.exchange import Exchange, Lookup, random_id
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.search import steps_for
 from ecs_discovery.resolvers.dns.servers import Allowance
@@ -20,7 +22,7 @@ from ecs_discovery.resolvers.dns.steps import normal
 from ecs_discovery.resolvers.dns.system import configured_servers
 from ecs_discovery.resolvers.hosts import HostsFile
 
-__all__ = ["DnsResolver"]
+__all__ = ["DnsResolver", "Lookups"]
 
 
 class DnsResolver:
@@ -37,34 +39,116 @@ class DnsResolver:
         *,
         clock: Callable[[], float] = time.monotonic,
         may_ask: Callable[[], bool] | None = None,
+        next_id: Callable[[], int] = random_id,
     ) -> None:
-        """`may_ask` says whether a question that follows from an answer may be asked now; False: a moment later."""
+        """`may_ask` says whether a question that follows from an answer may be asked now; False: a moment later.
+        `next_id` gives ids of queries: any number below 65,536 that cannot be guessed."""
         self._policy = policy
         self._may_ask = may_ask
         self._clock = clock
+        self._next_id = next_id
         self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
         return f"<DnsResolver {', '.join(self._policy.nameservers) or 'system nameservers'}>"
 
+    def lookups(self) -> Lookups:
+        """For a thread that makes several lookups at once and may leave them to another."""
+        return Lookups(self)
+
     def resolve(self, question: Question, timeout: float) -> Resolution:
         """See `Resolver.resolve`. Raises `ConfigurationError` for any other kind of question."""
-        deadline = self._clock() + timeout
-        asked, question = question, normal(question)
-        local = self._hosts.lookup(question) if self._hosts else None
-        if local is not None:
-            return local
-        servers = configured_servers(question, self._policy.nameservers)
-        wait = self._policy.query_timeout
-        steps = steps_for(asked, self._policy)
-        allowance = Allowance(self._may_ask)
-        with UdpClient(servers, _Query, query_timeout=wait, clock=self._clock, allowance=allowance) as exchange:
-            asking = next(steps)
-            while True:
-                limit = min(deadline, self._clock() + wait) if asking.brief else deadline
-                outcomes = exchange.ask(asking.questions, limit)
-                try:
-                    asking = steps.send(outcomes)
-                except StopIteration as end:
-                    resolution: Resolution = end.value
-                    return resolution
+        lookups = Lookups(self)
+        try:
+            lookups.add(question, timeout)
+            while not (ended := lookups.run(timeout + 1)):
+                pass
+        finally:
+            lookups.close()
+        outcome = ended.pop()[1]
+        if isinstance(outcome, Resolution):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # else the error's frames would keep it, and it them
+
+
+class Lookups:
+    """Lookups that one thread drives together, over the same sockets: `add` some, then `run` until none is left.
+
+    Another thread may take over where one has left off.
+    """
+
+    def __init__(self, resolver: DnsResolver) -> None:
+        self._resolver = resolver
+        self._sockets = Sockets()
+        self._exchange: Exchange | None = None
+        self._lookups: dict[Question, Lookup] = {}
+        self._ended: list[tuple[Question, Resolution | Exception]] = []
+
+    def __len__(self) -> int:
+        """How many are in flight."""
+        return len(self._lookups) + len(self._ended)
+
+    @property
+    def broken(self) -> bool:
+        """True in the child of a fork: what was in flight is the parent's."""
+        return self._exchange is not None and self._exchange.broken
+
+    def add(self, question: Question, timeout: float) -> None:
+        """Begin a lookup that takes `timeout` seconds at most. Raises `ConfigurationError` for a question that is none
+        of DNS."""
+        resolver = self._resolver
+        asked, plain = question, normal(question)
+        try:
+            local = resolver._hosts.lookup(plain) if resolver._hosts else None
+            if local is not None:
+                self._ended.append((question, local))
+                return
+            exchange = self._exchange
+            if exchange is None:
+                exchange = self._exchange = Exchange(
+                    configured_servers(plain, resolver._policy.nameservers),
+                    _Query,
+                    self._sockets,
+                    query_timeout=resolver._policy.query_timeout,
+                    clock=resolver._clock,
+                    next_id=resolver._next_id,
+                )
+            steps = steps_for(asked, resolver._policy)
+        except ResolutionError as error:
+            self._ended.append((question, error))
+        else:
+            self._lookups[question] = exchange.add(steps, resolver._clock() + timeout, Allowance(resolver._may_ask))
+
+    def run(self, seconds: float) -> list[tuple[Question, Resolution | Exception]]:
+        """Wait until something has ended, `seconds` at most: the questions that have, each with its outcome."""
+        exchange, clock = self._exchange, self._resolver._clock
+        until = clock() + seconds
+        ready = self._sockets.wait(0.0)  # what came while nobody looked, before anything is given up
+        while exchange is not None and self._lookups:
+            for descriptor in ready:
+                exchange.receive(descriptor)
+            due = exchange.proceed()
+            self._collect()
+            now = clock()
+            if self._ended or exchange.broken or now >= until:
+                break
+            ready = self._sockets.wait(min(due, until) - now)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """Let go of the sockets. What is in flight is given up."""
+        if self._exchange is not None:
+            self._exchange.close()
+        self._lookups = {}
+
+    def _collect(self) -> None:
+        for question, lookup in [each for each in self._lookups.items() if each[1].done]:
+            del self._lookups[question]
+            try:
+                self._ended.append((question, lookup.result()))
+            except Exception as error:  # noqa: BLE001  # it is an outcome too
+                self._ended.append((question, error))

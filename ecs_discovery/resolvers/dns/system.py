@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ecs_discovery.config.targets import is_address, parse_host_port
 from ecs_discovery.errors import ResolutionError
@@ -26,7 +27,7 @@ def configured_servers(question: Question, nameservers: Sequence[str]) -> tuple[
     Raises `ResolutionError` if there are none.
     """
     if nameservers:
-        return tuple(Server(*parse_host_port("nameserver", text, _DNS_PORT)) for text in nameservers)
+        return _given(tuple(nameservers))
     cause: OSError | None = None
     try:
         servers = _registry_servers() if sys.platform == "win32" else system_servers(_RESOLV_CONF)
@@ -39,6 +40,11 @@ def configured_servers(question: Question, nameservers: Sequence[str]) -> tuple[
         target=str(question),
         hint="set DnsPolicy(nameservers=…) or ECS_DISCOVERY_DNS_NAMESERVERS",
     ) from cause
+
+
+@lru_cache(64)
+def _given(nameservers: tuple[str, ...]) -> tuple[Server, ...]:
+    return tuple(Server(*parse_host_port("nameserver", text, _DNS_PORT)) for text in nameservers)
 
 
 def system_servers(path: str) -> tuple[Server, ...]:
