@@ -14,11 +14,11 @@ T = TypeVar("T")
 class Attempted(Generic[T]):
     """Its result or its error, and the decision; None as the decision if the call is done with it."""
 
-    __slots__ = ("_error", "_result", "decision")
+    __slots__ = ("decision", "error", "result")
 
     def __init__(self, result: T | None, error: Exception | None, decision: Decision | None) -> None:
-        self._result = result
-        self._error = error
+        self.result = result
+        self.error = error
         self.decision = decision
 
     @property
@@ -28,7 +28,7 @@ class Attempted(Generic[T]):
 
     def outcome(self) -> T:
         """Its result. Raises its error."""
-        error, self._error = self._error, None  # else the error's frames would keep it, and it them
+        error, self.error = self.error, None  # else the error's frames would keep it, and it them
         if error is not None:
             raise error
-        return self._result  # type: ignore[return-value]
+        return self.result  # type: ignore[return-value]

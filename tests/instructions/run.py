@@ -49,7 +49,7 @@ VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out
 def instructions(name: str, count: int) -> int:
     """Of a whole run of that many uses."""
     done = subprocess.run(
-        [*ALONE, *VALGRIND, sys.executable, str(PROGRAM), name, str(count)],
+        [*ALONE, *VALGRIND, sys.executable, str(PROGRAM), name, f"{count:06}"],
         capture_output=True,
         text=True,
         timeout=600,
@@ -64,7 +64,7 @@ def instructions(name: str, count: int) -> int:
 def counted(name: str) -> int:
     """Instructions of one use."""
     # Once without being counted: the first run compiles the modules that have no compiled form yet.
-    subprocess.run([*ALONE, sys.executable, str(PROGRAM), name, "0"], check=True, timeout=600)
+    subprocess.run([*ALONE, sys.executable, str(PROGRAM), name, "000000"], check=True, timeout=600)
     return round((instructions(name, USES) - instructions(name, 0)) / USES)
 
 

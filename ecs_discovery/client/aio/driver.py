@@ -16,6 +16,7 @@ from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
+from ecs_discovery.errors import Overloaded
 
 __all__ = ["AsyncDriver"]
 
@@ -44,9 +45,11 @@ class AsyncDriver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
-        attempted = await self._attempt(service, call, attempt, judge) if call.own_policy is None else None
-        if attempted is not None and attempted.decision is None:
-            return attempted.outcome()
+        attempted: Attempted[T] | None = None
+        if service.retry.tenacity is None:
+            attempted = await self._attempt(service, call, attempt, judge)
+            if attempted.decision is None:
+                return attempted.result if attempted.error is None else attempted.outcome()  # type: ignore[return-value]
 
         async def once() -> Attempted[T]:
             return await self._attempt(service, call, attempt, judge)
@@ -86,7 +89,13 @@ class AsyncDriver:
         background = self.background
         if call.number:
             await background.wait_for_refresh(service, call)
-        lease = await background.start_attempt(service, call)
+        if service.admission.crowded:
+            lease = await background.start_attempt(service, call)
+        else:
+            try:
+                lease = self.engine.start_attempt(service, call)
+            except Overloaded:
+                lease = await background.start_attempt(service, call)
         if service.work_due:
             background.work(service)
         try:

@@ -155,8 +155,10 @@ class Discovery:
             raise DeadlineExceeded(
                 f"the deadline of {limit:g} s had passed before the call began", target=service.target
             )
-        call = self._engine.call(service, idempotent=idempotent, deadline=limit, key=key)
-        if self._engine.clock() >= service.refresh_at:
+        engine = self._engine
+        now = engine.clock()
+        call = engine.call(service, idempotent=idempotent, deadline=limit, key=key, now=now)
+        if now >= service.refresh_at:
             self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
@@ -165,7 +167,7 @@ class Discovery:
 
         def attempt(lease: Lease) -> T:
             try:
-                result = fetch(Attempt(lease.endpoint, call, self._engine.clock))
+                result = fetch(Attempt(lease.node.endpoint, call, engine.clock))
             except Exception as error:
                 # Whose refusal was it? `fetch` may talk to others too.
                 if failure_of(error, handled) is FailureKind.NOT_SENT and self._background.accepts(

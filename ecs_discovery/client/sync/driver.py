@@ -16,6 +16,7 @@ from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
+from ecs_discovery.errors import Overloaded
 
 __all__ = ["Driver"]
 
@@ -42,9 +43,11 @@ class Driver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
-        attempted = self._attempt(service, call, attempt, judge) if call.own_policy is None else None
-        if attempted is not None and attempted.decision is None:
-            return attempted.outcome()
+        attempted: Attempted[T] | None = None
+        if service.retry.tenacity is None:
+            attempted = self._attempt(service, call, attempt, judge)
+            if attempted.decision is None:
+                return attempted.result if attempted.error is None else attempted.outcome()  # type: ignore[return-value]
 
         def once() -> Attempted[T]:
             return self._attempt(service, call, attempt, judge)
@@ -82,7 +85,13 @@ class Driver:
         background = self.background
         if call.number:
             background.wait_for_refresh(service, call)
-        lease = background.start_attempt(service, call)
+        if service.admission.crowded:
+            lease = background.start_attempt(service, call)
+        else:
+            try:
+                lease = self.engine.start_attempt(service, call)
+            except Overloaded:
+                lease = background.start_attempt(service, call)
         if service.work_due:
             background.work(service)
         try:
