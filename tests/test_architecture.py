@@ -27,7 +27,7 @@ LAYERS = [
     {"resolvers"},
     {"client"},
     {"integrations", "telemetry"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 BESIDE = "testing"  # may use anything, and only the demo uses it
 ROOMS = 13

@@ -38,7 +38,7 @@ def resolve(
     """Show the endpoints that NAME resolves to.
 
     NAME is what an application would ask for: orders, orders:8080, srv://orders.prod.local,
-    dns://orders.prod.local:8080, static://10.0.0.1:8080. What is not given is taken from
+    dns://orders.prod.local:8080, cloudmap://prod/orders, static://10.0.0.1:8080. What is not given is taken from
     ECS_DISCOVERY_… variables. Exit status 1: it cannot be resolved; 2: it makes no sense.
     """
     sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json))

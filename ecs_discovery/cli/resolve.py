@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
@@ -25,7 +26,12 @@ def resolve_target(
 ) -> int:
     """Resolve and print; returns the exit status: 1 if it cannot be resolved, 2 for input that makes no sense."""
     try:
-        with Discovery(namespace=namespace, nameservers=nameservers or None) as discovery:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            discovery = Discovery(namespace=namespace, nameservers=nameservers or None)
+        for warning in found:  # of a misspelt variable, say: where Python warned of it says nothing here
+            click.echo(f"ecs-discovery: {warning.message}", err=True)
+        with discovery:
             resolution = discovery.resolve(target, timeout=timeout)
     except ConfigurationError as error:
         return fail(str(error), 2)

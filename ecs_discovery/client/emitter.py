@@ -34,11 +34,11 @@ class EventEmitter:
             try:
                 while self._services:
                     for event in self._services.popleft().pop_events():
-                        self._tell(event)
+                        self._deliver(event)
             finally:
                 self._lock.release()
 
-    def _tell(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         logger.log(level_of(event), "%s", line(event))
         if self._on_event is not None:
             try:

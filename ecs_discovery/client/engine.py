@@ -143,9 +143,9 @@ class Engine:
             self.lost(question)
         return self.flights.join(question, now, self.limit(question) + _LOST, loop, wanted=wanted)
 
-    def begin_flight(self, question: Question, flight: Flight) -> bool:
+    def start_lookup(self, question: Question, flight: Flight) -> bool:
         """A lookup has its thread, or its turn: its time limit counts from now. False if nobody waits any more."""
-        if self.flights.begin(question, flight, self.clock(), self.limit(question) + _LOST):
+        if self.flights.start(question, flight, self.clock(), self.limit(question) + _LOST):
             return True
         self.lost(question)
         return False

@@ -71,6 +71,10 @@ class LeaseScope(Use):
         """Its port."""
         return self.endpoint.port
 
+    def __repr__(self) -> str:
+        where = self.node.endpoint if self.open else "not entered"
+        return f"<{type(self).__name__} {self._service.target} {where}>"
+
     def fail(self) -> None:
         """Count this use as the endpoint's failure, although no exception leaves the block.
 
@@ -79,7 +83,7 @@ class LeaseScope(Use):
         _ = self.endpoint
         self._failed = True
 
-    def _begin(self, now: float) -> None:
+    def _start(self, now: float) -> None:
         if self.open:
             raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
         service = self._service
@@ -92,8 +96,8 @@ class LeaseScope(Use):
         if service.work_due:
             self._driver.background.work(service)
 
-    def _begin_now(self) -> None:
-        self._begin(self._driver.engine.clock())
+    def _start_now(self) -> None:
+        self._start(self._driver.engine.clock())
 
     def _end(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

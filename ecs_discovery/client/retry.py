@@ -10,7 +10,7 @@ from tenacity.retry import retry_if_exception_type
 from tenacity.stop import stop_never
 from tenacity.wait import wait_none
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, FailureKind, Retry, Stop
 
@@ -36,7 +36,7 @@ def _decision(state: RetryCallState) -> Retry | Stop | None:
     outcome = state.outcome
     if outcome is None or outcome.failed:  # interrupted, cancelled, or no attempt could begin
         return None
-    attempted: Attempted[Any] = outcome.result()
+    attempted: AttemptResult[Any] = outcome.result()
     return attempted.decision
 
 

@@ -132,15 +132,20 @@ class ServiceSnapshot:
 
     def __str__(self) -> str:
         flags = [name for name in ("partial", "stale", "doubted", "failing", "panic") if getattr(self, name)]
-        head = f"{self.target}: {len(self.nodes)} endpoints from {self.source or 'nowhere yet'}"
+        head = f"{self.target}: {_counted(len(self.nodes), 'endpoint')} from {self.source or 'nowhere yet'}"
         lines = [head + (f" ({', '.join(flags)})" if flags else "")]
         for node in self.nodes:
             latency = f"{node.latency * 1000:.1f} ms" if node.latency is not None else "-"
             why = f" ({node.reason}, again in {node.returns_in:.1f} s)" if node.reason else ""
-            counts = f"{node.uses} uses, {node.failures} failures, {node.pending} pending, {latency}"
+            uses, failures = _counted(node.uses, "use"), _counted(node.failures, "failure")
+            counts = f"{uses}, {failures}, {node.pending} pending, {latency}"
             check = f", {node.check}" if node.check is not None else ""
             lines.append(f"  {node.endpoint} {node.health}{why}: {counts}{check}")
         return "\n".join(lines)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _coverage(resolution: Resolution | None) -> float | None:

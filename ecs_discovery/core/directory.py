@@ -123,14 +123,14 @@ class Directory:
             self.cache.store(question, outcome, outcome.ttl, now)
         elif isinstance(outcome, Resolution):
             with self._lock:
-                union = self._partials.get(question)
-                if union is None:
+                joining = self._partials.get(question)
+                if joining is None:
                     if len(self._partials) >= _MOST:
                         self._partials.popitem(last=False)
-                    union = self._partials[question] = PartialAnswers()
+                    joining = self._partials[question] = PartialAnswers()
                 self._partials.move_to_end(question)
-                joined = union.add(outcome, now)
-                floor = _EAGER if union.growing else inf
+                joined = joining.add(outcome, now)
+                floor = _EAGER if joining.growing else inf
             self.cache.store(question, joined, outcome.ttl, now, floor=floor)
         elif isinstance(outcome, (TargetNotFound, NoEndpoints)):
             with self._lock:

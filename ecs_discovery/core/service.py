@@ -134,18 +134,18 @@ class Service:
             events = self._sources.adopt(looks)
             if events is None:
                 return Due(again=True)
-            finding = self._sources.evaluate(looks, now, known=bool(self._membership.nodes))
-            self.refresh_at = finding.until
-            if finding.notice:
-                self._events.add(Notice(self.target, finding.notice))
-            if finding.answer is not None:
-                self._events.lookup(finding.error, len(self._membership.nodes))
-                self._events.refused(finding.answer.refused)
-                self._accept(finding.answer, now)
+            evaluation = self._sources.evaluate(looks, now, known=bool(self._membership.nodes))
+            self.refresh_at = evaluation.until
+            if evaluation.notice:
+                self._events.add(Notice(self.target, evaluation.notice))
+            if evaluation.answer is not None:
+                self._events.lookup(evaluation.error, len(self._membership.nodes))
+                self._events.refused(evaluation.answer.refused)
+                self._accept(evaluation.answer, now)
                 self._membership.witness(events, now)
-            elif finding.error is not None:
-                return self._doubt_locked(finding, now)
-            due = Due(finding.ask, finding.wait, again=finding.again)
+            elif evaluation.error is not None:
+                return self._keep_or_drop_locked(evaluation, now)
+            due = Due(evaluation.ask, evaluation.wait, again=evaluation.again)
         if self.admission.crowded:
             self.admission.wake_all()  # there may be more endpoints now
         return due
@@ -218,7 +218,7 @@ class Service:
         with self._lock:
             change = self._balancer.observe(node, outcome, now, seconds)
             if change is not None:
-                self._tell_locked(node, change, now)
+                self._record_change_locked(node, change, now)
         if change is None:
             return False
         if self.admission.crowded:
@@ -233,7 +233,7 @@ class Service:
             with self._lock:
                 change = self._balancer.finish(node, outcome, now, seconds, use)
                 if change is not None:
-                    self._tell_locked(node, change, now)
+                    self._record_change_locked(node, change, now)
             if self.admission.crowded:
                 self.admission.wake()
         except BaseException:  # asynchronous: nobody may be left waiting for room that there is
@@ -298,7 +298,7 @@ class Service:
         with self._lock:
             change = self._balancer.checked(check, outcome, why, now)
             if change is not None:
-                self._tell_locked(check.node, change, now)
+                self._record_change_locked(check.node, change, now)
             return change is not None
 
     @property
@@ -347,22 +347,22 @@ class Service:
             if self._abandoned and self._abandoned[0] is use:
                 self._abandoned.popleft()
 
-    def _doubt_locked(self, finding: Evaluation, now: float) -> Due:
+    def _keep_or_drop_locked(self, evaluation: Evaluation, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""
-        self._reason = finding.error
+        self._reason = evaluation.error
         if not self._membership.nodes:
-            return Due(finding.ask, finding.wait, self._named(finding.error))
-        if finding.empty and self._membership.empty(now, agreed=finding.agreed):
+            return Due(evaluation.ask, evaluation.wait, self._named(evaluation.error))
+        if evaluation.empty and self._membership.empty(now, agreed=evaluation.agreed):
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
-            self._events.add(EndpointsChanged(self.target, (), f"empty answers: {finding.error}"))
+            self._events.add(EndpointsChanged(self.target, (), f"empty answers: {evaluation.error}"))
             self._events.panic(self._balancer.panic)
-            return Due(error=self._named(finding.error))
-        self._events.lookup(finding.error, len(self._membership.nodes))
+            return Due(error=self._named(evaluation.error))
+        self._events.lookup(evaluation.error, len(self._membership.nodes))
         if self.resolution is not None and not self.resolution.stale:
             self.resolution = replace(self.resolution, stale=True)
-        return Due(finding.ask, finding.wait)
+        return Due(evaluation.ask, evaluation.wait)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)
@@ -381,6 +381,8 @@ class Service:
         """The error in terms of the target, with the lookup's own as its cause."""
         kind = NoEndpoints if error is None else type(error) if isinstance(error, ResolutionError) else ResolutionError
         text, hint = str(error) if error is not None else "has no endpoints now", self._hint
+        if isinstance(error, DiscoveryError) and error.target == self.target:
+            text = error.message  # it is named in front of that
         if hint is not None and isinstance(error, DiscoveryError) and error.hint is not None:
             if hint.startswith("no namespace"):
                 # Here lies the cause: advice on spelling or ports would lead away from it.
@@ -391,7 +393,7 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _tell_locked(self, node: Node, change: Change, now: float) -> None:
+    def _record_change_locked(self, node: Node, change: Change, now: float) -> None:
         down = change.after is Health.DOWN
         self.generation += down  # its idle connections are worth nothing
         self._events.health(node, change, now)

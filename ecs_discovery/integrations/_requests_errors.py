@@ -18,10 +18,10 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations.http.errors import as_class, of_call
 
-__all__ = ["Told", "as_requests_error"]
+__all__ = ["FailedRequest", "as_requests_error"]
 
 
-class Told(NamedTuple):
+class FailedRequest(NamedTuple):
     """The story of a request that failed, on urllib3's error."""
 
     told: DiscoveryError | Call
@@ -39,7 +39,7 @@ def as_requests_error(error: requests.RequestException, request: requests.Prepar
     theirs = next((each for each in (*error.args, error.__context__) if hasattr(each, "ecs_discovery")), None)
     if not isinstance(theirs, Exception):
         return error
-    story: Told = theirs.__dict__.pop("ecs_discovery")
+    story: FailedRequest = theirs.__dict__.pop("ecs_discovery")
     if isinstance(story.told, DiscoveryError):
         made = as_class(story.told, _class_of(story.told))
     else:

@@ -24,13 +24,13 @@ from urllib3.exceptions import (
 from urllib3.response import HTTPResponse
 from urllib3.util import Retry, Timeout
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.sync import race
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.errors import ConnectTimeout, DeadlineExceeded, DiscoveryError, ResolutionTimeout
-from ecs_discovery.integrations._requests_errors import Told
+from ecs_discovery.integrations._requests_errors import FailedRequest
 from ecs_discovery.integrations._requests_routes import Route
 from ecs_discovery.integrations._urllib3_body import put_back, read_whole
 from ecs_discovery.integrations._urllib3_pool import Overtaken, PoolUse, UseTimeout
@@ -231,7 +231,7 @@ class RequestsExchange(SyncExchange[HTTPResponse, PoolUse]):
             return error
         elif isinstance(error, EmptyPoolError):  # requests knows it only as the reason of another error
             error = MaxRetryError(pool, self._url, error)
-        error.ecs_discovery = Told(told, self.last_fault, use is not None and use.in_body)  # type: ignore[attr-defined]
+        error.ecs_discovery = FailedRequest(told, self.last_fault, use is not None and use.in_body)  # type: ignore[attr-defined]
         return error
 
     # A tenacity object of the application's
@@ -240,14 +240,14 @@ class RequestsExchange(SyncExchange[HTTPResponse, PoolUse]):
         found: HTTPResponse = self.driver.pursue(self.call, self._as_requests_sees_it).raw
         return found
 
-    def _as_requests_sees_it(self) -> Attempted[requests.Response]:
+    def _as_requests_sees_it(self) -> AttemptResult[requests.Response]:
         """One attempt, as responses and errors of requests, which the object knows."""
         attempted = self.attempt()
         try:
             raw = attempted.outcome()
         except HTTPError as error:
-            return Attempted(None, self._as_requests_error(error), attempted.decision)
-        return Attempted(HTTPAdapter.build_response(_PLAIN, self._pool.request, raw), None, attempted.decision)
+            return AttemptResult(None, self._as_requests_error(error), attempted.decision)
+        return AttemptResult(HTTPAdapter.build_response(_PLAIN, self._pool.request, raw), None, attempted.decision)
 
     def _as_requests_error(self, error: HTTPError) -> requests.RequestException:
         reason = error.reason if isinstance(error, MaxRetryError) else error
@@ -262,10 +262,10 @@ class RequestsExchange(SyncExchange[HTTPResponse, PoolUse]):
         made.__cause__ = error
         return made
 
-    def told(self, error: Exception) -> Exception:
+    def error_for_caller(self, error: Exception) -> Exception:
         if isinstance(error, requests.RequestException):  # of a tenacity object's loop
             error = error.args[0]
-        return super().told(error)
+        return super().error_for_caller(error)
 
 
 def _parts(timeout: Any) -> tuple[float | None, Any]:

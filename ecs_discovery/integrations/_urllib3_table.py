@@ -19,7 +19,7 @@ from urllib3.util.ssl_match_hostname import CertificateError  # of another name:
 
 from ecs_discovery.core.calls.failure_kinds import Fault
 from ecs_discovery.integrations.http.failure_table import FailureTable, Row
-from ecs_discovery.integrations.http.liveness import PeerDoubtedError, PeerSilentError
+from ecs_discovery.integrations.http.liveness import PeerSilentError, PeerUncertainError
 from ecs_discovery.runtime.sockets import is_ours
 
 __all__ = ["TABLE"]
@@ -61,7 +61,7 @@ TABLE = FailureTable(
     sent=(
         Row(Fault.SILENT, (OSError,), _by_the_kernel),
         Row(Fault.READ_TIMEOUT, (ReadTimeoutError, TimeoutError)),
-        Row(Fault.DOUBTED, (PeerDoubtedError,)),
+        Row(Fault.DOUBTED, (PeerUncertainError,)),
         Row(Fault.SILENT, (PeerSilentError,)),
         Row(Fault.CLOSED, (RemoteDisconnected, ConnectionError)),
         Row(Fault.CUT, (IncompleteRead,)),

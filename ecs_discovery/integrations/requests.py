@@ -30,7 +30,7 @@ from ecs_discovery.config.settings import Policies, ServiceConfig, Settings
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.events import Event
-from ecs_discovery.integrations._requests_errors import Told, as_requests_error
+from ecs_discovery.integrations._requests_errors import FailedRequest, as_requests_error
 from ecs_discovery.integrations._requests_pools import ServicePool
 from ecs_discovery.integrations._requests_routes import Route
 from ecs_discovery.integrations._urllib3_pool import PoolUse
@@ -293,7 +293,7 @@ class DiscoveryAdapter(HTTPAdapter):
             route = self._link.origins.route(url)
         except (ClosedError, ConfigurationError) as error:
             wrong = LocationValueError(str(error))
-            wrong.ecs_discovery = Told(error)  # type: ignore[attr-defined]
+            wrong.ecs_discovery = FailedRequest(error)  # type: ignore[attr-defined]
             raise wrong from None
         tls: Any = None
         if route.scheme == "https":

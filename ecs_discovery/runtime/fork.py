@@ -102,7 +102,7 @@ def _in_child() -> None:
         thing.after_fork()
 
 
-def _tell_uwsgi() -> None:
+def _hook_uwsgi() -> None:
     """uWSGI forks its workers without calling Python's hooks, unless it is told to; it has a hook of its own."""
     uwsgi = sys.modules.get("uwsgi")  # it is there wherever uWSGI runs the program
     if uwsgi is None:
@@ -124,4 +124,4 @@ def _tell_uwsgi() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
-    _tell_uwsgi()
+    _hook_uwsgi()

@@ -77,7 +77,7 @@ class Flights:
             _end(known.flight)
         return flight, True
 
-    def begin(self, question: Question, flight: Flight, now: float, limit: float) -> bool:
+    def start(self, question: Question, flight: Flight, now: float, limit: float) -> bool:
         """Its leader starts now, and `limit` seconds count from here. False if it must not: nobody waits any more."""
         with self._lock:
             known = self._flights.get(question)
@@ -102,7 +102,7 @@ class Flights:
         for question, flight in lost:
             self.land(question, flight)
 
-    def under_way(self, questions: Iterable[Question]) -> list[Flight]:
+    def in_flight(self, questions: Iterable[Question]) -> list[Flight]:
         """The flights for these questions, if there are any."""
         with self._lock:
             return [self._flights[question].flight for question in questions if question in self._flights]

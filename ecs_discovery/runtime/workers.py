@@ -120,7 +120,7 @@ class Workers:
             self._threads.discard(thread)
             if not self._jobs or self._closed or fork.coming():
                 return
-            job = self._take_locked()
+            job = self._next_job_locked()
             hired = self._hire_locked(job)
         self._start(hired, job, inline=True)
 
@@ -143,7 +143,7 @@ class Workers:
         try:
             hired = []
             while self._jobs and len(self._threads) < self._limit and not fork.coming():
-                job = self._take_locked()
+                job = self._next_job_locked()
                 hired.append((self._hire_locked(job), job))
         finally:
             self._wake.release()
@@ -159,7 +159,7 @@ class Workers:
 
     # Threads
 
-    def _take_locked(self) -> Callable[[], object]:
+    def _next_job_locked(self) -> Callable[[], object]:
         return self._jobs.popitem()[1].job
 
     def _hire_locked(self, job: Callable[[], object]) -> Thread:
@@ -202,7 +202,7 @@ class Workers:
                 if me in self._threads:
                     self._idle -= 1
             if self._jobs and not fork.coming():
-                return self._take_locked()
+                return self._next_job_locked()
             self._threads.discard(me)
             return None
 

@@ -51,10 +51,10 @@ def test_the_comparison_puts_both_side_by_side(label, expected):
 def test_rows_without_news_are_left_out_and_others_shown():
     calm = drawn(comparison(summarize(requests(1)), summarize(requests(1)), 0, 0))
     assert "unanswered" not in calm
-    assert "not sent" not in calm
+    assert "held back" not in calm
     busy = drawn(comparison(summarize(requests(1, 0, 1)), summarize(requests(1), held_back=3), 0, 0))
     assert "still unanswered" in busy
-    assert "not sent" in busy
+    assert "held back" in busy
 
 
 @pytest.mark.parametrize(

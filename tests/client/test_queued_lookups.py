@@ -128,7 +128,7 @@ def test_a_resolver_that_blocks_stops_no_other_resolver(kind: str):
 def test_the_limit_of_a_flight_counts_from_when_it_starts():
     flights = Flights()
     flight, _ = flights.join(a(), 0.0, 7.0, wanted=20.0)
-    assert flights.begin(a(), flight, 6.0, 7.0)
+    assert flights.start(a(), flight, 6.0, 7.0)
     assert flights.join(a(), 12.9, 7.0) == (flight, False)
     assert flights.join(a(), 13.0, 7.0)[1]
 
@@ -137,7 +137,7 @@ def test_a_lookup_that_nobody_waits_for_any_more_is_not_begun():
     flights = Flights()
     flight, _ = flights.join(a(), 0.0, 7.0, wanted=2.0)
     assert flights.join(a(), 1.0, 7.0, wanted=3.0) == (flight, False), "another caller waits for longer"
-    assert not flights.begin(a(), flight, 3.0, 7.0)
+    assert not flights.start(a(), flight, 3.0, 7.0)
     assert flight.done()
     assert len(flights) == 0
 
@@ -146,7 +146,7 @@ def test_a_caller_with_hardly_any_time_begins_a_lookup_all_the_same():
     """Its answer is for the next caller."""
     flights = Flights()
     flight, _ = flights.join(a(), 0.0, 7.0, wanted=0.0)
-    assert flights.begin(a(), flight, 0.1, 7.0)
+    assert flights.start(a(), flight, 0.1, 7.0)
 
 
 def test_a_lookup_that_waited_for_a_thread_is_not_made_twice():
@@ -248,7 +248,7 @@ def test_a_lookup_that_waited_in_vain_for_a_thread_is_never_made():
 
 
 def test_a_lookup_of_asyncio_whose_turn_comes_when_nobody_waits_is_not_made(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dns_async, "_MAX_LOOK_UPS", 1)
+    monkeypatch.setattr(dns_async, "_MAX_LOOKUPS", 1)
     asked: list[float] = []
 
     async def main() -> None:

@@ -57,7 +57,7 @@ def test_an_answer_without_a_revision_is_asked_for_each_time():
 
 def test_a_doubted_answer_is_asked_for_anew_once():
     revisions = known(7)
-    revisions.doubt("orders")
+    revisions.invalidate("orders")
     asked = revisions.start("orders", 5.0)
     assert not asked.check
     revisions.keep("orders", asked, [7], "two tasks")
@@ -67,7 +67,7 @@ def test_a_doubted_answer_is_asked_for_anew_once():
 def test_a_doubt_reaches_a_look_up_under_way():
     revisions = known(7)
     asked = revisions.start("orders", 5.0)
-    revisions.doubt("orders")
+    revisions.invalidate("orders")
     assert revisions.confirm("orders", asked, 7) is None
     revisions.keep("orders", asked, [7], "from before the doubt")
     assert not revisions.start("orders", 5.0).check
@@ -116,7 +116,7 @@ def test_no_answer_is_older_than_allowed_and_none_outlives_a_change_it_was_told_
         elif step == "health":
             health, changed = health + 1, now
         elif step == "doubt":
-            revisions.doubt("orders")
+            revisions.invalidate("orders")
             doubted = True
         else:
             asked = revisions.start("orders", now)

@@ -94,7 +94,7 @@ def comparison(wrapped: Summary, plain: Summary, wrapped_queries: int, plain_que
     if any(one.unanswered for one in both):
         table.add_row("still unanswered", *(str(one.unanswered) for one in both))
     if any(one.held_back for one in both):
-        table.add_row("not sent, all callers waiting", *(str(one.held_back) for one in both))
+        table.add_row("held back: every caller waits", *(str(one.held_back) for one in both))
     table.add_row("latency p50, ms", *(_ms(one.p50_ms) for one in both))
     table.add_row("latency p99, ms", *(_ms(one.p99_ms) for one in both))
     table.add_row("latency max, ms", *(_ms(one.max_ms) for one in both))

@@ -38,7 +38,7 @@ __all__ = ["AsyncBackground"]
 
 T = TypeVar("T")
 
-_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
+_LOOK_INTERVAL = 0.25  # seconds between looks whether somebody still works on what is waited for
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -89,10 +89,10 @@ class AsyncBackground:
         landing = _Landing(flights.values())
         left = timeout
         while left > 0:
-            if await landing.wait(min(left, _GLANCE)):
+            if await landing.wait(min(left, _LOOK_INTERVAL)):
                 return True
             self.engine.flights.end_lost(flights, clock())  # another loop may lead it, and run no more
-            left = min(left - _GLANCE, until - clock())
+            left = min(left - _LOOK_INTERVAL, until - clock())
         return False
 
     def ask(
@@ -125,7 +125,7 @@ class AsyncBackground:
     async def wait_for_refresh(self, service: Service, call: Call) -> None:
         """As `Background.wait_for_refresh`."""
         if call.number and service.all_down:
-            flights = self.engine.flights.under_way(service.wanted())
+            flights = self.engine.flights.in_flight(service.wanted())
             if flights:
                 await _Landing(flights).wait(self.engine.patience(call))
 
@@ -183,7 +183,7 @@ class AsyncBackground:
 
     def suspect(self, service: Service, node: Node) -> None:
         """As `Background.suspect`."""
-        if liveness.begin_look(node, self.engine.clock(), _LONGEST):
+        if liveness.try_start_probe(node, self.engine.clock(), _LONGEST):
             self._spawn(self._check(service, node))
 
     # In tasks
@@ -193,7 +193,7 @@ class AsyncBackground:
             began = self.engine.clock()
             sign = await self._look(service, node.endpoint)
         finally:
-            liveness.end_look(node)
+            liveness.end_probe(node)
         self.force(self.engine.looked(service, node, sign, began))
 
     async def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:
@@ -231,7 +231,7 @@ class AsyncBackground:
 
     async def _lookup(self, question: Question, flight: Flight, allowed: bool) -> Resolution | Exception | None:
         """None, and the flight has landed, if nobody waited for it any more when its turn came."""
-        start_attempt = partial(self.engine.begin_flight, question, flight)
+        start_attempt = partial(self.engine.start_lookup, question, flight)
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
             return refused

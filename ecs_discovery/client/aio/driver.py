@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.background import AsyncBackground
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
@@ -45,19 +45,19 @@ class AsyncDriver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
-        attempted: Attempted[T] | None = None
+        attempted: AttemptResult[T] | None = None
         if service.retry.tenacity is None:
             attempted = await self._attempt(service, call, attempt, judge)
             if attempted.decision is None:
                 return attempted.result if attempted.error is None else attempted.outcome()  # type: ignore[return-value]
 
-        async def once() -> Attempted[T]:
+        async def once() -> AttemptResult[T]:
             return await self._attempt(service, call, attempt, judge)
 
         return await self.pursue(call, once, attempted)
 
     async def pursue(
-        self, call: Call, once: Callable[[], Awaitable[Attempted[T]]], attempted: Attempted[T] | None = None
+        self, call: Call, once: Callable[[], Awaitable[AttemptResult[T]]], attempted: AttemptResult[T] | None = None
     ) -> T:
         """Run `once`, which records each attempt, until the call is over; the last result or exception.
 
@@ -85,7 +85,7 @@ class AsyncDriver:
         call: Call,
         attempt: Callable[[Lease], Awaitable[T]],
         judge: Callable[[T | None, Exception | None], Judgement],
-    ) -> Attempted[T]:
+    ) -> AttemptResult[T]:
         background = self.background
         if call.number:
             await background.wait_for_refresh(service, call)
@@ -102,7 +102,7 @@ class AsyncDriver:
             result = await attempt(lease)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             # No variable holds the error when this is left: a frame that its traceback keeps would keep it.
-            return Attempted(None, error, self._recorded(call, lease, judge(None, error), error))
+            return AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
         except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
             lease.release()
             raise
@@ -112,8 +112,8 @@ class AsyncDriver:
             if lease.finish(_SUCCESS, engine.clock()):
                 engine.emit(service)
             service.budget.deposit()
-            return Attempted(result, None, None)
-        return Attempted(result, None, self._recorded(call, lease, judgement, judgement.label))
+            return AttemptResult(result, None, None)
+        return AttemptResult(result, None, self._recorded(call, lease, judgement, judgement.label))
 
     def _recorded(self, call: Call, lease: Lease, judgement: Judgement, error: object) -> Decision | None:
         decision, ask = self.engine.record_attempt(call, lease, judgement, error)

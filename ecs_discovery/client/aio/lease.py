@@ -25,11 +25,11 @@ class AsyncLeaseContext(LeaseScope):
             await self._driver.background.ready(service, now + service.timeout.connect)
         if not service.admission.crowded:
             try:
-                self._begin(now)
+                self._start(now)
                 return self
             except Overloaded:
                 pass
-        await self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._begin_now)
+        await self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._start_now)
         return self
 
     async def __aexit__(

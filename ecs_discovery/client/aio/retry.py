@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.retry import OwnPolicy, RetryAsDecided, WaitAsDecided, last_outcome
 from ecs_discovery.core.calls.call import Call
 
@@ -21,12 +21,14 @@ _DEFAULT = AsyncRetrying()
 
 
 async def as_decided(
-    first: Attempted[T], attempt: Callable[[], Awaitable[Attempted[T]]], sleep: Callable[[float], Awaitable[object]]
-) -> Attempted[T]:
+    first: AttemptResult[T],
+    attempt: Callable[[], Awaitable[AttemptResult[T]]],
+    sleep: Callable[[float], Awaitable[object]],
+) -> AttemptResult[T]:
     """The last of the attempts that follow `first`, which was made already and failed."""
     made = [first]
 
-    async def run() -> Attempted[T]:
+    async def run() -> AttemptResult[T]:
         return made.pop() if made else await attempt()
 
     async def rest(seconds: float) -> None:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("ecs_discovery")
 
-_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
+_LOOK_INTERVAL = 0.25  # seconds between looks whether somebody still works on what is waited for
 _LINGER = 0.001  # seconds that a caller who has an answer waits for the others: about what a thread costs
 _CHECKERS = 8  # health checks of all services in flight
 _BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
@@ -62,7 +62,7 @@ class Background:
         self.attempts = Workers(sys.maxsize)
         """The threads of hedged attempts: as many as are in flight, since none may wait for another."""
         self.alarms = Alarms(engine.clock)
-        self._told_of_loop = False
+        self._warned_of_loop = False
         self._workers = Workers()
         self._own: dict[str, Workers] = {}  # per scheme besides DNS: a resolver that blocks must not stop the others
         self._closed = False
@@ -95,7 +95,7 @@ class Background:
                     continue  # somebody took over newer answers meanwhile: look at those
                 if not due.wait:
                     return
-                self._look_for_a_loop(service)
+                self._warn_in_event_loop(service)
                 fresh = own is None
                 own = own or self._lead(due.wait, until)
                 if own is not None and (fresh or own.leads(due.wait)):
@@ -122,7 +122,7 @@ class Background:
     def _lead(self, questions: Sequence[Question], until: float) -> OwnFlights | None:
         """The flights for these questions if the caller can lead all of them in its own thread, else None."""
         engine = self.engine
-        if self._closed or fork.coming() or engine.flights.under_way(questions):
+        if self._closed or fork.coming() or engine.flights.in_flight(questions):
             return None
         if any(question.scheme not in DNS_SCHEMES for question in questions):
             return None
@@ -150,7 +150,7 @@ class Background:
         clock = self.engine.clock
         landed = False
         while own.flights and not landed and (left := here - clock()) > 0:
-            landed, following = own.run(min(left, _GLANCE))  # else the end of it all would not be seen
+            landed, following = own.run(min(left, _LOOK_INTERVAL))  # else the end of it all would not be seen
             for question in following:
                 self._ask(question, here=here)
         return landed or not own.flights
@@ -180,11 +180,11 @@ class Background:
             finally:
                 own.lose()
 
-    def _look_for_a_loop(self, service: Service) -> None:
+    def _warn_in_event_loop(self, service: Service) -> None:
         """Waiting here would stop a whole event loop: say so, once."""
         loops = sys.modules.get("asyncio.events")
-        if not self._told_of_loop and loops is not None and loops._get_running_loop() is not None:
-            self._told_of_loop = True
+        if not self._warned_of_loop and loops is not None and loops._get_running_loop() is not None:
+            self._warned_of_loop = True
             logger.warning(
                 "%s: a lookup of a synchronous Discovery holds up the event loop: use AsyncDiscovery, or a thread",
                 foreign(service.target),
@@ -195,10 +195,10 @@ class Background:
         until = clock() + timeout
         left = timeout
         while left > 0:
-            if wait_for_flights(flights.values(), min(left, _GLANCE), FIRST_COMPLETED).done:
+            if wait_for_flights(flights.values(), min(left, _LOOK_INTERVAL), FIRST_COMPLETED).done:
                 return True
             self.engine.flights.end_lost(flights, clock())  # one that an event loop leads may have lost its loop
-            left = min(left - _GLANCE, until - clock())
+            left = min(left - _LOOK_INTERVAL, until - clock())
         return False
 
     def ask(
@@ -250,7 +250,7 @@ class Background:
     def wait_for_refresh(self, service: Service, call: Call) -> None:
         """Before another attempt on endpoints none of which connects: wait for a lookup in flight, a while."""
         if call.number and service.all_down:
-            flights = self.engine.flights.under_way(service.wanted())
+            flights = self.engine.flights.in_flight(service.wanted())
             if flights:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
@@ -309,7 +309,7 @@ class Background:
 
     def suspect(self, service: Service, node: Node) -> None:
         """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
-        if liveness.begin_look(node, self.engine.clock(), _LONGEST):
+        if liveness.try_start_probe(node, self.engine.clock(), _LONGEST):
             self._connects.spawn(partial(self._check, service, node))
 
     # In workers
@@ -319,7 +319,7 @@ class Background:
             began = self.engine.clock()
             sign = self._look(service, node.endpoint)
         finally:
-            liveness.end_look(node)
+            liveness.end_probe(node)
         self.force(self.engine.looked(service, node, sign, began))
 
     def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:
@@ -331,7 +331,7 @@ class Background:
 
     def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool, until: float = inf) -> None:
         engine = self.engine
-        if not engine.begin_flight(question, flight):
+        if not engine.start_lookup(question, flight):
             return
         limit = min(engine.limit(question), until - engine.clock())
         following: tuple[Question, ...] = ()

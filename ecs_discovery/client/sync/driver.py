@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.sync.background import Background
 from ecs_discovery.core.balancing.node import Outcome
@@ -43,18 +43,18 @@ class Driver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception."""
-        attempted: Attempted[T] | None = None
+        attempted: AttemptResult[T] | None = None
         if service.retry.tenacity is None:
             attempted = self._attempt(service, call, attempt, judge)
             if attempted.decision is None:
                 return attempted.result if attempted.error is None else attempted.outcome()  # type: ignore[return-value]
 
-        def once() -> Attempted[T]:
+        def once() -> AttemptResult[T]:
             return self._attempt(service, call, attempt, judge)
 
         return self.pursue(call, once, attempted)
 
-    def pursue(self, call: Call, once: Callable[[], Attempted[T]], attempted: Attempted[T] | None = None) -> T:
+    def pursue(self, call: Call, once: Callable[[], AttemptResult[T]], attempted: AttemptResult[T] | None = None) -> T:
         """Run `once`, which records each attempt, until the call is over; the last result or exception.
 
         `attempted` is a first attempt that was made already.
@@ -81,7 +81,7 @@ class Driver:
         call: Call,
         attempt: Callable[[Lease], T],
         judge: Callable[[T | None, Exception | None], Judgement],
-    ) -> Attempted[T]:
+    ) -> AttemptResult[T]:
         background = self.background
         if call.number:
             background.wait_for_refresh(service, call)
@@ -98,7 +98,7 @@ class Driver:
             result = attempt(lease)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             # No variable holds the error when this is left: a frame that its traceback keeps would keep it.
-            return Attempted(None, error, self._recorded(call, lease, judge(None, error), error))
+            return AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
         except BaseException:  # cancelled or interrupted: the use is over, and says nothing of the endpoint
             lease.release()
             raise
@@ -108,8 +108,8 @@ class Driver:
             if lease.finish(_SUCCESS, engine.clock()):
                 engine.emit(service)
             service.budget.deposit()
-            return Attempted(result, None, None)
-        return Attempted(result, None, self._recorded(call, lease, judgement, judgement.label))
+            return AttemptResult(result, None, None)
+        return AttemptResult(result, None, self._recorded(call, lease, judgement, judgement.label))
 
     def _recorded(self, call: Call, lease: Lease, judgement: Judgement, error: object) -> Decision | None:
         decision, ask = self.engine.record_attempt(call, lease, judgement, error)

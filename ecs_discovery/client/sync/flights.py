@@ -32,7 +32,7 @@ class OwnFlights:
         """Begin a lookup whose flight the caller leads."""
         engine = self._engine
         self.flights[question] = flight
-        if not engine.begin_flight(question, flight) or engine.is_answered(question):
+        if not engine.start_lookup(question, flight) or engine.is_answered(question):
             self._land(question)
             return
         refused = engine.refusal(question)

@@ -24,11 +24,11 @@ class LeaseContext(LeaseScope):
             self._driver.background.ready(service, now + service.timeout.connect)
         if not service.admission.crowded:
             try:
-                self._begin(now)
+                self._start(now)
                 return self
             except Overloaded:
                 pass
-        self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._begin_now)
+        self._driver.background.wait_for_admission(service, now + service.timeout.connect, self._start_now)
         return self
 
     __exit__ = LeaseScope._end

@@ -9,7 +9,7 @@ from tenacity import Retrying
 from tenacity.nap import sleep as tenacity_sleep
 from tenacity.stop import stop_never
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.retry import OwnPolicy, RetryAsDecided, WaitAsDecided, last_outcome
 from ecs_discovery.core.calls.call import Call
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 def as_decided(
-    first: Attempted[T], attempt: Callable[[], Attempted[T]], sleep: Callable[[float], None]
-) -> Attempted[T]:
+    first: AttemptResult[T], attempt: Callable[[], AttemptResult[T]], sleep: Callable[[float], None]
+) -> AttemptResult[T]:
     """The last of the attempts that follow `first`, which was made already and failed."""
     made = [first]
     loop = Retrying(sleep=sleep, stop=stop_never, wait=WaitAsDecided(), retry=RetryAsDecided(), reraise=True)

@@ -122,7 +122,7 @@ class Balancer:
             node = self._pick_specially(now, exclude, key)
         else:
             node = picker.pick(self._rng, exclude)
-            if node is None or now < node.spared_until:
+            if node is None or now < node.deprioritised_until:
                 node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
             if self._count >= self._note_at and node is not None:
                 self._note_at = self._count + SAMPLE
@@ -341,7 +341,7 @@ class Balancer:
                 node = self._by_key(tier, key, exclude)
             else:
                 node = tier.picker.pick(self._rng, exclude)
-                if node is not None and now < node.spared_until:
+                if node is not None and now < node.deprioritised_until:
                     node = self._look_again(tier.picker, node, now, exclude)
             if node is not None:
                 if self._count >= self._note_at:
@@ -356,7 +356,7 @@ class Balancer:
             return None
         if node.health is Health.PROBING and node in self._probes:
             self._probes.remove(node)  # its key comes back to it, and is the probe
-            health.begin_probe(node)
+            health.start_probe(node)
         return node
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
@@ -368,7 +368,7 @@ class Balancer:
         for _ in range(_LOOKS):
             if chosen is None:
                 return resort
-            if now >= chosen.spared_until:
+            if now >= chosen.deprioritised_until:
                 return chosen
             if not chosen.full:
                 if all_carry or now >= chosen.pushed_back_until:
@@ -380,7 +380,7 @@ class Balancer:
                     resort = chosen
             passed.append(chosen)
             chosen = picker.pick(self._rng, passed)
-        if chosen is not None and now >= chosen.spared_until:
+        if chosen is not None and now >= chosen.deprioritised_until:
             return chosen
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 

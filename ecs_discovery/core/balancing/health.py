@@ -31,14 +31,14 @@ __all__ = [
     "Change",
     "after_fork",
     "answered",
-    "begin_probe",
-    "begin_reconnect",
     "checks_failed",
     "checks_passed",
     "failed",
     "refused",
     "returned",
     "shorten",
+    "start_probe",
+    "start_reconnect",
     "time_up",
 ]
 
@@ -126,12 +126,12 @@ def time_up(node: Node, now: float) -> Change | None:
     return _changed(node, Health.PROBING, node.reason, node.until)
 
 
-def begin_probe(node: Node) -> None:
+def start_probe(node: Node) -> None:
     """The next use of it is its probe."""
     node.probe = node.pending + 1
 
 
-def begin_reconnect(node: Node, policy: OutlierPolicy, now: float) -> None:
+def start_reconnect(node: Node, policy: OutlierPolicy, now: float) -> None:
     """It is down, and the driver is to try whether it accepts connections again."""
     node.reconnecting = True
     node.until = now + policy.connect_max  # in case the driver never reports

@@ -38,7 +38,7 @@ class Outcome(Enum):
 class _Pickable:
     """What a pick reads and writes, side by side in memory: with thousands of endpoints that is what it waits for."""
 
-    __slots__ = ("full", "health", "load", "pending", "picked", "score", "spared_until", "uses")
+    __slots__ = ("deprioritised_until", "full", "health", "load", "pending", "picked", "score", "uses")
 
 
 class Checked:
@@ -165,7 +165,7 @@ class Node(_Pickable):
         """It said that it is overloaded, and is to be left alone until then."""
         self.full = False
         """It has as many uses as it may have."""
-        self.spared_until = -inf
+        self.deprioritised_until = -inf
         """Until then a pick looks twice: it is full, pushed back or warming up."""
         self.seen: dict[str, float] = {}
         """When each source last named it."""

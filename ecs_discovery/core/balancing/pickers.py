@@ -172,14 +172,14 @@ class ByWeight:
                 return first
             self._compared = (first, second)
             return first if self._load(first) <= self._load(second) + self._equal else second
-        return min((node for node in nodes if node not in exclude), key=self._spare, default=None)
+        return min((node for node in nodes if node not in exclude), key=self._load_of, default=None)
 
     def _load(self, node: Node) -> float:
         # Only what is pending counts by weight: with nothing pending the draw alone decides between equals.
         # A weight of 0 is compared as a little more than nothing.
         return node.score + log(1.0 + node.pending * self._mean / max(node.endpoint.weight, 0.01))
 
-    def _spare(self, node: Node) -> float:
+    def _load_of(self, node: Node) -> float:
         return self._load(node) - log(max(node.endpoint.weight, 0.01))
 
 

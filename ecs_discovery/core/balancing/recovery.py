@@ -62,7 +62,7 @@ class Recovery:
         if not self.probes or self.probes[0].full or self.probes[0] in exclude:
             return None
         node = self.probes.popleft()
-        health.begin_probe(node)
+        health.start_probe(node)
         return node
 
     def exchange(self, left: Iterable[Node], came: Iterable[Node], now: float) -> None:
@@ -102,7 +102,7 @@ class Recovery:
         if state is Health.DOWN and now >= node.until:
             self._due[node] = None
             self._trying.discard(node)
-            health.begin_reconnect(node, self._policy, now)
+            health.start_reconnect(node, self._policy, now)
         if state in (Health.DOWN, Health.EJECTED) and now < node.until:
             if self._timed.get(node) != node.until:
                 self._timed[node] = node.until

@@ -201,7 +201,7 @@ class Fleet:
     def fallback(self, exclude: Collection[Node], reserve: Collection[Node], *, healthy: bool) -> Node | None:
         """One that is not chosen from now: a healthy one, else that used longest ago of those that connect, else of the
         others. Those in `reserve` come last. If it must be `healthy`, None if there is none."""
-        for members in self._spares():
+        for members in self._fallbacks():
             node = members.picker.pick(self._rng, exclude)
             if node is not None and node.full:
                 node = next((other for other in members.nodes if _free(other, exclude)), None)
@@ -215,7 +215,7 @@ class Fleet:
             found = next((node for node in self.down if _free(node, exclude)), None)
         return found if found is not None else kept
 
-    def _spares(self) -> Iterator[Members]:
+    def _fallbacks(self) -> Iterator[Members]:
         """The healthy ones that are not chosen from now, those of the lowest priority number first."""
         for level in self._levels.values():
             for members in level.zones.values() if self._zone.prefer else (level.healthy,):

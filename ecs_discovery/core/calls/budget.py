@@ -36,7 +36,7 @@ class RetryBudget:
     def withdraw(self, now: float) -> bool:
         """Take one retry out; False if there is none left."""
         with self._lock:
-            self._settle_locked(now)
+            self._decay_locked(now)
             if self._earned >= 1:
                 self._earned -= 1
             elif self._reserve >= 1:
@@ -48,14 +48,14 @@ class RetryBudget:
     def balance(self, now: float) -> float:
         """Retries that could be made now."""
         with self._lock:
-            self._settle_locked(now)
+            self._decay_locked(now)
             return self._earned + self._reserve
 
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork."""
         self._lock = RLock()
 
-    def _settle_locked(self, now: float) -> None:
+    def _decay_locked(self, now: float) -> None:
         successes, self._successes = self._successes, 0
         passed = max(0.0, now - self._at)
         self._at = now

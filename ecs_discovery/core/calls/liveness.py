@@ -11,7 +11,7 @@ from math import inf
 
 from ecs_discovery.core.balancing.node import Node
 
-__all__ = ["LivenessTimer", "accepted", "begin_look", "end_look", "vanished", "watch"]
+__all__ = ["LivenessTimer", "accepted", "end_probe", "try_start_probe", "vanished", "watch"]
 
 
 def watch(node: Node, count: int) -> None:
@@ -19,7 +19,7 @@ def watch(node: Node, count: int) -> None:
     node.waiting += count
 
 
-def begin_look(node: Node, now: float, seconds: float) -> bool:
+def try_start_probe(node: Node, now: float, seconds: float) -> bool:
     """May a caller find out now whether the node is there? False if another caller does. For this many seconds at most
     others may not, or until `end_look`."""
     if now < node.suspect_again_at:
@@ -28,7 +28,7 @@ def begin_look(node: Node, now: float, seconds: float) -> bool:
     return True
 
 
-def end_look(node: Node) -> None:
+def end_probe(node: Node) -> None:
     """What was begun is over: another caller may look."""
     node.suspect_again_at = -inf
 

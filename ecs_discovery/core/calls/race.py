@@ -14,9 +14,9 @@ __all__ = ["Race", "head_start", "probe_timeout"]
 E = TypeVar("E")
 
 _LEAST_START = 0.02  # seconds; below it a busy machine would start races for nothing
-_LEAST_GLANCE = 0.1
-_GLANCE = 0.25
-_LONGEST_GLANCE = 2.0
+_LEAST_PROBE_TIMEOUT = 0.1
+_PROBE_TIMEOUT = 0.25
+_LONGEST_PROBE_TIMEOUT = 2.0
 _MOST = 16  # endpoints of one race: a fleet of hundreds that is down must not be walked through by every call
 
 
@@ -30,7 +30,7 @@ def head_start(learnt: float | None, delay: float) -> float:
 
 def probe_timeout(learnt: float | None) -> float:
     """Seconds after which a connect that serves to find out whether an endpoint is there has met silence."""
-    return _GLANCE if learnt is None else min(_LONGEST_GLANCE, max(_LEAST_GLANCE, 8 * learnt))
+    return _PROBE_TIMEOUT if learnt is None else min(_LONGEST_PROBE_TIMEOUT, max(_LEAST_PROBE_TIMEOUT, 8 * learnt))
 
 
 class Race(Generic[E]):

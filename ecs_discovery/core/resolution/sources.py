@@ -86,13 +86,13 @@ class SourceSelection:
         # Serial 0: the cache has dropped it since, which is no report.
         if any(0 < look.serial < self._serials.get(question, 0) for question, look in looks.items()):
             return None
-        news = [
+        fresh = [
             look.value
             for question, look in looks.items()
             if look.value is not None and look.error is None and look.serial != self._serials.get(question)
         ]
         self._serials.update((question, look.serial) for question, look in looks.items())
-        return tuple(news)
+        return tuple(fresh)
 
     def evaluate(self, looks: Looks, now: float, *, known: bool) -> Evaluation:
         """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
@@ -103,18 +103,18 @@ class SourceSelection:
         for index in indexes:
             if partial is not None and not self._is_registry(index):
                 continue  # only the registry itself completes an answer: another source may be another service
-            mine = self._doubting({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
+            mine = self._with_last_answers({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
             if any(look.value is not None for look in mine.values()):
-                finding = self._found(index, mine)
-                if finding.answer is not None and finding.answer.partial and self._registry_follows(index):
-                    partial = partial or finding  # the next source may know all of them
+                evaluation = self._found(index, mine)
+                if evaluation.answer is not None and evaluation.answer.partial and self._registry_follows(index):
+                    partial = partial or evaluation  # the next source may know all of them
                     continue
-                if partial is not None and (finding.answer is None or finding.answer.partial):
+                if partial is not None and (evaluation.answer is None or evaluation.answer.partial):
                     return partial
                 # After a failed source this one is not settled on: the first is asked again when that is due.
                 if failed is None:
-                    self._settle(index, mine)
-                return finding
+                    self._choose_group(index, mine)
+                return evaluation
             if any(look.freshness is Freshness.MISSING for look in mine.values()):
                 # Nothing of this group is known: everything that may be needed is asked at once.
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
@@ -142,7 +142,7 @@ class SourceSelection:
             until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
         )
 
-    def _settle(self, index: int, looks: Looks) -> None:
+    def _choose_group(self, index: int, looks: Looks) -> None:
         self._chosen = index
         self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
 
@@ -174,7 +174,7 @@ class SourceSelection:
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(until, ask, wait, answer=answer, error=error, notice=notice)
 
-    def _doubting(self, looks: Looks, now: float) -> Looks:
+    def _with_last_answers(self, looks: Looks, now: float) -> Looks:
         """The group's lookups, with the last answer in place of a newly empty one while others of the group answer.
 
         One family that goes empty for a moment must not take its endpoints with it.

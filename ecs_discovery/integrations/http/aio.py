@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.hedging import Trial, duel
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.core.balancing.node import Node
@@ -91,7 +91,7 @@ class AsyncExchange(Exchange[R, A]):
                 ) from without_frames(error)
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        raise self.told(failed)  # outside of the block: its context is none of the reader's business
+        raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
 
     async def by_own_policy(self) -> R:
         """The attempts as the application's tenacity object wants them."""
@@ -105,7 +105,7 @@ class AsyncExchange(Exchange[R, A]):
             attempted = await retry.as_decided(attempted, self.attempt, self.driver.sleep)
         return attempted.outcome()
 
-    async def attempt(self) -> Attempted[R]:
+    async def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
         lease = await self._start()
         use = self._use = self.make_use(lease)
@@ -116,7 +116,7 @@ class AsyncExchange(Exchange[R, A]):
         except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
             self._use.lease.release()
             raise
-        return Attempted(response, None, self.answered(response, self._use))
+        return AttemptResult(response, None, self.answered(response, self._use))
 
     def watch(self, use: A, connection: asyncio.BaseTransport | socket.socket) -> None:
         """Give the use up should the host behind `connection` vanish. The library's `send` calls it when it has sent.
@@ -175,12 +175,12 @@ class AsyncExchange(Exchange[R, A]):
             background.work(service)
         return lease
 
-    def _failed(self, error: Exception) -> Attempted[R]:
+    def _failed(self, error: Exception) -> AttemptResult[R]:
         assert self._use is not None
         decision, ask = self.failed(error, self._use)
         if ask:
             self.driver.background.force(ask)
-        attempted: Attempted[R] = Attempted(None, error, decision)
+        attempted: AttemptResult[R] = AttemptResult(None, error, decision)
         if attempted.goes_on:
             forget(error)
         return attempted

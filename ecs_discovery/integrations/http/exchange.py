@@ -17,7 +17,7 @@ from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Decision, FailureKind, Fault, Judgement
+from ecs_discovery.core.calls.failure_kinds import Decision, FailureKind, Fault, Judgement, Stop
 from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, is_good, judge_status, pushback
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
@@ -250,18 +250,23 @@ class Exchange(Generic[R, U]):
         if call.hard and now >= call.deadline_at and fault is not Fault.SILENT:
             fault, label = Fault.DEADLINE, Fault.DEADLINE.label
         self._fault = fault
-        kind, outcome = fault.kind, fault.outcome
+        kind, outcome, why = fault.kind, fault.outcome, ""
         if fault in _TLS_FAULTS:
             if self.verified:
                 outcome = Outcome.FAILURE
             if not lease.service.untried(call.tried):
-                kind = FailureKind.OTHER  # the same endpoint has the same certificate
+                # The same endpoint has the same certificate.
+                kind, why = FailureKind.OTHER, "no endpoint is left that might have another certificate or protocol"
         elif fault is Fault.SILENT:
             engine.vanished(lease.node, now - engine.settings.connection.ack_timeout)  # others may wait for it
         has_events = lease.observe(outcome, now)
         lease.release()  # a body that broke off has ended it already
-        said = "no answer by then" if fault is Fault.DEADLINE else reason_of(error)
+        said = "no answer by then"
+        if fault is not Fault.DEADLINE:
+            said = reason_of(error).removeprefix(f"{lease.node.endpoint}: ")
         decision, ask = engine.decide(call, lease, Judgement(outcome, kind, label), now, has_events, said)
+        if why and isinstance(decision, Stop):
+            decision = call.stop(why)
         if fault is Fault.DEADLINE:
             raise DeadlineExceeded(
                 "not done within the deadline", target=call.target, attempts=call.reports
@@ -279,7 +284,7 @@ class Exchange(Generic[R, U]):
         """Does an error that no row of the table knows speak of the connection?"""
         return isinstance(error, OSError)
 
-    def told(self, error: Exception) -> Exception:
+    def error_for_caller(self, error: Exception) -> Exception:
         """The error for the caller."""
         if isinstance(error, DiscoveryError):
             if error.target == self.service.target:

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ecs_discovery.config.targets import is_address
-from ecs_discovery.core.calls.liveness import LivenessTimer, begin_look
+from ecs_discovery.core.calls.liveness import LivenessTimer, try_start_probe
 from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange
 from ecs_discovery.runtime import sockets, tcp_info
 from ecs_discovery.runtime.tcp_info import Farewell
 
-__all__ = ["IdleConnections", "PeerDoubtedError", "PeerSilentError", "Suspicion", "wait_for_answer"]
+__all__ = ["IdleConnections", "PeerSilentError", "PeerUncertainError", "Suspicion", "wait_for_answer"]
 
 _TESTS_APART = 1.0  # seconds between test connects to one endpoint: each takes a place in its queue
 _UNUSUAL = 4  # times the usual latency of an endpoint
@@ -30,7 +30,7 @@ class PeerSilentError(ConnectionAbortedError):
     """The peer's kernel did not acknowledge the request: the task's network interface is gone."""
 
 
-class PeerDoubtedError(PeerSilentError):
+class PeerUncertainError(PeerSilentError):
     """The task may have vanished, or be busy with a full queue for connections: the request goes elsewhere, once."""
 
 
@@ -67,7 +67,7 @@ class Suspicion:
         node, now = lease.node, self._exchange.engine.clock()
         if node.endpoint.proxied or not is_address(node.endpoint.host) or not self._could_move_on(lease, now):
             return None
-        if not begin_look(node, now, _TESTS_APART):
+        if not try_start_probe(node, now, _TESTS_APART):
             return None
         try:
             return sockets.start_connect(node.endpoint)
@@ -116,7 +116,7 @@ def wait_for_answer(
     if not answered:
         if use.replayable:
             if wait.doubted:
-                raise PeerDoubtedError("no answer, and a test connect met silence")
+                raise PeerUncertainError("no answer, and a test connect met silence")
             why = "its task has vanished" if wait.vanished else f"nothing was acknowledged within {limit:g} s"
             raise PeerSilentError(why)
         if suspicion is not None:  # the request waits on, but others need not go there

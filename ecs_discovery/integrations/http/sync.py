@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 
-from ecs_discovery.client.attempted import Attempted
+from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.client.sync.driver import Driver
@@ -66,7 +66,7 @@ class SyncExchange(Exchange[R, U]):
                 return self._run()
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        raise self.told(failed)  # outside of the block: its context is none of the reader's business
+        raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
 
     def by_own_policy(self) -> R:
         """The attempts as the application's tenacity object wants them."""
@@ -80,7 +80,7 @@ class SyncExchange(Exchange[R, U]):
             attempted = retry.as_decided(attempted, self.attempt, self.driver.sleep)
         return attempted.outcome()
 
-    def attempt(self) -> Attempted[R]:
+    def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
         lease = self._start()
         use = self._use = self.make_use(lease)
@@ -93,7 +93,7 @@ class SyncExchange(Exchange[R, U]):
             raise
         finally:
             self.ended(use)
-        return Attempted(response, None, self.answered(response, self._use))
+        return AttemptResult(response, None, self.answered(response, self._use))
 
     def ended(self, use: U) -> None:
         """The use was sent, or was not. The library lets go of what belongs to the exchange."""
@@ -126,12 +126,12 @@ class SyncExchange(Exchange[R, U]):
             background.work(service)
         return lease
 
-    def _failed(self, error: Exception) -> Attempted[R]:
+    def _failed(self, error: Exception) -> AttemptResult[R]:
         assert self._use is not None
         decision, ask = self.failed(error, self._use)
         if ask:
             self.driver.background.force(ask)
-        attempted: Attempted[R] = Attempted(None, error, decision)
+        attempted: AttemptResult[R] = AttemptResult(None, error, decision)
         if attempted.goes_on:
             forget(error)
         return attempted

@@ -17,12 +17,12 @@ __all__ = ["Calls"]
 
 
 class _Running:
-    __slots__ = ("leash", "lost", "thread", "until")
+    __slots__ = ("abort", "lost", "thread", "until")
 
     def __init__(self, thread: Thread, until: float) -> None:
         self.thread = thread
         self.until = until
-        self.leash = AbortHandle()
+        self.abort = AbortHandle()
         self.lost = False
 
 
@@ -30,11 +30,11 @@ class Calls:
     """Each call has `longest` seconds. Then its connection is shut down, and if that does not end it (the client is
     another one, or the system looks a name up), another thread takes its place, for `spare` of them at most."""
 
-    def __init__(self, workers: Workers, clock: Callable[[], float], *, longest: float, spare: int) -> None:
+    def __init__(self, workers: Workers, clock: Callable[[], float], *, longest: float, replacements: int) -> None:
         self._workers = workers
         self._clock = clock
         self._longest = longest
-        self._spare = spare
+        self._spare = replacements
         self._running: dict[int, _Running] = {}
         self._lock = Lock()
 
@@ -62,13 +62,13 @@ class Calls:
                     lost += 1
                     self._workers.replace(each.thread)
         for each in overdue:
-            each.leash.cut()
+            each.abort.cut()
 
     def hold(self, sock: Any) -> None:
         """This thread's call goes over this socket. Raises `ConnectionAbortedError` if it has had its time."""
         mine = self._running.get(get_ident())
         if mine is not None:
-            mine.leash.hold(sock)
+            mine.abort.hold(sock)
 
     def watch(self, client: Any) -> None:
         """Have the connections of a client of botocore's tell their sockets. Does nothing to a client of another kind.

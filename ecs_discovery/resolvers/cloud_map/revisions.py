@@ -29,19 +29,19 @@ class Asked:
     check: bool
     """Is it enough to compare the revision?"""
     began: float
-    doubts: int
+    invalidations: int
     """How often the remembered answer had been doubted when it began."""
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("answer", "denied_until", "doubts", "full_at", "revisions")
+    __slots__ = ("answer", "denied_until", "full_at", "invalidations", "revisions")
 
     def __init__(self) -> None:
         self.answer: V | None = None
         self.revisions: frozenset[int] = frozenset()
         self.full_at = -inf  # when the answer was asked for
         self.denied_until = -inf
-        self.doubts = 0
+        self.invalidations = 0
 
 
 class Revisions(Generic[K, V]):
@@ -62,7 +62,7 @@ class Revisions(Generic[K, V]):
         with self._lock:
             entry = self._entry_locked(key)
             young = entry.answer is not None and now < entry.full_at + self._full_after
-            return Asked(young and bool(entry.revisions) and now >= entry.denied_until, now, entry.doubts)
+            return Asked(young and bool(entry.revisions) and now >= entry.denied_until, now, entry.invalidations)
 
     def confirm(self, key: K, asked: Asked, revision: int | None) -> V | None:
         """The remembered answer if it still stands; None if the whole one must be asked for.
@@ -71,7 +71,7 @@ class Revisions(Generic[K, V]):
         """
         with self._lock:
             entry = self._entry_locked(key)
-            if asked.doubts != entry.doubts or revision not in entry.revisions:
+            if asked.invalidations != entry.invalidations or revision not in entry.revisions:
                 return None
             return entry.answer
 
@@ -79,17 +79,17 @@ class Revisions(Generic[K, V]):
         """Remember a whole answer with the revisions that were told for it: in it, and just before it."""
         with self._lock:
             entry = self._entry_locked(key)
-            if asked.doubts != entry.doubts or asked.began < entry.full_at:
+            if asked.invalidations != entry.invalidations or asked.began < entry.full_at:
                 return  # late: somebody has doubted it since, or asked for a newer one
             entry.answer = answer
             entry.revisions = frozenset(revision for revision in revisions if revision is not None)
             entry.full_at = asked.began
 
-    def doubt(self, key: K) -> None:
+    def invalidate(self, key: K) -> None:
         """Ask for the whole answer next time, whatever the revision says."""
         with self._lock:
             entry = self._entry_locked(key)
-            entry.doubts += 1
+            entry.invalidations += 1
             entry.answer = None
             entry.full_at = -inf
 

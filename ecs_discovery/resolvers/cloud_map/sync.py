@@ -40,7 +40,7 @@ __all__ = ["CloudMapResolver", "too_slow"]
 _log = logging.getLogger("ecs_discovery")
 _THREADS = 8  # calls at a time, and connections kept
 
-_governors: WeakValueDictionary[float, RateLimiter] = WeakValueDictionary()
+_limiters: WeakValueDictionary[float, RateLimiter] = WeakValueDictionary()
 """One per rate, for all resolvers of the process: the quota that they share is the account's."""
 
 
@@ -73,7 +73,7 @@ class CloudMapResolver:
         self._workers = Workers(_THREADS)
         # A lookup makes two calls at most, each of which connects and waits for an answer.
         longest = max(policy.timeout, 2 * (policy.connect_timeout + policy.read_timeout))
-        self._calls = Calls(self._workers, clock, longest=longest, spare=_THREADS)
+        self._calls = Calls(self._workers, clock, longest=longest, replacements=_THREADS)
         self._closed = False
         self._lock = Lock()
         fork.track(self)
@@ -91,7 +91,7 @@ class CloudMapResolver:
 
     def forget(self, question: Question) -> None:
         """See `Remembering.forget`."""
-        self._revisions.doubt(question)
+        self._revisions.invalidate(question)
 
     def submit(self, question: Question) -> Future[Resolution]:
         """Start a lookup in a thread of this resolver's own. Cancelling keeps it from starting, no more."""
@@ -156,7 +156,7 @@ class CloudMapResolver:
                 # What is remembered stays: asking for the instances would burden the smaller quota.
                 raise failure(question, error, operation) from error
             if not code:
-                self._revisions.doubt(question)
+                self._revisions.invalidate(question)
                 raise failure(question, error, operation) from error
             if code in DENIED or code in UNSUPPORTED:
                 self._without_revisions(question, error)
@@ -171,11 +171,11 @@ class CloudMapResolver:
             answer = client.discover_instances(**parameters)
             resolution = read(question, answer, self.policy)
         except ResolutionError:
-            self._revisions.doubt(question)
+            self._revisions.invalidate(question)
             raise
         except Exception as error:
             if error_code(error) not in THROTTLED:
-                self._revisions.doubt(question)
+                self._revisions.invalidate(question)
             raise failure(question, error, "DiscoverInstances") from error
         inside = answer.get("InstancesRevision")
         # Both, because nothing says that an answer cut down by attributes or health has the service's revision.
@@ -227,7 +227,7 @@ def too_slow(question: Question, timeout: float) -> ResolutionTimeout:
 def _rate_limiter(rate: float, clock: Callable[[], float]) -> RateLimiter:
     # Twice as many at once as per second, as the API's own quotas: 2,000 and 1,000.
     mine = RateLimiter(rate, 2 * rate)
-    return _governors.setdefault(rate, mine) if clock is time.monotonic else mine
+    return _limiters.setdefault(rate, mine) if clock is time.monotonic else mine
 
 
 def _client(policy: CloudMapPolicy) -> Any:

@@ -26,7 +26,7 @@ _log = logging.getLogger("ecs_discovery")
 
 _loops_without_readers: set[type] = set()
 """Kinds of event loops that turned out not to watch sockets. Only ever grows, by a few."""
-_MAX_LOOK_UPS = 64
+_MAX_LOOKUPS = 64
 """Lookups of one event loop in flight. Where servers are silent, each holds its descriptors for seconds."""
 
 
@@ -70,14 +70,14 @@ class AsyncDnsResolver:
         servers = configured_servers(question, self._policy.nameservers)
         turns = self._turns.get(loop)
         if turns is None:
-            turns = self._turns[loop] = _Turns(_MAX_LOOK_UPS)
+            turns = self._turns[loop] = _Turns(_MAX_LOOKUPS)
         if not turns.acquire_now():
             try:
                 async with asyncio.timeout(timeout):
                     await turns.acquire()
             except TimeoutError as exc:
                 raise ResolutionTimeout(
-                    f"not asked within {timeout:.3g} s: {_MAX_LOOK_UPS} other lookups of this event loop are in flight",
+                    f"not asked within {timeout:.3g} s: {_MAX_LOOKUPS} other lookups of this event loop are in flight",
                     target=str(question),
                     hint="is the DNS server reachable?",
                 ) from exc

@@ -330,11 +330,11 @@ class Exchange:
                 return
             number = int.from_bytes(wire[:2], "big")
             if len(wire) > 1 and number in self._pending:
-                self._take(number, self._pending[number], server, wire)
+                self._handle(number, self._pending[number], server, wire)
                 if not self._pending:
                     return  # another look would only tell that there is no more
 
-    def _take(self, number: int, query: _PendingQuery, server: Server, wire: bytes) -> None:
+    def _handle(self, number: int, query: _PendingQuery, server: Server, wire: bytes) -> None:
         try:
             reply = query.message.read(wire, server)
         except Truncated:

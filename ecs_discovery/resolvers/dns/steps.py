@@ -216,7 +216,7 @@ class _Hosts:
                 break
             outcomes = yield Asking(questions, brief)
             for question in questions:
-                self._take(question, outcomes[question])
+                self._handle(question, outcomes[question])
 
     def _leave_out(self, names: Sequence[str]) -> None:
         lost = [name for name in names if not self.addresses[name]]
@@ -227,7 +227,7 @@ class _Hosts:
             )
             self.failures.append(ResolutionError(told))
 
-    def _take(self, question: Question, outcome: QueryResult) -> None:
+    def _handle(self, question: Question, outcome: QueryResult) -> None:
         try:
             reply = _reply(outcome)
             if not reply.exists:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ecs_discovery.errors import foreign
 from ecs_discovery.testing.lab.ecs import Lab
 from ecs_discovery.testing.lab.service import LabService
 from ecs_discovery.testing.lab.tasks import LabTask
@@ -37,6 +38,7 @@ _TASK_VERBS: dict[str, Callable[[LabTask, list[float]], None]] = {
     "heal": lambda task, numbers: task.heal(),
     "kill": lambda task, numbers: task.kill(),
 }
+_VERBS = ("snapshot", "scale", "deploy", *_TASK_VERBS)
 _DEPLOY_KINDS: dict[str, Callable[[str], Any]] = {
     "batch": int,
     "interval": float,
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def obey(lab: Lab, service: LabService, line: str) -> dict[str, Any]:
     """Do what one command says; the answer has `error` in it if that could not be done."""
     verb, *words = line.split()
+    if verb not in _VERBS:
+        return {"error": f"{foreign(verb)}: no such command; there are {', '.join(_VERBS)}"}
     try:
         if verb == "snapshot":
             return lab.snapshot()
@@ -94,7 +98,9 @@ def obey(lab: Lab, service: LabService, line: str) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ecs_discovery.testing.lab", description="An ECS service on loopback."
+        prog="python -m ecs_discovery.testing.lab",
+        description="An ECS service on loopback.",
+        epilog=f"Commands on standard input, one a line: {', '.join(_VERBS)}; a task is named by its number.",
     )
     parser.add_argument("--service", default="orders")
     parser.add_argument("--namespace", default="prod.local")

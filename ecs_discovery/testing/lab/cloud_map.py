@@ -160,7 +160,7 @@ class CloudMap:
             connection = Connection(self, sock)
             self._open.add(connection)
             loop = asyncio.get_running_loop()
-            loop.create_task(_welcome(connection, sock))  # noqa: RUF006  # the connection keeps it alive
+            loop.create_task(_handshake(connection, sock))  # noqa: RUF006  # the connection keeps it alive
 
     # As the host of its connections
 
@@ -263,7 +263,7 @@ def _of_health(rows: _Rows, status: str) -> _Rows:
     raise _Refused("InvalidInput", f"no health status {status!r}")
 
 
-async def _welcome(connection: Connection, sock: socket.socket) -> None:
+async def _handshake(connection: Connection, sock: socket.socket) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
     except BaseException:  # cancelled too: nobody else knows of the socket

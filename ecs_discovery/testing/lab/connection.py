@@ -7,7 +7,10 @@ import contextlib
 import socket
 from typing import Protocol, cast
 
-import h11
+try:
+    import h11
+except ModuleNotFoundError as error:
+    raise ImportError("the lab needs h11: from a clone, pip install '.[lab]'") from error
 
 from ecs_discovery.testing.lab import sockets
 from ecs_discovery.testing.lab.replies import Reply, Request

@@ -53,7 +53,7 @@ class Lab:
         self.can_vanish = sockets.can_drop_packets() if packet_filter is None else packet_filter
         """True if open connections of a task can be silenced."""
         self._rng = Random(seed)
-        self._cloud_map_dice = Random(seed)  # of its own: what one side draws does not change the other's answers
+        self._cloud_map_rng = Random(seed)  # of its own: what one side draws does not change the other's answers
         self._addresses = _addresses(self.single_address)
         self._services: dict[str, LabService] = {}
         self._kept: list[socket.socket] = []
@@ -61,7 +61,7 @@ class Lab:
         self._thread = LoopThread(f"ecs-lab-{self.namespace}")
         try:
             self.dns = NameServer(self._thread, self._zone, self._rng, next(self._addresses))
-            self.cloud_map = CloudMap(self._thread, self.namespace, self._cloud_map_dice, next(self._addresses))
+            self.cloud_map = CloudMap(self._thread, self.namespace, self._cloud_map_rng, next(self._addresses))
         except BaseException:  # interrupted too: the thread would go on without an owner
             self._thread.close()
             raise
@@ -114,7 +114,7 @@ class Lab:
         """
         name = check_name("service", name)
         listing = Listing(
-            name, self._cloud_map_dice, cluster=cluster, family=family or name, instance_port=instance_port
+            name, self._cloud_map_rng, cluster=cluster, family=family or name, instance_port=instance_port
         )
         service = LabService(
             self._thread,

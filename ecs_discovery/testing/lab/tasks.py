@@ -301,10 +301,10 @@ class LabTask:
                 connection.silence(filtered=self._filtered)
             loop = asyncio.get_running_loop()
             welcome = loop.create_task(loop.connect_accepted_socket(partial(_same, connection), sock, ssl=self._ssl))
-            welcome.add_done_callback(partial(self._welcomed, connection))
+            welcome.add_done_callback(partial(self._handshaken, connection))
             self._open[connection] = welcome
 
-    def _welcomed(self, connection: Connection, welcome: asyncio.Task[object]) -> None:
+    def _handshaken(self, connection: Connection, welcome: asyncio.Task[object]) -> None:
         # Without a connection there is no connection_lost either: cancelled, or the TLS handshake failed.
         if welcome.cancelled() or welcome.exception() is not None:
             connection.sock.close()

@@ -154,14 +154,14 @@ def test_a_service_used_once_a_minute_is_checked_once_a_minute():
 
 def test_four_checks_run_at_once_and_no_endpoint_twice():
     service = started(10)
-    under_way = list(use(service, NOW + 20))
-    assert len(under_way) == 4
-    seen = {check.node for check in under_way}
+    in_flight = list(use(service, NOW + 20))
+    assert len(in_flight) == 4
+    seen = {check.node for check in in_flight}
     for _ in range(6):
-        service.checked(under_way.pop(0), Outcome.SUCCESS, "ok", NOW + 20)
-        under_way += service.pop_checks(NOW + 20)
-        assert len(under_way) == 4
-        seen |= {check.node for check in under_way}
+        service.checked(in_flight.pop(0), Outcome.SUCCESS, "ok", NOW + 20)
+        in_flight += service.pop_checks(NOW + 20)
+        assert len(in_flight) == 4
+        seen |= {check.node for check in in_flight}
     assert seen == set(service.nodes)
     assert use(service, NOW + 29) == ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.core.calls.liveness import LivenessTimer, accepted, begin_look, end_look, vanished
+from ecs_discovery.core.calls.liveness import LivenessTimer, accepted, end_probe, try_start_probe, vanished
 from tests.support import nodes
 
 
@@ -46,11 +46,11 @@ def test_only_what_was_found_since_the_wait_began_counts():
 
 def test_one_caller_looks_at_a_time_until_it_reports_or_is_late():
     (node,) = nodes(1)
-    assert begin_look(node, 100.0, 5.0)
-    assert not begin_look(node, 104.9, 5.0)
-    assert begin_look(node, 105.0, 5.0)
-    end_look(node)
-    assert begin_look(node, 105.1, 5.0)
+    assert try_start_probe(node, 100.0, 5.0)
+    assert not try_start_probe(node, 104.9, 5.0)
+    assert try_start_probe(node, 105.0, 5.0)
+    end_probe(node)
+    assert try_start_probe(node, 105.1, 5.0)
 
 
 def test_silence_since_an_answer_says_that_the_host_is_gone_and_silence_before_it_does_not():

@@ -27,7 +27,7 @@ from ecs_discovery.config.policies import ConnectionPolicy
 from ecs_discovery.core.calls.failure_kinds import FailureKind
 from ecs_discovery.core.calls.http import asked_wait, keep_alive_timeout
 from ecs_discovery.errors import DiscoveryError, NoEndpoints
-from ecs_discovery.integrations._requests_errors import Told, as_requests_error
+from ecs_discovery.integrations._requests_errors import FailedRequest, as_requests_error
 from ecs_discovery.integrations._requests_exchange import _parts
 from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, PoolUse, UseTimeout
 from ecs_discovery.integrations._urllib3_table import TABLE
@@ -165,7 +165,7 @@ def test_the_text_of_an_error_is_what_went_wrong_without_the_layers():
 def as_requests_sees(ours: DiscoveryError) -> requests.RequestException:
     """The error that requests makes of urllib3's, which carries ours."""
     theirs = MaxRetryError(POOL, "/", NewConnectionError(POOL, str(ours)))
-    theirs.ecs_discovery = Told(ours)  # type: ignore[attr-defined]
+    theirs.ecs_discovery = FailedRequest(ours)  # type: ignore[attr-defined]
     return requests.ConnectionError(theirs)
 
 

@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 
 from ecs_discovery.core.calls.failure_kinds import Decision, Retry
 
-__all__ = ["Attempted"]
+__all__ = ["AttemptResult"]
 
 T = TypeVar("T")
 
 
-class Attempted(Generic[T]):
+class AttemptResult(Generic[T]):
     """Its result or its error, and the decision; None as the decision if the call is done with it."""
 
     __slots__ = ("decision", "error", "result")
