@@ -92,7 +92,7 @@ class PoolUse(AttemptUse):
         # Written out: this is made for every request.
         self.lease = lease
         self.replayable = replayable
-        self.sent = self.in_body = False
+        self.sent = self.in_body = self.recorded = False
         self.history = None
         self.connector = connector
         self.abort: AbortHandle | None = None

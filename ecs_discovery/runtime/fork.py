@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from threading import Thread, get_ident, get_native_id
+from contextlib import suppress
+from importlib import import_module
+from threading import RLock, Thread, get_ident, get_native_id
 from time import monotonic, sleep
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-__all__ = ["coming", "track", "track_threads"]
+__all__ = ["coming", "load", "track", "track_threads"]
 
+_LONGEST_IMPORT = 5.0  # seconds that a fork waits for an import of ours to end
 _PATIENCE = 0.25  # seconds that a fork waits for threads with work to do: a lookup in flight may take longer
 
 
@@ -52,6 +55,19 @@ def track_threads(thing: _Threaded) -> None:
     _threaded.add(ref(thing, _threaded.discard))
 
 
+_importing = RLock()
+
+
+def load(module: str) -> Any:
+    """A module that is imported when it is first needed. No fork comes meanwhile: in the child the import would never
+    end, for the thread that makes it is not there."""
+    found = sys.modules.get(module)
+    if found is None or getattr(getattr(found, "__spec__", None), "_initializing", False):
+        with _importing:
+            found = import_module(module)
+    return found
+
+
 def coming(*, here: bool = False) -> bool:
     """Is a fork about to happen, so that no thread may start? With `here`: in this thread, which can wait for none."""
     return get_ident() in _forking if here else bool(_forking)
@@ -62,6 +78,7 @@ def _alive(tracked: set[ref[R]]) -> list[R]:
 
 
 def _before() -> None:
+    _importing.acquire(timeout=_LONGEST_IMPORT)
     _forking.append(get_ident())
     until = monotonic() + _PATIENCE
     threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
@@ -86,6 +103,8 @@ def _left(until: float) -> float:
 
 
 def _in_parent() -> None:
+    with suppress(RuntimeError):  # it was not had in time
+        _importing.release()
     try:
         _forking.remove(get_ident())
     except ValueError:
@@ -97,6 +116,8 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    global _importing
+    _importing = RLock()
     _forking.clear()
     for thing in _alive(_tracked):
         thing.after_fork()

@@ -41,7 +41,7 @@ class Workers:
         self._wake = Condition(RLock())
         self._jobs: OrderedDict[object, _Waiting] = OrderedDict()
         self._threads: set[Thread] = set()
-        self._idle = 0
+        self._resting: set[Thread] = set()
         self._closed = False
         fork.track(self)
         fork.track_threads(self)
@@ -68,7 +68,7 @@ class Workers:
         with self._wake:
             if self._closed:
                 return False
-            if fork.coming() or self._idle > len(self._jobs) or len(self._threads) >= self._limit:
+            if fork.coming() or len(self._resting) > len(self._jobs) or len(self._threads) >= self._limit:
                 key = object() if key is None else key
                 self._jobs[key] = _Waiting(job, dropped)
                 self._jobs.move_to_end(key)
@@ -118,6 +118,7 @@ class Workers:
             if thread not in self._threads:
                 return
             self._threads.discard(thread)
+            self._resting.discard(thread)
             if not self._jobs or self._closed or fork.coming():
                 return
             job = self._next_job_locked()
@@ -155,7 +156,7 @@ class Workers:
         self._wake = Condition(RLock())
         self._jobs = OrderedDict()
         self._threads = set()
-        self._idle = 0
+        self._resting = set()
 
     # Threads
 
@@ -197,10 +198,9 @@ class Workers:
             me = current_thread()
             # One that has come into the child of a fork (the thread that forked, a greenlet) is none of its workers.
             if not self._jobs and not self._closed and not fork.coming() and me in self._threads:
-                self._idle += 1
+                self._resting.add(me)
                 self._wake.wait(_IDLE)
-                if me in self._threads:
-                    self._idle -= 1
+                self._resting.discard(me)
             if self._jobs and not fork.coming():
                 return self._next_job_locked()
             self._threads.discard(me)

@@ -17,6 +17,7 @@ from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded
+from ecs_discovery.runtime import fork
 
 __all__ = ["AsyncDriver"]
 
@@ -64,7 +65,7 @@ class AsyncDriver:
         `attempted` is a first attempt that was made already.
         """
         if call.own_policy is not None:
-            from ecs_discovery.client.aio import retry  # not before it is needed: it loads tenacity
+            retry = fork.load("ecs_discovery.client.aio.retry")  # not before it is needed: it loads tenacity
 
             async def attempt() -> T:
                 return (await once()).outcome()
@@ -74,7 +75,7 @@ class AsyncDriver:
         if attempted is None:
             attempted = await once()
         if attempted.goes_on:
-            from ecs_discovery.client.aio import retry
+            retry = fork.load("ecs_discovery.client.aio.retry")
 
             attempted = await retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()

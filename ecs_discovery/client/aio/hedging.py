@@ -49,7 +49,7 @@ class Trial(Generic[T]):
         """Nobody waits for it any more: cancel it. Its task is among `tasks` until it has ended."""
         self._given_up = True
         if self.task is None or self.task.done():  # no task: it could not be made
-            self.lease.release()
+            self._let_go()
             return
         tasks.add(self.task)
         self.task.add_done_callback(tasks.discard)
@@ -62,6 +62,12 @@ class Trial(Generic[T]):
             raise error
         return self.result  # type: ignore[return-value]
 
+    def _let_go(self) -> None:
+        result, self.result, self.error = self.result, None, None
+        if result is not None and self._drop is not None:
+            self._drop(result)
+        self.lease.release()
+
     async def _run(self) -> None:
         try:
             self.result = await self._perform()
@@ -70,10 +76,7 @@ class Trial(Generic[T]):
 
     def _end(self, told: Callable[[Trial[T]], object], task: asyncio.Task[None]) -> None:
         if self._given_up:
-            result, self.result, self.error = self.result, None, None
-            if result is not None and self._drop is not None:
-                self._drop(result)
-            self.lease.release()
+            self._let_go()
             return
         if task.cancelled():  # by the end of its loop, before its first step
             self.error = asyncio.CancelledError()

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
+from contextlib import suppress
 from functools import partial
 from math import inf
-from threading import Event
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import INCONCLUSIVE, report
@@ -46,7 +47,6 @@ T = TypeVar("T")
 logger = logging.getLogger("ecs_discovery")
 
 _LOOK_INTERVAL = 0.25  # seconds between looks whether somebody still works on what is waited for
-_LINGER = 0.001  # seconds that a caller who has an answer waits for the others: about what a thread costs
 _CHECKERS = 8  # health checks of all services in flight
 _BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
@@ -80,105 +80,53 @@ class Background:
             self._connects.spawn(self._locate)  # only lookups wait for the others: there all may be dropped
         waited: set[Question] = set()
         began = engine.clock()
-        own: OwnFlights | None = None
-        try:
-            while engine.clock() >= service.refresh_at:
-                due = engine.due(service, waited=waited)
-                # What is known will do: leave time to connect, also where a lookup must be made right here.
-                here = until if service.resolution is None else (engine.clock() + until) / 2
-                for question in due.ask:
-                    if own is None or question not in own.flights:
-                        self._ask(question, here=here)
-                if due.error is not None:
-                    raise due.error
-                if due.again and service.resolution is None:
-                    continue  # somebody took over newer answers meanwhile: look at those
-                if not due.wait:
-                    return
-                self._warn_in_event_loop(service)
-                fresh = own is None
-                own = own or self._lead(due.wait, until)
-                if own is not None and (fresh or own.leads(due.wait)):
-                    landed = self._run(own, here)
-                    done = [question for question in due.wait if question not in own.flights]
-                else:
-                    if own is not None:  # others work on the rest: wait for both
-                        self._hand_on(own)
-                        own = None
-                    flights = {question: self._ask(question, until=until, here=here) for question in due.wait}
-                    left = here - engine.clock()
-                    landed = left > 0 and self._any_landed(flights, left)
-                    done = [question for question, flight in flights.items() if flight.done()]
-                if not landed:
-                    if service.resolution is not None:
-                        return
-                    raise engine.too_slow(service, until - began)
-                engine.check_open(service.target)
-                waited.update(done)
-        finally:
-            if own is not None:
-                self._leave(own)
-
-    def _lead(self, questions: Sequence[Question], until: float) -> OwnFlights | None:
-        """The flights for these questions if the caller can lead all of them in its own thread, else None."""
-        engine = self.engine
-        if self._closed or fork.coming() or engine.flights.in_flight(questions):
-            return None
-        if any(question.scheme not in DNS_SCHEMES for question in questions):
-            return None
-        resolver = self._resolver(questions[0].scheme)
-        start = getattr(resolver, "lookups", None)  # another one cannot be left before it has ended
-        if start is None:
-            return None
-        own, all_mine = OwnFlights(engine, start()), True
-        try:
-            for question in questions:
-                flight, leads = engine.join(question, wanted=until)
-                if leads:
-                    own.begin(question, flight)
-                all_mine = all_mine and leads
-        except BaseException:
-            self._hand_on(own)
-            raise
-        if all_mine:
-            return own
-        self._hand_on(own)  # another caller came between
-        return None
-
-    def _run(self, own: OwnFlights, here: float) -> bool:
-        """Go on with these until one has landed or there is no more time."""
-        clock = self.engine.clock
-        landed = False
-        while own.flights and not landed and (left := here - clock()) > 0:
-            landed, following = own.run(min(left, _LOOK_INTERVAL))  # else the end of it all would not be seen
-            for question in following:
+        while engine.clock() >= service.refresh_at:
+            due = engine.due(service, waited=waited)
+            # What is known will do: leave time to connect, also where a lookup must be made right here.
+            here = until if service.resolution is None else (engine.clock() + until) / 2
+            for question in due.ask:
                 self._ask(question, here=here)
-        return landed or not own.flights
+            if due.error is not None:
+                raise due.error
+            if due.again and service.resolution is None:
+                continue  # another caller took over newer answers meanwhile: look at those
+            if not due.wait:
+                return
+            self._warn_in_event_loop(service)
+            self._ask_together(due.wait, until, here)
+            flights = {question: self._ask(question, until=until, here=here) for question in due.wait}
+            left = here - engine.clock()
+            if left <= 0 or not self._any_landed(flights, left):
+                if service.resolution is not None:
+                    return
+                raise engine.too_slow(service, until - began)
+            engine.check_open(service.target)
+            waited.update(question for question, flight in flights.items() if flight.done())
 
-    def _leave(self, own: OwnFlights) -> None:
-        """The caller goes on. The answers to its other questions mostly come with the first; else a worker waits."""
-        clock = self.engine.clock
-        until = clock() + _LINGER
-        try:
-            while own.flights and clock() < until:
-                self._run(own, until)
-        finally:
-            self._hand_on(own)
+    def _ask_together(self, questions: Sequence[Question], until: float, here: float) -> None:
+        """Begin the lookups of these questions in one worker, over one exchange, unless they are in flight.
 
-    def _hand_on(self, own: OwnFlights) -> None:
-        if not own.flights:
-            own.close()
+        The caller waits `until` then. Where no thread can be had, the lookups are made at once and end by `here`.
+        """
+        engine = self.engine
+        if self._closed or not all(question.scheme in DNS_SCHEMES for question in questions):
+            return
+        if self.dns is not None and not hasattr(self.dns, "lookups"):
+            return  # a resolver that answers one question at a time
+        mine: dict[Question, Flight] = {}
+        for question in questions:
+            flight, leads = engine.join(question, wanted=until)
+            if leads:
+                mine[question] = flight
+        if not mine:
             return
 
-        def job() -> None:
-            for question in own.finish():
-                self._ask(question)
+        def dropped() -> None:
+            for question, flight in mine.items():
+                engine.crowded_out(question, flight)
 
-        if not self._workers.spawn(job, inline=False, dropped=own.crowded_out):
-            try:
-                self._run(own, self.engine.clock() + _BRIEF)
-            finally:
-                own.lose()
+        if not self._workers.spawn(partial(self._fly_together, mine), inline=False, dropped=dropped):
+            self._fly_together(mine, here)
 
     def _warn_in_event_loop(self, service: Service) -> None:
         """Waiting here would stop a whole event loop: say so, once."""
@@ -270,8 +218,9 @@ class Background:
         after `until` (monotonic)."""
         if not service.balancing.wait_for_room:
             return choose()
-        room, gate = service.admission, Event()
-        place = Place(gate.set)
+        # A queue, for its lock may be had again by a finaliser or a signal handler that ends a use meanwhile.
+        room, gate = service.admission, SimpleQueue[None]()
+        place = Place(partial(gate.put, None))
         try:
             room.queue(place)
             while True:
@@ -284,8 +233,8 @@ class Background:
                             raise
                 elif left <= 0:
                     raise service.unusable()
-                gate.wait(left)
-                gate.clear()
+                with suppress(Empty):
+                    gate.get(timeout=left)
         finally:
             room.leave(place)
 
@@ -313,6 +262,23 @@ class Background:
             self._connects.spawn(partial(self._check, service, node))
 
     # In workers
+
+    def _fly_together(self, flights: Mapping[Question, Flight], until: float | None = None) -> None:
+        """Make these lookups, which end by `until` at the latest."""
+        engine = self.engine
+        following: tuple[Question, ...] = ()
+        try:
+            if not self._closed:
+                resolver: Any = self._resolver(next(iter(flights)).scheme)
+                own = OwnFlights(engine, resolver.lookups())
+                for question, flight in flights.items():
+                    own.start(question, flight)
+                following = own.finish(until)
+        finally:
+            for question, flight in flights.items():
+                engine.flights.land(question, flight)  # again is as once
+        for question in following:
+            self._ask(question)
 
     def _check(self, service: Service, node: Node) -> None:
         try:
@@ -371,9 +337,9 @@ class Background:
             found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
             return found
         if self.dns is None:
-            from ecs_discovery.resolvers.dns.sync import DnsResolver  # not before it is needed
-
-            self.dns = DnsResolver(self.engine.settings.dns, may_ask=self.engine.may_query)
+            self.dns = fork.load("ecs_discovery.resolvers.dns.sync").DnsResolver(
+                self.engine.settings.dns, may_ask=self.engine.may_query
+            )
         return self.dns
 
     def _locate(self) -> None:

@@ -17,6 +17,7 @@ from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded
+from ecs_discovery.runtime import fork
 
 __all__ = ["Driver"]
 
@@ -60,7 +61,7 @@ class Driver:
         `attempted` is a first attempt that was made already.
         """
         if call.own_policy is not None:
-            from ecs_discovery.client.sync import retry  # not before it is needed: it loads tenacity
+            retry = fork.load("ecs_discovery.client.sync.retry")  # not before it is needed: it loads tenacity
 
             def attempt() -> T:
                 return (once()).outcome()
@@ -70,7 +71,7 @@ class Driver:
         if attempted is None:
             attempted = once()
         if attempted.goes_on:
-            from ecs_discovery.client.sync import retry
+            retry = fork.load("ecs_discovery.client.sync.retry")
 
             attempted = retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()

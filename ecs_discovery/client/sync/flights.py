@@ -1,12 +1,11 @@
-"""Lookups that a caller makes itself, in its own thread, because it would wait for them anyway.
+"""The lookups of several questions in one thread: they share their sockets.
 
-No thread is started, and questions that go out together share their sockets. What has not ended when the caller leaves
-goes on in a worker, and so nobody who waits for it loses an answer.
+They run in a worker. The caller's own thread would be cheaper, but a signal handler's exception would end the lookups
+of other callers, and a fork could come in the middle of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ecs_discovery.client.engine import Engine
@@ -19,17 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnFlights"]
 
+_TURN = 1.0  # seconds between looks whether a flight was given up
+
 
 class OwnFlights:
-    """The flights that this caller leads. They have to be handed on, or ended with `lose`."""
+    """The flights that this thread leads. `finish` ends them all."""
 
     def __init__(self, engine: Engine, lookups: Lookups) -> None:
         self._engine = engine
         self._lookups = lookups
         self.flights: dict[Question, Flight] = {}
 
-    def begin(self, question: Question, flight: Flight) -> None:
-        """Begin a lookup whose flight the caller leads."""
+    def start(self, question: Question, flight: Flight) -> None:
+        """Begin a lookup whose flight this thread leads."""
         engine = self._engine
         self.flights[question] = flight
         if not engine.start_lookup(question, flight) or engine.is_answered(question):
@@ -45,10 +46,6 @@ class OwnFlights:
         except ConfigurationError as error:
             engine.landed(question, engine.unexpected(question, error))
             self._land(question)
-
-    def leads(self, questions: Iterable[Question]) -> bool:
-        """True if all of these are in flight here."""
-        return all(question in self.flights for question in questions)
 
     def run(self, seconds: float) -> tuple[bool, tuple[Question, ...]]:
         """Go on until one of them has landed, `seconds` at most: whether one has, and questions to ask next."""
@@ -74,32 +71,23 @@ class OwnFlights:
             landed = True
         return landed, tuple(following)
 
-    def finish(self) -> tuple[Question, ...]:
-        """Go on to the end. Questions to ask next."""
+    def finish(self, until: float | None = None) -> tuple[Question, ...]:
+        """Go on to the end, or `until` then (monotonic). Questions to ask next."""
+        clock = self._engine.clock
         following: dict[Question, None] = {}
         try:
-            while self.flights:
-                following.update(dict.fromkeys(self.run(1.0)[1]))
+            while self.flights and self._lookups.pending and (until is None or clock() < until):
+                seconds = _TURN if until is None else min(_TURN, until - clock())
+                following.update(dict.fromkeys(self.run(seconds)[1]))
         finally:
             self.lose()
         return tuple(following)
-
-    def close(self) -> None:
-        """Let go of the sockets, when none is in flight any more."""
-        self._lookups.close()
 
     def lose(self) -> None:
         """They end without an outcome: who needs an answer asks again."""
         for question in tuple(self.flights):
             self._engine.lost(question)
             self._land(question)
-        self._lookups.close()
-
-    def crowded_out(self) -> None:
-        """Too many jobs wait for a thread, and these are the oldest."""
-        for question, flight in tuple(self.flights.items()):
-            self._engine.crowded_out(question, flight)
-        self.flights = {}
         self._lookups.close()
 
     def _land(self, question: Question) -> None:

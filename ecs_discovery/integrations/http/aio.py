@@ -20,6 +20,7 @@ from ecs_discovery.errors import DeadlineExceeded
 from ecs_discovery.integrations.http.errors import without_frames
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
 from ecs_discovery.integrations.http.liveness import PeerSilentError
+from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.tcp_info import Watch
 
 __all__ = ["AsyncExchange", "AsyncUse"]
@@ -85,13 +86,21 @@ class AsyncExchange(Exchange[R, A]):
             except TimeoutError as error:
                 if not limit.expired():
                     raise
+                self._drop_held()
                 self.ran_out()
                 raise DeadlineExceeded(
                     "not done within the deadline", target=call.target, attempts=call.reports
                 ) from without_frames(error)
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+        except BaseException:  # cancelled
+            self._drop_held()
+            raise
+        self._drop_held()
+        try:
+            raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+        finally:
+            del failed  # kept in this frame, the error would keep the frame
 
     async def by_own_policy(self) -> R:
         """The attempts as the application's tenacity object wants them."""
@@ -100,7 +109,7 @@ class AsyncExchange(Exchange[R, A]):
     async def _run(self) -> R:
         attempted = await self.attempt()
         if attempted.goes_on:
-            from ecs_discovery.client.aio import retry  # not before it is needed: it loads tenacity
+            retry = fork.load("ecs_discovery.client.aio.retry")  # not before it is needed: it loads tenacity
 
             attempted = await retry.as_decided(attempted, self.attempt, self.driver.sleep)
         return attempted.outcome()
@@ -140,6 +149,8 @@ class AsyncExchange(Exchange[R, A]):
         finally:
             for watch in use.watches:
                 watch.end()
+            use.watches = []
+            use.patience = None  # it would keep the task, which keeps the answer
 
     def give_up(self, use: A) -> None:
         """The host of the use is gone."""
@@ -217,6 +228,12 @@ class AsyncExchange(Exchange[R, A]):
         winner = await duel(background, hedge, use.lease.hand_over(), trial, wanted, failed)
         self._use = uses[winner.lease]
         return winner.outcome()
+
+    def _drop_held(self) -> None:
+        """Let go of an answer that was to be followed by another attempt."""
+        response, self._response = self._response, None
+        if response is not None:
+            self._drop(response)
 
     def _drop(self, response: R) -> None:
         tasks = self.driver.background.tasks

@@ -38,7 +38,7 @@ _TLS_FAULTS = (Fault.CERTIFICATE, Fault.TLS)
 class AttemptUse:
     """One attempt's use of an endpoint, and how far it has come."""
 
-    __slots__ = ("history", "in_body", "lease", "replayable", "sent")
+    __slots__ = ("history", "in_body", "lease", "recorded", "replayable", "sent")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         self.lease = lease
@@ -48,6 +48,8 @@ class AttemptUse:
         """True from the moment bytes of the request may have left. The library's `send` sets it."""
         self.in_body = False
         """The head of the answer has come."""
+        self.recorded = False
+        """How it ended has been recorded."""
         self.history: AttemptHistory | None = None
         """The attempts, once this one was answered."""
 
@@ -195,6 +197,7 @@ class Exchange(Generic[R, U]):
     def answered(self, response: R, use: U) -> Decision | None:
         """Record an answer. What follows; None if it is the caller's."""
         service, lease, engine = self.service, use.lease, self.engine
+        use.recorded = True
         status = self.status(response)
         now = engine.clock()
         if status < 400 and self._call is None:  # nearly always
@@ -227,6 +230,8 @@ class Exchange(Generic[R, U]):
             self._recall(call)
             self._response = response
         decision, _ = engine.decide(call, lease, judgement, now, has_events)
+        if isinstance(decision, Stop):
+            self._response = None  # it is the caller's
         use.history = AttemptHistory(
             lease.node.endpoint, now - lease.started_at, call.reports, judgement.failure is None
         )
@@ -237,13 +242,16 @@ class Exchange(Generic[R, U]):
         """Record an error. What follows, and the questions to ask at once. Raises `DeadlineExceeded` where the caller's
         deadline has passed."""
         call, lease, engine = self.call, use.lease, self.engine
+        use.recorded = True
         if isinstance(error, (ValueError, DiscoveryError)) and not use.sent:
             lease.release()  # the request itself is wrong
             return None, ()
         fault = self.table.fault(error, sent=use.sent, handled=self._handled)
         label = fault.label if fault is not None else type(error).__name__
         if fault is None:
-            fault = Fault.UNKNOWN if self.is_of_connection(error) else Fault.NOT_OURS
+            fault = Fault.UNKNOWN
+        if fault.kind is FailureKind.OTHER and not self.is_of_connection(error):
+            fault = Fault.NOT_OURS  # whatever led to it: a body that cannot be read, say
         if use.sent:
             self._recall(call)
         now = engine.clock()
@@ -276,9 +284,13 @@ class Exchange(Generic[R, U]):
     def ran_out(self) -> None:
         """The caller's deadline has ended the attempt in flight."""
         use = self._use
-        if use is not None and use.history is None and len(self.call.reports) < self.call.number:
-            seconds = self.engine.clock() - use.lease.started_at
-            self.call.report(use.lease.node, Fault.DEADLINE.label, seconds, "no answer by then")
+        if use is None or use.recorded:
+            return
+        use.recorded = True
+        lease, now = use.lease, self.engine.clock()
+        self.call.report(lease.node, Fault.DEADLINE.label, now - lease.started_at, "no answer by then")
+        if lease.observe(Fault.DEADLINE.outcome, now):
+            self.engine.emit(self.service)
 
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""

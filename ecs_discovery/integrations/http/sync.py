@@ -14,6 +14,7 @@ from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R, U
+from ecs_discovery.runtime import fork
 
 __all__ = ["AttemptUse", "SyncExchange"]
 
@@ -66,7 +67,10 @@ class SyncExchange(Exchange[R, U]):
                 return self._run()
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+        try:
+            raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+        finally:
+            del failed  # kept in this frame, the error would keep the frame
 
     def by_own_policy(self) -> R:
         """The attempts as the application's tenacity object wants them."""
@@ -75,7 +79,7 @@ class SyncExchange(Exchange[R, U]):
     def _run(self) -> R:
         attempted = self.attempt()
         if attempted.goes_on:
-            from ecs_discovery.client.sync import retry  # not before it is needed: it loads tenacity
+            retry = fork.load("ecs_discovery.client.sync.retry")  # not before it is needed: it loads tenacity
 
             attempted = retry.as_decided(attempted, self.attempt, self.driver.sleep)
         return attempted.outcome()

@@ -122,6 +122,11 @@ class Lookups:
         else:
             self._lookups[question] = exchange.add(steps, resolver._clock() + timeout, Allowance(resolver._may_ask))
 
+    @property
+    def pending(self) -> bool:
+        """Is there a lookup that has not ended, or an outcome that was not taken?"""
+        return bool(self._lookups or self._ended)
+
     def run(self, seconds: float) -> list[tuple[Question, Resolution | Exception]]:
         """Wait until something has ended, `seconds` at most: the questions that have, each with its outcome."""
         exchange, clock = self._exchange, self._resolver._clock
