@@ -1,4 +1,4 @@
-"""Telling: what changed goes to the log and to the hook, in the order in which it happened."""
+"""Emitting: what changed goes to the log and to the hook, in the order in which it happened."""
 
 from __future__ import annotations
 

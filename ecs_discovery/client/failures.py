@@ -1,4 +1,4 @@
-"""Judging: what an attempt's result or exception says of its endpoint, and of trying again."""
+"""Failures: what an attempt's result or exception says of its endpoint, and of trying again."""
 
 from __future__ import annotations
 

@@ -175,12 +175,12 @@ def start_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.so
 
 
 def connected(sock: socket.socket) -> bool:
-    """Has a connect that `begin_connect` began ended? A connection and a refusal both show a kernel that lives."""
+    """Has a connect that `start_connect` started ended? A connection and a refusal both show a kernel that lives."""
     return is_ready(sock, 0.0, read=False)
 
 
 def finish_connect(sock: socket.socket) -> None:
-    """Raises the OSError with which a connect ended that `begin_connect` began."""
+    """Raises the OSError with which a connect ended that `start_connect` started."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))

@@ -1,6 +1,6 @@
 """The background of an `AsyncDiscovery`: lookups, reconnects and health checks in tasks, and waiting for them.
 
-It stands in the same order as `background.py`; the two differ in awaits.
+It stands in the same order as `sync/background.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class AsyncBackground:
                 await _Landing(flights).wait(self.engine.patience(call))
 
     async def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
-        """As `Background.begin`."""
+        """As `Background.start_attempt`."""
         if not service.admission.crowded:
             try:
                 return self.engine.start_attempt(service, call, prefer)

@@ -1,6 +1,6 @@
 """`AsyncDiscovery`: drives the core with asyncio.
 
-It stands in the same order as `client.py`; the two differ in awaits.
+It stands in the same order as `sync/discovery.py`; the two differ in awaits.
 """
 
 from __future__ import annotations

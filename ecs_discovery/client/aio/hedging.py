@@ -1,7 +1,7 @@
 """Hedging a call: its first attempt, and a second one on another endpoint when that takes long. For asyncio.
 
-It stands in the same order as `hedging.py`, where the books are; the two differ in awaits, and in that a
-task can be cancelled and a thread cannot.
+What is decided is in `core.calls.hedge`, and what both worlds keep of a call in `client/hedge.py`. It stands in the
+same order as `sync/hedging.py`. The two differ in awaits: a task can be cancelled, a thread cannot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The background of a `Discovery`: lookups, reconnects and health checks in worker threads, and waiting for them.
 
-It stands in the same order as `background_async.py`; the two differ in awaits.
+It stands in the same order as `aio/background.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class Background:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
-        """As `Engine.begin`; where every endpoint is full, wait for room."""
+        """As `Engine.start_attempt`; where every endpoint is full, wait for room."""
         if not service.admission.crowded:
             try:
                 return self.engine.start_attempt(service, call, prefer)

@@ -1,6 +1,6 @@
 """`Discovery`: drives the core with blocking I/O, for threads.
 
-It stands in the same order as `aio.py`; the two differ in awaits.
+It stands in the same order as `aio/discovery.py`; the two differ in awaits.
 """
 
 from __future__ import annotations

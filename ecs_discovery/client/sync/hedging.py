@@ -1,7 +1,7 @@
 """Hedging a call: its first attempt, and a second one on another endpoint when that takes long. For threads.
 
-What is decided is in `core.hedge`. It stands in the same order as `hedging_async.py`; the two differ in
-awaits, and in that a task can be cancelled and a thread cannot.
+What is decided is in `core.calls.hedge`, and what both worlds keep of a call in `client/hedge.py`. It stands in the
+same order as `aio/hedging.py`. The two differ in awaits: a task can be cancelled, a thread cannot.
 """
 
 from __future__ import annotations

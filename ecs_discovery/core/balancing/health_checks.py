@@ -46,7 +46,7 @@ class Checks:
         self.at = inf if policy.kind == "off" else -inf
         """A pick from then on is to tell of itself with `use`; never if checks are off."""
         self.ready = False
-        """`take` has some."""
+        """`pop_due` has some."""
         self._policy = policy
         self._host = host
         self._rng = rng

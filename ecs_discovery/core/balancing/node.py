@@ -170,7 +170,7 @@ class Node(_Pickable):
         self.seen: dict[str, float] = {}
         """When each source last named it."""
         self.checked: Checked | None = None
-        """What health checks told, kept by `checks`; None before it was the turn of any."""
+        """What health checks told, kept by `health_checks`; None before it was the turn of any."""
         self.failed_checks = ""
         """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
         self.out_by_checks = False

@@ -1,4 +1,4 @@
-"""Knowledge: what the lookups of a target's questions add up to.
+"""Source selection: what the lookups of a target's questions add up to.
 
 It settles on the kind of record that answers, remembers it, and says what to ask next. It keeps no
 endpoints: whether an answer is believed is the service's business.

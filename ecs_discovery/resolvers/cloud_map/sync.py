@@ -1,7 +1,7 @@
 """Lookups at the AWS Cloud Map API for threads, and the only module that knows boto3.
 
-Most lookups of a target in use are a cheap `DiscoverInstancesRevision`; `core.revisions` says when the instances
-themselves must be asked for. boto3's own retries are off: whoever calls this decides when to ask again.
+Most lookups of a target in use are a cheap `DiscoverInstancesRevision`; `revisions` says when the instances themselves
+must be asked for. boto3's own retries are off: the caller decides when to ask again.
 """
 
 from __future__ import annotations
