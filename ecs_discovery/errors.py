@@ -279,8 +279,8 @@ _USER_INFO = re.compile(r"(?<=://)[^\s/?#]{1,1000}@")
 
 
 def foreign(text: object, longest: int = LONGEST) -> str:
-    """`str(text)` in at most `longest` characters: control characters, line ends and what else is not printable are
-    escaped, and the user and password of a URL are left out."""
+    """`str(text)` in at most `longest` characters. Control characters, line ends and what else is not printable are
+    escaped. The user and password of a URL are left out."""
     try:
         found = str(text)
     except Exception:  # noqa: BLE001  # the text of a foreign exception is foreign code

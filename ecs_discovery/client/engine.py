@@ -136,7 +136,7 @@ class Engine:
     ) -> tuple[Flight, bool]:
         """The flight for a question, and whether the caller leads it, in `loop` or a thread.
 
-        `wanted` is until when the caller waits for it; None if nobody need wait.
+        `wanted` is until when the caller waits for it; None if no caller need wait.
         """
         now = self.clock()
         if self.flights.lost(question, now):
@@ -144,7 +144,7 @@ class Engine:
         return self.flights.join(question, now, self.limit(question) + _LOST, loop, wanted=wanted)
 
     def begin_flight(self, question: Question, flight: Flight) -> bool:
-        """A lookup has its thread, or its turn: its time limit counts from now. False if nobody waits any more."""
+        """A lookup has its thread, or its turn: its time limit counts from now. False if no caller waits any more."""
         if self.flights.begin(question, flight, self.clock(), self.limit(question) + _LOST):
             return True
         self.lost(question)
@@ -213,7 +213,7 @@ class Engine:
         return self.rate_limiter.try_acquire(self.clock())
 
     def is_answered(self, question: Question) -> bool:
-        """Did somebody else get an answer between the decision to ask and now?"""
+        """Did another caller get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
         return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
 

@@ -55,7 +55,7 @@ class Hedge:
         if winner is not self._rival:
             self._hedging.learn(self._engine.clock() - self._began)
         elif self._call.hedged:
-            self._hedging.learn(inf)  # the first one was slower than this, nobody knows by how much
+            self._hedging.learn(inf)  # the first one was slower than this, by how much is unknown
 
     def lost(self, loser: Lease) -> None:
         """This attempt is of no more use: that is no judgement of its endpoint."""

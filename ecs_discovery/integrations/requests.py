@@ -302,7 +302,7 @@ class DiscoveryAdapter(HTTPAdapter):
             tls = self.build_connection_pool_key_attributes(request, verify, cert)[1]
         stream = _sending.stream if getattr(_sending, "request", None) is request else True
         pool = ServicePool(route, request, stream, self, tls, self._pinned)
-        # Where nobody looks at the body before requests does, it need not look unread.
+        # Where no code looks at the body before requests does, it need not look unread.
         pool.may_hand_over = type(self) is _PLAIN and not request.hooks.get("response")
         return pool
 

@@ -113,7 +113,7 @@ class Alarms:
             self._running = False
 
     def after_fork(self) -> None:
-        """In the child nobody waits for what was set in the parent."""
+        """In the child no caller waits for what was set in the parent."""
         self._wake = Condition()
         self._heap = []
         self._running = False

@@ -45,10 +45,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger("ecs_discovery")
 
-_GLANCE = 0.25  # seconds between looks whether somebody still works on what is waited for
+_GLANCE = 0.25  # seconds between looks whether a leader still works on what is waited for
 _LINGER = 0.001  # seconds that a caller who has an answer waits for the others: about what a thread costs
 _CHECKERS = 8  # health checks of all services in flight
-_BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
+_BRIEF = 0.25  # seconds for a lookup that no caller waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -92,7 +92,7 @@ class Background:
                 if due.error is not None:
                     raise due.error
                 if due.again and service.resolution is None:
-                    continue  # somebody took over newer answers meanwhile: look at those
+                    continue  # another caller took over newer answers meanwhile: look at those
                 if not due.wait:
                     return
                 self._look_for_a_loop(service)
@@ -204,7 +204,7 @@ class Background:
     def ask(
         self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
     ) -> Flight:
-        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
+        """Look a question up in the background, unless a lookup of it is in flight. With `force`, whatever is cached;
         `allowed` if the right to that was taken with `Engine.delay`. The caller waits `until` then; None: it does not.
         """
         return self._ask(question, force, allowed, until, until)
@@ -308,7 +308,7 @@ class Background:
         return self._look(service, endpoint) is ConnectResult.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
-        """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
+        """A caller met a refused connection, or silence: find out in the background whether it is this endpoint's."""
         if liveness.begin_look(node, self.engine.clock(), _LONGEST):
             self._connects.spawn(partial(self._check, service, node))
 
@@ -403,7 +403,7 @@ class Background:
         for workers in (self._workers, *self._own.copy().values(), self._connects):
             workers.close()
         self._checkers.close()
-        self.attempts.close(drop=False)  # somebody waits for those
+        self.attempts.close(drop=False)  # callers wait for those
         self.alarms.close()
 
     def after_fork(self) -> None:

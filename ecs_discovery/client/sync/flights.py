@@ -1,7 +1,7 @@
 """Lookups that a caller makes itself, in its own thread, because it would wait for them anyway.
 
 No thread is started, and questions that go out together share their sockets. What has not ended when the caller leaves
-goes on in a worker, and so nobody who waits for it loses an answer.
+goes on in a worker, so that no other caller loses an answer.
 """
 
 from __future__ import annotations

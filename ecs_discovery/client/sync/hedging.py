@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Trial(Generic[T]):
     """One of the attempts of a hedged call, in a thread of its own.
 
-    `cut` has `perform` over soon, if that is possible; `drop` lets go of a result that nobody wants.
+    `cut` has `perform` over soon, if that is possible; `drop` lets go of a result that is not wanted.
     """
 
     __slots__ = ("_cut", "_drop", "_ended", "_given_up", "_lock", "_perform", "error", "lease", "result")
@@ -64,7 +64,7 @@ class Trial(Generic[T]):
             job()
 
     def give_up(self) -> None:
-        """Nobody waits for it any more."""
+        """No caller waits for it any more."""
         with self._lock:
             self._given_up = True
             ended = self._ended

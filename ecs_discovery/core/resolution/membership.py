@@ -87,9 +87,9 @@ class Membership:
                     node.seen[answer.source] = now
 
     def pruned(self, resolution: Resolution) -> Resolution:
-        """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the
-        newest answer does not name.
+        """What is to be believed of an answer joined with earlier ones.
 
+        Endpoints that are down, and missing in the newest answer, are left out.
         ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
         later answer brings it back. Never leaves out all.
         """

@@ -1,8 +1,14 @@
 """One request over its attempts: what threads and asyncio share of it.
 
-A library's exchange is a subclass of `SyncExchange` or `AsyncExchange` and supplies five things: `send` to an endpoint,
-`table` from its exceptions to faults, its timeouts (`connect`, `read`), whether its body can be replayed, and its
-error classes (`as_error`). The methods under "What a library supplies" are all that it knows of its own responses.
+A library's exchange is a subclass of `SyncExchange` or `AsyncExchange` and supplies five things:
+
+- `send` to an endpoint,
+- `table` from its exceptions to faults,
+- its timeouts (`connect`, `read`),
+- whether its body can be replayed,
+- its error classes (`as_error`).
+
+The methods under "What a library supplies" are all that it knows of its own responses.
 
 A first attempt makes as little as possible: no `Call` before the first failure, unless something asks for one.
 """

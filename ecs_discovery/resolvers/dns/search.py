@@ -121,8 +121,8 @@ def steps_for(question: Question, policy: DnsPolicy) -> Steps:
 def search(question: Question, names: Sequence[str], policy: DnsPolicy) -> Steps:
     """As `lookup_steps`, under the first of `names` that has records.
 
-    A name that does not exist, or has no records of the kind, or could not be looked up is passed over; silence
-    ends the search. An address question stays with a name that has addresses of the other family, so that A and
+    A name is passed over if it does not exist, has no records of the kind, or could not be looked up. Silence ends
+    the search. An address question stays with a name that has addresses of the other family, so that A and
     AAAA records come from one name. At the end "could not be asked" outweighs "no records of this kind", and
     that outweighs "no such name".
     """
