@@ -267,8 +267,8 @@ def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[Di
 
 
 # Foreign text: what servers, APIs, files and other libraries say, made fit for a log line, an error and a terminal.
-# Its writer could forge log lines with line ends, steer a terminal with escape sequences, fill a disk with one answer,
-# or have the password of a URL repeated. So it passes through `foreign` where it enters a text of ours.
+# Its writer could forge log lines with line ends, steer a terminal with escape sequences, or fill a disk with one
+# answer. It may repeat the password of a URL. So it passes through `foreign` where it enters a text of ours.
 
 LONGEST = 200
 """Characters kept of one foreign text."""

@@ -29,7 +29,7 @@ class Hedge:
             self.delay = hedging.delay(call.deadline_at - engine.clock())
 
     def start_rival(self) -> Lease | None:
-        """The time has come: a use of another endpoint; None if there is none as good, or no allowance."""
+        """The time has come: a use of another endpoint; None without an endpoint as good, or without allowance."""
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
         # Where others wait for room, a second attempt would take it from them.

@@ -1,9 +1,8 @@
 """Policies: frozen, keyword-only values that check themselves.
 
 Each field states its meaning and default. Times are in seconds unless said otherwise; ranges are checked, and listed
-on the page configuration. Every field can also be set by an
-environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for example
-`ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the environment.
+on the page configuration. Every field can also be set by an environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for
+example `ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the environment.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Alarms: something to be done at a time unless it is called off before, such as cutting a request at its deadline.
 
-One thread serves all of them, and there is none while there are no alarms, nor during a fork.
+One thread serves all of them. It is there only while there are alarms, and not during a fork.
 """
 
 from __future__ import annotations

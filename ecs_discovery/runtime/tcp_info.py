@@ -156,8 +156,8 @@ def wait_for_answer(
 ) -> bool:
     """Wait until the peer answers, or everything is acknowledged. False if its kernel is silent.
 
-    Returns True for an ordinary read to come next: there is something to read, everything is acknowledged after
-    `limit` seconds, that cannot be told, or `timeout` is over. With `gone`,
+    After True an ordinary read comes next. There is something to read, everything is acknowledged after `limit`
+    seconds, that cannot be told, or `timeout` is over. With `gone`,
     what is acknowledged is waited for here, and False returned when `gone()` says that the peer has vanished since.
     Under TLS 1.3 session tickets make a fresh connection readable, so there the count must agree.
     """

@@ -104,7 +104,7 @@ class Workers:
             self._jobs.pop(key, None)
 
     def close(self, *, drop: bool = True) -> None:
-        """Drop what has not begun, unless told not to, and let the threads end."""
+        """Let the threads end. With `drop` drop the jobs that have not begun, else run them."""
         with self._wake:
             self._closed = True
             if drop:

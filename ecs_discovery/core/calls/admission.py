@@ -83,7 +83,7 @@ class AdmissionQueue:
                 self.crowded = bool(self._places)
 
     def wake_all(self) -> None:
-        """There is more room than one use had: call all."""
+        """There is room for more than one use: call all."""
         for _ in range(len(self._places)):
             self.wake()
 

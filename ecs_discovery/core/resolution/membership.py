@@ -89,9 +89,9 @@ class Membership:
     def pruned(self, resolution: Resolution) -> Resolution:
         """What is to be believed of an answer joined with earlier ones.
 
-        Endpoints that are down, and missing in the newest answer, are left out.
-        ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
-        later answer brings it back. Never leaves out all.
+        Endpoints that are down, and missing in the newest answer, are left out, but never all endpoints. ECS stops a
+        task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a later answer
+        brings it back.
         """
         if resolution.named is None or self.doubted:
             return resolution

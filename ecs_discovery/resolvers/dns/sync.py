@@ -1,7 +1,8 @@
 """DNS lookups for threads.
 
-Messages and sockets are ours (`wire`, `exchange`). dnspython takes seconds to read some answers, measures time with the
-wall clock, and misses an answer that comes later than the first wait. It is asked only what Windows is set to use.
+Messages and sockets are ours (`wire`, `exchange`). dnspython takes seconds to read some answers and
+measures time with the wall clock. It misses an answer that comes later than the first wait. It is asked only what
+Windows is set to use.
 """
 
 from __future__ import annotations
