@@ -31,6 +31,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 # The documentation is built without a network, so that names of the standard library lead nowhere.
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|random|socket|ssl|threading|types|typing|pathlib|enum)\..*"),
+    (r"py:.*", r"ssl_module\..*"),  # `ssl`, under the name that leaves an argument `ssl` its own
     (r"py:.*", r"(requests|urllib3|dns)\..*"),
     (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.

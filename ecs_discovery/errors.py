@@ -267,8 +267,8 @@ def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[Di
 
 
 # Foreign text: what servers, APIs, files and other libraries say, made fit for a log line, an error and a terminal.
-# Its writer could forge log lines with line ends, steer a terminal with escape sequences, fill a disk with one answer,
-# or have the password of a URL repeated. So it passes through `foreign` where it enters a text of ours.
+# Its writer could forge log lines with line ends, steer a terminal with escape sequences, or fill a disk with one
+# answer. It may repeat the password of a URL. So it passes through `foreign` where it enters a text of ours.
 
 LONGEST = 200
 """Characters kept of one foreign text."""
@@ -279,8 +279,8 @@ _USER_INFO = re.compile(r"(?<=://)[^\s/?#]{1,1000}@")
 
 
 def foreign(text: object, longest: int = LONGEST) -> str:
-    """`str(text)` in at most `longest` characters: control characters, line ends and what else is not printable are
-    escaped, and the user and password of a URL are left out."""
+    """`str(text)` in at most `longest` characters. Control characters, line ends and what else is not printable are
+    escaped. The user and password of a URL are left out."""
     try:
         found = str(text)
     except Exception:  # noqa: BLE001  # the text of a foreign exception is foreign code

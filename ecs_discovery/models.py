@@ -84,8 +84,8 @@ class Resolution:
     stale: bool = False
     """True if it outlived its TTL because the source could not be asked again."""
     refused: tuple[str, ...] = ()
-    """Hosts that the source named and that are left out, because no task has such an address: link-local ones and
-    those of the metadata endpoints of AWS."""
+    """Hosts that the source named and that are left out, because no task has such an address. These are link-local
+    addresses, and the metadata endpoints of AWS."""
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Telling: what changed goes to the log and to the hook, in the order in which it happened."""
+"""Emitting: what changed goes to the log and to the hook, in the order in which it happened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("ecs_discovery")
 class EventEmitter:
     """One thread tells at a time: two would overtake each other, and a hook be told `healthy` before `down`.
 
-    Whoever has something to tell meanwhile leaves it to that one, which goes on until there is nothing left.
+    A thread that has something to tell meanwhile leaves it to that one, which goes on until all is told.
     """
 
     def __init__(self, on_event: Callable[[Event], object] | None) -> None:
@@ -47,6 +47,6 @@ class EventEmitter:
                 logger.exception("%s", line(f"on_event hook failed for {event!r}"))
 
     def after_fork(self) -> None:
-        """In the child of a fork: whoever was telling is not there."""
+        """In the child of a fork: the thread that was telling is not there."""
         self._lock = Lock()
         self._services.clear()

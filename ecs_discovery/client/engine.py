@@ -136,7 +136,7 @@ class Engine:
     ) -> tuple[Flight, bool]:
         """The flight for a question, and whether the caller leads it, in `loop` or a thread.
 
-        `wanted` is until when the caller waits for it; None if nobody need wait.
+        `wanted` is until when the caller waits for it; None if no caller need wait.
         """
         now = self.clock()
         if self.flights.lost(question, now):
@@ -213,7 +213,7 @@ class Engine:
         return self.rate_limiter.try_acquire(self.clock())
 
     def is_answered(self, question: Question) -> bool:
-        """Did somebody else get an answer between the decision to ask and now?"""
+        """Did another caller get an answer between the decision to ask and now?"""
         look = self.directory.cache.lookup(question, self.clock())
         return look.freshness in (Freshness.FRESH, Freshness.NEGATIVE)
 

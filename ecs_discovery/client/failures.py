@@ -1,4 +1,4 @@
-"""Judging: what an attempt's result or exception says of its endpoint, and of trying again."""
+"""Failures: what an attempt's result or exception says of its endpoint, and of trying again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def causes(error: BaseException, handled: BaseException | None = None) -> list[B
 
 
 def forget(error: BaseException) -> None:
-    """Have an exception that nobody will see keep nothing.
+    """Have an exception that no caller will see keep nothing.
 
     Libraries keep exceptions in the frames that these came through (urllib3 does), and with them all that a request
     holds, until the garbage collector comes.
@@ -152,8 +152,8 @@ def judge_exception(
 ) -> Judgement:
     """What an exception of the caller's own code says.
 
-    `accepts` is whether the endpoint was found to accept connections after it: then it was somebody else
-    who refused, or not at the first exchange, and something may have been processed, unless `NotSent` says otherwise.
+    `accepts` is whether the endpoint was found to accept connections after it. Then another peer refused, or this one
+    after its first exchange. Something may have been processed then, unless `NotSent` says otherwise.
     """
     failure = failure_of(error, handled)
     if failure is FailureKind.NOT_SENT:

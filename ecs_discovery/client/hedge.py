@@ -29,7 +29,7 @@ class Hedge:
             self.delay = hedging.delay(call.deadline_at - engine.clock())
 
     def start_rival(self) -> Lease | None:
-        """The time has come: a use of another endpoint; None if there is none as good, or no allowance."""
+        """The time has come: a use of another endpoint; None without an endpoint as good, or without allowance."""
         service, call, first = self._service, self._call, self._call.tried[0].endpoint
         now = self._engine.clock()
         # Where others wait for room, a second attempt would take it from them.
@@ -55,7 +55,7 @@ class Hedge:
         if winner is not self._rival:
             self._hedging.learn(self._engine.clock() - self._began)
         elif self._call.hedged:
-            self._hedging.learn(inf)  # the first one was slower than this, nobody knows by how much
+            self._hedging.learn(inf)  # the first one was slower than this, by how much is unknown
 
     def lost(self, loser: Lease) -> None:
         """This attempt is of no more use: that is no judgement of its endpoint."""

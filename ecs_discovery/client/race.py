@@ -33,7 +33,7 @@ class RaceState:
     """What both worlds keep of a race."""
 
     race: Race[Lease] | None = None
-    """None where there is nobody to race with."""
+    """None where there is no other endpoint to race with."""
 
     def __init__(self, background: RaceBackground, call: Call, lease: Lease) -> None:
         self._background = background
@@ -73,7 +73,7 @@ class RaceState:
     def next(self) -> Lease | None:
         """The use of an endpoint to connect to now, if one is to start."""
         race, now = self._running, self._time()
-        # One that was chosen while nobody runs starts, even if the time has ended meanwhile: it is all there is.
+        # One that was chosen while no connect runs starts, even if the time has ended meanwhile: it is all there is.
         if not race.due(now) and (race.running or self._next is None):
             return None
         entrant, self._next = self._next, None

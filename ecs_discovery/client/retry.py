@@ -43,8 +43,8 @@ def _decision(state: RetryCallState) -> Retry | Stop | None:
 class OwnPolicy:
     """What a tenacity object of the application's says of one call. What it leaves at tenacity's defaults is ours.
 
-    `wants`, `waits` and `stops` ask the object; `retry`, `wait` and `stop` are what tenacity is given in the place of
-    its own: idempotence, the deadline and the budget hold whatever the object says.
+    `wants`, `waits` and `stops` ask the object. `retry`, `wait` and `stop` are given to tenacity in the place of its
+    own. Idempotence, the deadline and the budget hold whatever the object says.
     """
 
     def __init__(self, given: Any, call: Call, clock: Callable[[], float], rng: Callable[[], float]) -> None:

@@ -44,14 +44,19 @@ class NodeSnapshot:
     spared_for: float
     """Seconds for which others are chosen before it, because it answered that it is overloaded."""
     pending: int
+    """Uses in flight from this process."""
     uses: int
+    """Uses begun since this process knows the endpoint."""
     successes: int
+    """Uses that ended well."""
     failures: int
+    """Uses that failed, and failed connects."""
     latency: float | None
     """Moving average of successful uses, in seconds."""
     cost: float
     """What a use is taken to cost when one is chosen, in seconds: latency that lasted, with errors as load."""
     ejections: int
+    """Recent ejections: each doubles the next; success and calm time take some off."""
     zone: str | None
     instance_id: str | None
     seen: dict[str, float]
@@ -89,7 +94,9 @@ class CandidateSnapshot:
     """What it was compared by, as the difference from the chosen one's: above 0 is worse. The natural logarithm of
     cost times uses in flight and one; differences below 0.5 count as none."""
     pending: int
+    """Uses in flight then."""
     cost: float
+    """What a use of it was taken to cost, in seconds."""
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.score:+.2f}, {self.pending} pending, {self.cost * 1000:.0f} ms"

@@ -37,7 +37,7 @@ def check_seconds(field: str, value: float) -> float:
 
 
 def check_flag(field: str, value: bool | None) -> None:
-    """Raises `ConfigurationError` for what is neither True nor False: a text such as "no" would count as true."""
+    """Raises `ConfigurationError` for anything but True and False: a text such as "no" would count as true."""
     if value is not None and not isinstance(value, bool):
         raise ConfigurationError(field, value, "True or False")
 

@@ -1,8 +1,8 @@
 """Policies: frozen, keyword-only values that check themselves.
 
-Each field states its meaning, unit, range and default. Every field can also be set by an
-environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for example
-`ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the environment.
+Each field states its meaning and default. Times are in seconds unless said otherwise; ranges are checked, and listed
+on the page configuration. Every field can also be set by an environment variable, `ECS_DISCOVERY_<POLICY>_<FIELD>`, for
+example `ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the environment.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CachePolicy(Policy):
     """Cap on how long "there is no such name" is believed, whatever the SOA says (RFC 2308 lets
     it say hours; Route 53's default is 900 s). Default 5."""
     idle_grace: float = number(30.0, 0, 3600)
-    """An answer that nobody tried to refresh for its TTL and this long makes a call wait for a new one. Default 30."""
+    """A call waits for a new answer if no call tried to refresh the old for its TTL and this long. Default 30."""
     jitter: float = number(0.1, 0, 1, "a share")
     """A refresh comes up to this share of the TTL later, so that clients do not ask together. Default 0.1."""
     retry_min: float = number(1.0, 0.05, 3600)
@@ -112,7 +112,7 @@ class CloudMapPolicy(Policy):
 
     poll: float = number(5.0, 0.1, 3600)
     """A target in use is asked for again after this long (not under `CachePolicy.min_ttl`): mostly by a cheap
-    `DiscoverInstancesRevision`. A target that nobody uses is not asked for. Default 5 (Envoy's DNS refresh)."""
+    `DiscoverInstancesRevision`. A target out of use is not asked for. Default 5 (Envoy's DNS refresh)."""
     full_interval: float = number(30.0, 0, 3600)
     """`DiscoverInstances` is called at least this often while polling, because changes of health do not change the
     revision (API reference). 0: every time. Default 30 (Cloud Map itself acts on health after 30 s)."""
@@ -171,8 +171,8 @@ class BalancingPolicy(Policy):
     """What finds all endpoints full waits for room within its connect time, first come first served. Else it fails
     at once. Default on."""
     subset: int = ruled(0, Rule(subset, int, "0 or a whole number from 12 to 100000"))
-    """Endpoints that this client uses of a service with more than `subset_above`, so that very many clients of very
-    many endpoints do not all connect to all. The others are kept in reserve. 0: all. Default 0."""
+    """Endpoints that this client uses of a service with more than `subset_above`. The others are kept in reserve. So
+    not all of very many clients connect to all of very many endpoints. 0: all. Default 0."""
     subset_above: int = whole(100, 12, 1_000_000)
     """Up to this many endpoints are all used. Default 100."""
     explain: int = whole(64, 0, 100_000)
@@ -185,8 +185,8 @@ class ZonePolicy(Policy):
     names (`AVAILABILITY_ZONE`)."""
 
     prefer: bool = switch(False)
-    """Prefer the own zone as far as that does not load its endpoints more than those elsewhere (Envoy's zone aware
-    routing): traffic between zones costs money and a millisecond. Off while endpoints are in panic. Default off."""
+    """Prefer the own zone as far as its endpoints get no more load than the others (Envoy's zone aware routing).
+    Traffic between zones costs money and a millisecond. Off while endpoints are in panic. Default off."""
     own: str = text("the name of an availability zone, or ''")
     """The own zone, such as `eu-west-1a`. Empty: what the ECS task metadata endpoint says."""
     callers: float = number(0.0, 0, 1, "a share")
@@ -223,7 +223,7 @@ class OutlierPolicy(Policy):
     failure_statuses: tuple[int, ...] = ruled(
         (500, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
-    """HTTP statuses that count as failures of the endpoint."""
+    """HTTP statuses that count as failures of the endpoint. Default 500, 502, 503, 504."""
     is_failure: Callable[[BaseException], bool] | None = ruled(None, FUNCTION)
     """Which exceptions of a lease or call count against the endpoint. None: every `Exception`;
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
@@ -274,13 +274,13 @@ class RetryPolicy(Policy):
     backoff_max: float = number(0.25, 0, 60)
     """Greatest bound of a pause. Default 0.25 (Envoy)."""
     budget: float = number(0.2, 0, 10, "a share")
-    """Retries allowed as a share of the successes of the last seconds. Default 0.2 (Finagle)."""
+    """Retries allowed as a share of the successes of the last 10 seconds. Default 0.2 (Finagle)."""
     budget_floor: float = number(1.0, 0, 1000, "retries per second")
     """Retries per second allowed on top. Default 1."""
     statuses: tuple[int, ...] = ruled(
         (429, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
-    """HTTP statuses after which an idempotent request is tried again."""
+    """HTTP statuses after which an idempotent request is tried again. Default 429, 502, 503, 504."""
     tenacity: Any = ruled(None, TENACITY)
     """A `tenacity.Retrying` (for `AsyncDiscovery` an `AsyncRetrying` too) that says which results and exceptions of a
     call that may be repeated are, when, and how often. What it leaves at tenacity's defaults is as the other fields

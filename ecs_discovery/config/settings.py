@@ -76,8 +76,8 @@ class Policies(TypedDict, total=False):
 class ServiceConfig:
     """Where one service is found and how it is treated.
 
-    `sources` is a target or a row of them (`srv://…`, `dns://…`, `cloudmap://…`, `static://…`, a plain name): the
-    next one is asked when one fails or has no such name. `tls_name` is the name in its certificate, if that is not its
+    `sources` is a target or a row of them: `srv://…`, `dns://…`, `cloudmap://…`, `static://…` or a plain name. When
+    one fails or has no such name, the next is asked. `tls_name` is the name in its certificate, if that is not its
     fully qualified name. Policies given here replace the discovery's for this service.
     Raises `ConfigurationError` for a source that is no target.
     """

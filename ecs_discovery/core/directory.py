@@ -103,7 +103,7 @@ class Directory:
         """Bring the service up to date with the cache and say what is to be asked.
 
         `waited` are questions that were asked just now: what is known of them has to do. `claim` is
-        how long whoever is told to ask a question has to report.
+        how long a caller that is told to ask a question has to report.
         """
         due = self._judged(service, now, waited, claim)
         if due.again:  # the kind of record it had is gone: look at the others
@@ -277,8 +277,8 @@ class Directory:
     def _make_room_locked(self, now: float) -> None:
         """Drop those that are not in use, two at most, so that many newcomers bring the number down to its bound.
 
-        If all are in use, none, up to a second bound: there the one goes that was used longest ago. Whoever has uses
-        in flight stays in any case.
+        If all are in use, none, up to a second bound: there the one goes that was used longest ago. A service with
+        uses in flight stays in any case.
         """
         full = len(self._services) >= _MOST
         if now >= self._look or not self._leaving or (full and not self._looked_full):

@@ -1,4 +1,4 @@
-"""News: what changed at a service, kept until a driver tells it."""
+"""The event buffer: what changed at a service, kept until a driver tells it."""
 
 from __future__ import annotations
 

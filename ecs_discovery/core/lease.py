@@ -48,7 +48,7 @@ class Lease(Use):
             self.service.release(self.node, self)
 
     def hand_over(self) -> Lease:
-        """A lease of this use, which is then no longer this one's: there is nothing to end here until `take`."""
+        """Give the use to a new lease, which is returned. This lease has nothing to end until it calls `adopt`."""
         other = Lease(self.service, self.started_at)
         other.node, other.sent_at, other._epoch = self.node, self.sent_at, self._epoch
         other.open, self.open = self.open, False

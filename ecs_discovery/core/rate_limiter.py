@@ -1,6 +1,6 @@
-"""The governor: a token bucket that keeps a process under a rate of calls.
+"""The rate limiter: a token bucket that keeps a process under a rate of calls.
 
-Quotas of an API are shared by everybody in the account: one process that runs wild must not use them up.
+Quotas of an API are shared by all programs of the account: one process that runs wild must not use them up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RateLimiter:
         self._lock = RLock()
 
     def __repr__(self) -> str:
-        return f"<Governor {self._tokens:.1f} of {self._burst:g} calls, {self.rate:g} per second>"
+        return f"<RateLimiter {self._tokens:.1f} of {self._burst:g} calls, {self.rate:g} per second>"
 
     def try_acquire(self, now: float) -> bool:
         """Take the right to one call; False if there is none left."""

@@ -161,8 +161,11 @@ class Service:
         return self._named(self._reason)
 
     def force(self, now: float, apart: float) -> tuple[Question, ...]:
-        """The questions to ask again at once because an endpoint failed; none if that was done less than `apart`
-        seconds ago, or less than one when no endpoint connects any more."""
+        """The questions to ask again at once because an endpoint failed.
+
+        None of them if that was done less than `apart` seconds ago. When all endpoints are down, `apart` is one second
+        at most.
+        """
         with self._lock:
             if self.all_down:
                 apart = min(apart, 1.0)
@@ -186,8 +189,8 @@ class Service:
             return choose(now, exclude, key, use)
 
     def pick_this(self, node: Node, use: Use | None = None) -> Node | None:
-        """Begin a use of this node: what follows an answer of its may have to reach the same one. None if it is not
-        there any more, or is not healthy, or full."""
+        """Begin a use of this node: what follows its answer may have to reach the same node. None if the node is
+        gone, not healthy, or full."""
         with self._lock:
             return self._balancer.pick_this(node, use)
 
@@ -203,7 +206,7 @@ class Service:
                 self._balancer.release(node, use)
             if self.admission.crowded:
                 self.admission.wake()
-        except BaseException:  # asynchronous: nobody may be left waiting for room that there is
+        except BaseException:  # asynchronous: no caller may be left waiting for room that there is
             self.admission.wake()
             raise
 
@@ -236,7 +239,7 @@ class Service:
                     self._record_change_locked(node, change, now)
             if self.admission.crowded:
                 self.admission.wake()
-        except BaseException:  # asynchronous: nobody may be left waiting for room that there is
+        except BaseException:  # asynchronous: no caller may be left waiting for room that there is
             self.admission.wake()
             raise
         return change is not None
@@ -268,7 +271,7 @@ class Service:
         return self._balancer.all_down
 
     def untried(self, tried: Collection[Node]) -> int:
-        """How many endpoints are not among `tried`, which holds none twice unless all were tried."""
+        """How many endpoints are not among `tried`. Until all were tried, `tried` names each once."""
         count = len(self._membership.nodes)
         if len(tried) == 1:  # a first attempt, nearly always
             (node,) = tried

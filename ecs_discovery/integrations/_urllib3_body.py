@@ -59,7 +59,7 @@ class ReadBody:
 def read_whole(response: HTTPResponse, *, keep_error: bool = False) -> bytes | None:
     """The body of a response as it came. The response's connection is free then, and the response has been read.
 
-    Raises urllib3's error for a body cut short. With `keep_error` that is put back for whoever reads it, and the
+    Raises urllib3's error for a body cut short. With `keep_error` that is put back for the next reader, and the
     result is None.
     """
     pieces: list[bytes] = []

@@ -174,8 +174,8 @@ class EndpointPool(HTTPConnectionPool):
     def _new_conn(self) -> Any:
         conn: Any = super()._new_conn()
         conn.ecs_discovery = _PooledConnection()
-        # Hooks hold neither the connection (a cycle that only the garbage collector would close) nor the pool
-        # (which urllib3 closes when nothing refers to it).
+        # Hooks refer weakly to the connection, or a cycle would wait for the garbage collector. They do not refer to
+        # the pool: urllib3 closes a pool when nothing refers to it.
         here, connect, limit, clock = weakref.ref(conn), self._connect, self._policy.ack_timeout, self._clock
         # Straight into the instance: a recorder's connection (vcrpy) passes on what is set on it to the real one,
         # which would call back here. The real one is what opens the socket.

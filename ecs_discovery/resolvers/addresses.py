@@ -41,7 +41,7 @@ _SHOWN = 3  # refused addresses that an error names
 def screened(endpoints: Sequence[Endpoint], allowed: Sequence[str]) -> tuple[tuple[Endpoint, ...], tuple[str, ...]]:
     """The endpoints that a source outside of this machine may name, and the hosts of the others.
 
-    Whoever can write a record could else have the application talk to the credentials endpoint of its own task.
+    A writer of records could else have the application talk to the credentials endpoint of its own task.
     `allowed` are networks that are accepted nevertheless.
     """
     networks = _networks(tuple(allowed))

@@ -11,14 +11,14 @@ __all__ = ["AsyncResolver", "Queueing", "Remembering", "Resolver"]
 
 
 class Resolver(Protocol):
-    """A one-shot lookup for threads. It keeps no answers: whoever calls it decides how long one holds."""
+    """A one-shot lookup for threads. It keeps no answers: the caller decides how long an answer holds."""
 
     def resolve(self, question: Question, timeout: float) -> Resolution:
         """Ask the source now and return at least one endpoint, within `timeout` seconds whatever happens.
 
-        Raises `TargetNotFound` if the name does not exist and `NoEndpoints` if it has nothing usable
-        (both with the source's negative TTL where it says one), `ResolutionTimeout` if nobody
-        answered, and `ResolutionError` for every other failure: that one never means "there is none".
+        Raises `TargetNotFound` if the name does not exist, and `NoEndpoints` if it has nothing usable. Both have the
+        source's negative TTL where it says one. Raises `ResolutionTimeout` if no answer came. Raises
+        `ResolutionError` for every other failure; it never means "there is none".
         """
         ...
 
@@ -50,7 +50,7 @@ class Queueing(Protocol):
     async def resolve_in_turn(self, question: Question, timeout: float, begin: Callable[[], bool]) -> Resolution | None:
         """As `AsyncResolver.resolve`, but the time limit counts from its turn. Before that it waits as long at most.
 
-        `begin` is called when its turn has come, in any thread. If it says False nobody needs the answer any more,
-        and nothing is asked: None.
+        `begin` is called when its turn has come, in any thread. If it says False no caller needs the answer any more.
+        Then nothing is asked, and the result is None.
         """
         ...

@@ -34,8 +34,8 @@ _Records = tuple[AddressRecord, ...]
 class HostsFile:
     """Names and addresses of a hosts file, looked for again whenever the file changes. A missing file has no names.
 
-    The file is searched for the name that is asked for: whoever asks waits, and with asyncio the event loop does, so
-    that a block list must not be taken apart for a few names.
+    The file is searched for the name that is asked for. The caller waits for it, and with asyncio the event loop does.
+    So a long block list is not taken apart for a few names.
     """
 
     _shared: ClassVar[WeakValueDictionary[str, HostsFile]] = WeakValueDictionary()
@@ -56,8 +56,8 @@ class HostsFile:
     def lookup(self, question: Question) -> Resolution | None:
         """The file's answer to an `a` or `aaaa` question, None if it does not have the name.
 
-        Raises `NoEndpoints` if the file has the name with no usable address of that family: a name
-        found in the file is not asked for in DNS (glibc's `hosts: files dns`).
+        Raises `NoEndpoints` if the file has the name without a usable address of that family. DNS is asked only for
+        names that the file does not have (glibc's `hosts: files dns`).
         """
         records = self._records(plain_name(question.name))
         if records is None:

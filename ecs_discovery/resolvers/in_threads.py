@@ -57,7 +57,7 @@ class InThreads:
 
         def job() -> None:
             if not done.set_running_or_notify_cancel():
-                return  # nobody waits any more
+                return  # no caller waits any more
             try:
                 if not begin():
                     done.set_result(None)
@@ -65,7 +65,7 @@ class InThreads:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(started)
                 done.set_result(self._resolver.resolve(question, timeout))
-            except Exception as error:  # noqa: BLE001  # handed to whoever awaits
+            except Exception as error:  # noqa: BLE001  # handed to the caller that awaits it
                 done.set_exception(error)
 
         answer = asyncio.wrap_future(done)

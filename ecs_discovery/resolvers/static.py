@@ -11,7 +11,7 @@ __all__ = ["AsyncStaticResolver", "StaticResolver"]
 
 
 class StaticResolver:
-    """Answers `static` questions with the addresses they name. Asks nobody."""
+    """Answers `static` questions with the addresses they name. Sends no query."""
 
     def resolve(self, question: Question, timeout: float) -> Resolution:
         return Resolution(parse_target(f"static://{question.name}").addresses, inf, "static")

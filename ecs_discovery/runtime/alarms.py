@@ -1,6 +1,6 @@
 """Alarms: something to be done at a time unless it is called off before, such as cutting a request at its deadline.
 
-One thread serves all of them, and there is none while there are no alarms, nor during a fork.
+One thread serves all of them. It is there only while there are alarms, and not during a fork.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Alarms:
             self._running = False
 
     def after_fork(self) -> None:
-        """In the child nobody waits for what was set in the parent."""
+        """In the child no caller waits for what was set in the parent."""
         self._wake = Condition()
         self._heap = []
         self._running = False

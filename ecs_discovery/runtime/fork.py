@@ -1,8 +1,8 @@
 """Fork: the only module that knows of it.
 
 Before a fork our threads are brought to an end, as far as that takes no time. In the child locks may be held by
-threads that are not there, and sockets belong to the parent: everything that must start anew registers here; what
-is known stays.
+threads that are not there, and sockets belong to the parent. Everything that must start anew registers here. What is
+known stays.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _hook_uwsgi() -> None:
 
         uwsgi.post_fork_hook = hook  # type: ignore[attr-defined]
     else:
-        postfork(_in_child)  # else whoever imports it later would take the hook from us
+        postfork(_in_child)  # else a later import would take the hook from us
 
 
 if hasattr(os, "register_at_fork"):

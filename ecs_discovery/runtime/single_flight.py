@@ -1,6 +1,6 @@
 """Flights: at most one lookup of a question at a time, over all threads, tasks and loops.
 
-Whoever starts a flight leads it; everybody may wait for it. A waiter that gives up does not end it.
+The caller that starts a flight leads it; every caller may wait for it. A waiter that gives up does not end it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Flight", "Flights", "fault_of"]
 Flight = Future[None]
 """Done once the outcome is in the cache. It carries no result: waiters look there."""
 
-_SOON = 1.0  # seconds within which a lookup begins though nobody waits any more: the next caller needs it too
+_SOON = 1.0  # seconds within which a lookup begins though no caller waits any more: the next caller needs it too
 
 
 class _UnderWay:
@@ -31,7 +31,7 @@ class _UnderWay:
         self.flight = flight
         self.until = until  # when it is given up for lost
         self.loop = loop  # the event loop that its leader runs in; None for a thread
-        self.wanted = wanted  # until when somebody waits for it
+        self.wanted = wanted  # until when a caller waits for it
 
     def lost(self, now: float) -> bool:
         """It will bring no answer in time: its leader is late, or in a loop that runs no more."""
@@ -58,8 +58,8 @@ class Flights:
         """The flight for this question, and whether the caller leads it and so must call `begin` and `land`.
 
         `loop` is the event loop that the caller would lead it in, `wanted` until when the caller waits. A flight that
-        has not landed `limit` seconds after it began has lost its leader, and so has a flight whose loop runs no more:
-        a new flight takes its place, and whoever waited looks again.
+        has not landed `limit` seconds after it began has lost its leader. So has a flight whose loop runs no more. A
+        new flight takes its place, and the callers that waited look again.
         """
         with self._lock:
             known = self._flights.get(question)
@@ -71,7 +71,7 @@ class Flights:
             flight.set_running_or_notify_cancel()
             until = now + limit
             wanted = until if wanted is None else max(wanted, now + _SOON)
-            # Until it begins it waits in a queue, which loses nothing: for as long as somebody waits for it.
+            # Until it begins it waits in a queue, which loses nothing: for as long as a caller waits for it.
             self._flights[question] = _UnderWay(flight, max(until, wanted), loop, wanted)
         if known is not None:
             _end(known.flight)
@@ -108,14 +108,14 @@ class Flights:
             return [self._flights[question].flight for question in questions if question in self._flights]
 
     def land(self, question: Question, flight: Flight) -> None:
-        """The outcome is in the cache, or there will be none: let everybody look. Again is as once."""
+        """The outcome is in the cache, or there will be none: let all who wait look. Again is as once."""
         with self._lock:
             if question in self._flights and self._flights[question].flight is flight:
                 del self._flights[question]
         _end(flight)
 
     def land_all(self) -> None:
-        """Let everybody look now: nobody will bring an answer any more."""
+        """Let all who wait look now: no leader will bring an answer any more."""
         with self._lock:
             flights, self._flights = self._flights, {}
         for known in flights.values():
@@ -131,7 +131,7 @@ def _end(flight: Flight) -> None:
     try:
         flight.set_result(None)
     except InvalidStateError:
-        pass  # somebody else ended it
+        pass  # another thread ended it
 
 
 def fault_of(outcome: object) -> str:

@@ -148,7 +148,7 @@ def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit
             left = until - time.monotonic()
             if left <= 0 or not is_ready(secured, left, read=readable):
                 raise TimeoutError("timed out in the TLS handshake")
-    except BaseException:  # interrupted too: nobody else knows of the socket
+    except BaseException:  # interrupted too: no other code knows of the socket
         secured.close()
         raise
 
@@ -168,19 +168,19 @@ def start_connect(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.so
             code = sock.connect_ex((endpoint.host, endpoint.port))
         if code not in (0, EINPROGRESS, EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
-    except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
+    except BaseException:  # cancelled and interrupted too: no other code knows of the socket
         sock.close()
         raise
     return sock
 
 
 def connected(sock: socket.socket) -> bool:
-    """Has a connect that `begin_connect` began ended? A connection and a refusal both show a kernel that lives."""
+    """Has a connect that `start_connect` started ended? A connection and a refusal both show a kernel that lives."""
     return is_ready(sock, 0.0, read=False)
 
 
 def finish_connect(sock: socket.socket) -> None:
-    """Raises the OSError with which a connect ended that `begin_connect` began."""
+    """Raises the OSError with which a connect ended that `start_connect` started."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
@@ -203,7 +203,7 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
         tune(sock)
         with _refusing:
             await loop.sock_connect(sock, address)
-    except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
+    except BaseException:  # cancelled and interrupted too: no other code knows of the socket
         sock.close()
         raise
     return sock
@@ -212,7 +212,7 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
 class _Refusing:
     """What no socket can connect to (a port above 65535, a host with a NUL) is a connect that failed.
 
-    Python raises other errors than OSError for it, which nobody would retry or hold against the endpoint.
+    Python raises other errors than OSError for it, which no caller would retry or hold against the endpoint.
     """
 
     def __enter__(self) -> None:

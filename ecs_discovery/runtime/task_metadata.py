@@ -66,11 +66,11 @@ _once = _Once()
 
 
 def task_metadata(*, timeout: float = 0.5, environ: Mapping[str, str] | None = None) -> TaskMetadata | None:
-    """What ECS says of this task, or None outside of ECS, when it does not answer within `timeout` seconds, or for an
-    answer that makes no sense.
+    """What ECS says of this task.
 
-    The first call asks; later ones get the same answer. `timeout` is a hard limit where the endpoint is named by its
-    address, as ECS does. Redirects are not followed, and proxies not used.
+    None outside of ECS, and when ECS gives no sensible answer within `timeout` seconds. The first call asks; later
+    calls get the same answer. `timeout` is a hard limit where the endpoint is named by its address, as ECS does.
+    Redirects are not followed, and proxies not used.
     """
     uri = (os.environ if environ is None else environ).get(_VARIABLE, "")
     return _once.get(uri, timeout) if uri.startswith("http://") else None
@@ -83,7 +83,7 @@ def own_zone() -> str | None:
 
 
 def _ask(uri: str, timeout: float) -> TaskMetadata | None:
-    import json  # on ECS, and once: nobody else is to wait for them
+    import json  # on ECS, and once: no other program is to wait for them
     import urllib.parse
     from http.client import HTTPException, HTTPResponse
 

@@ -84,7 +84,7 @@ class Progress:
 
 
 class Farewell:
-    """A connection that nobody needs is closed on our side, to see whether the peer's kernel acknowledges that.
+    """A connection that is not needed is closed on our side, to see whether the peer's kernel acknowledges that.
 
     A kernel that lives does so at once, however busy its application and however full its queue for connections.
     """
@@ -156,8 +156,8 @@ def wait_for_answer(
 ) -> bool:
     """Wait until the peer answers, or everything is acknowledged. False if its kernel is silent.
 
-    Returns True when there is something to read, when everything is acknowledged after `limit`
-    seconds, when that cannot be told, or when `timeout` is over: an ordinary read comes next. With `gone`,
+    After True an ordinary read comes next. There is something to read, everything is acknowledged after `limit`
+    seconds, that cannot be told, or `timeout` is over. With `gone`,
     what is acknowledged is waited for here, and False returned when `gone()` says that the peer has vanished since.
     Under TLS 1.3 session tickets make a fresh connection readable, so there the count must agree.
     """
@@ -191,8 +191,8 @@ def wait_for_answer(
 class Watch:
     """Looks at a connection of the running event loop until it is ended, and calls `silent()` once if it falls silent.
 
-    It does so by `Progress`, or when `gone()` says that the peer has vanished. Only reads socket options, so whoever
-    owns the connection goes on reading and writing.
+    It does so by `Progress`, or when `gone()` says that the peer has vanished. Only reads socket options, so
+    that the owner of the connection goes on reading and writing.
     """
 
     __slots__ = ("_clock", "_gone", "_limit", "_loop", "_progress", "_silent", "_sock", "_timer")

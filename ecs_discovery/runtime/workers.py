@@ -1,8 +1,7 @@
-"""Workers: a few daemon threads for what must not hold up a caller: lookups, reconnects and
-health checks.
+"""Workers: a few daemon threads for what must not hold up a caller (lookups, reconnects, health checks).
 
-A thread starts when there is work and none is idle, and ends when it had none for a while, so that
-a process that does nothing has none, and before a fork.
+A thread starts when there is work and all threads are busy. It ends when it had no work for a while, and before a fork.
+So an idle process has no threads of ours.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class _Waiting(NamedTuple):
 class Workers:
     """`spawn(job)` runs `job` soon, in some thread. A job must be bounded in time.
 
-    When all threads are busy the newest job goes first: somebody still waits for it. Of jobs that may be dropped a
+    When all threads are busy the newest job goes first: a caller still waits for it. Of jobs that may be dropped a
     bounded number waits. While a fork is coming no job begins; what is spawned then waits until the fork is over.
     """
 
@@ -93,19 +92,19 @@ class Workers:
             return tuple(self._jobs)
 
     def hasten(self, key: object) -> None:
-        """Somebody else waits for this job: let it be the next to begin."""
+        """Another caller waits for this job: let it be the next to begin."""
         if key in self._jobs:
             with self._wake:
                 if key in self._jobs:
                     self._jobs.move_to_end(key)
 
     def forget(self, key: object) -> None:
-        """Nobody waits for this job any more: do not begin it."""
+        """No caller waits for this job any more: do not begin it."""
         with self._wake:
             self._jobs.pop(key, None)
 
     def close(self, *, drop: bool = True) -> None:
-        """Drop what has not begun, unless told not to, and let the threads end."""
+        """Let the threads end. With `drop` drop the jobs that have not begun, else run them."""
         with self._wake:
             self._closed = True
             if drop:
@@ -212,9 +211,11 @@ def _threads_forbidden() -> bool:
 
     A thread would do harm in uWSGI, in two cases.
 
-    Up to 2.0.26, without `enable-threads`, threads run during requests only: an answer that comes between two would be
-    read in the next one, and be too late. And uWSGI forks its workers from a process that has loaded the application,
-    without Python's hooks: a worker may hang that is forked while another thread waits for the interpreter.
+    Up to 2.0.26, without `enable-threads`, threads run during requests only. An answer that comes between two requests
+    would be read in the next, and be too late.
+
+    And uWSGI forks its workers, without Python's hooks, from a process that has loaded the application. A worker that
+    is forked while another thread waits for the interpreter may hang.
     """
     allowed = getattr(threading, "_daemon_threads_allowed", None)
     if allowed is not None and not allowed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ import dns.message
 import pytest
 
 from ecs_discovery import Discovery, DnsPolicy, ResolutionTimeout
-from ecs_discovery.resolvers.dns import blocking
 from tests.resolvers.support import ScriptedDns
 from tests.support import eventually
 
@@ -30,12 +30,61 @@ def ours() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ecs_discovery"]
 
 
-def test_a_lookup_that_its_caller_waits_for_starts_no_thread(server: ScriptedDns):
-    before = len(ours())
-    with Discovery(dns=server.policy(families=("a",))) as discovery:
-        assert discovery.resolve(ORDERS).endpoints
-        assert len(ours()) <= before
-        assert not len(discovery._driver.engine.flights)
+def test_the_questions_of_a_cold_name_take_one_thread(server: ScriptedDns):
+    server.lose = 2  # they take a while
+    with Discovery(dns=server.policy(query_timeout=0.3)) as discovery:
+        found: list[Any] = []
+        caller = threading.Thread(target=lambda: found.append(discovery.resolve(ORDERS, timeout=20)))
+        before = len(ours())
+        caller.start()
+        eventually(lambda: len(server.seen) >= 2)
+        assert len(ours()) - before == 1
+        caller.join(20)
+    assert found[0].endpoints
+
+
+class SoftTimeLimit(Exception):
+    """What a task queue's signal handler raises in the thread that works."""
+
+
+@pytest.mark.parametrize("raised", [SoftTimeLimit, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_reaches_its_own_caller_and_no_other(
+    server: ScriptedDns, raised: type[BaseException]
+):
+    def handler(*_: object) -> None:
+        raise raised
+
+    server.lose = 2
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with Discovery(dns=server.policy(query_timeout=0.5)) as discovery:
+            other: list[Any] = []
+            caller = threading.Thread(target=lambda: other.append(discovery.resolve(ORDERS, timeout=20)))
+            caller.start()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(raised):
+                discovery.resolve(ORDERS, timeout=20)
+            caller.join(20)
+            assert other[0].endpoints
+            assert discovery.resolve(ORDERS).endpoints
+            eventually(lambda: not len(discovery._driver.engine.flights))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_may_look_up_the_name_that_is_being_looked_up(server: ScriptedDns):
+    found: list[Any] = []
+    server.lose = 2
+    with Discovery(dns=server.policy(query_timeout=0.4)) as discovery:
+        before = signal.signal(signal.SIGALRM, lambda *_: found.append(discovery.resolve(ORDERS, timeout=20)))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.15)
+            found.append(discovery.resolve(ORDERS, timeout=20))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert len(found) == 2
 
 
 def test_the_questions_of_a_cold_name_leave_from_one_socket():
@@ -80,27 +129,7 @@ def test_a_caller_with_more_time_than_the_one_who_asks_gets_the_answer(server: S
         found.append(discovery.resolve(ORDERS, timeout=20))
         first.join(20)
     assert found[0].endpoints
-    assert len(server.seen) <= 4, "nobody asks a second time"
-
-
-def test_what_a_caller_asked_who_is_interrupted_is_answered_to_others(
-    server: ScriptedDns, monkeypatch: pytest.MonkeyPatch
-):
-    wait, interrupted = blocking.Sockets.wait, threading.Event()
-
-    def interrupt(self: blocking.Sockets, seconds: float) -> list[int]:
-        if seconds > 0 and not interrupted.is_set():
-            interrupted.set()
-            raise KeyboardInterrupt
-        return wait(self, seconds)
-
-    monkeypatch.setattr(blocking.Sockets, "wait", interrupt)
-    with Discovery(dns=server.policy()) as discovery:
-        with pytest.raises(KeyboardInterrupt):
-            discovery.resolve(ORDERS)
-        assert len(discovery.resolve(ORDERS, timeout=20).endpoints) >= 1
-        eventually(lambda: not len(discovery._driver.engine.flights))
-    assert len(server.seen) == 2
+    assert len(server.seen) <= 4, "no caller asks a second time"
 
 
 def test_a_family_that_is_silent_holds_up_no_caller(server: ScriptedDns):

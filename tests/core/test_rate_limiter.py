@@ -1,4 +1,4 @@
-"""The governor."""
+"""The rate limiter."""
 
 from __future__ import annotations
 
@@ -46,4 +46,4 @@ def test_it_says_what_it_has_and_gets_a_fresh_lock_after_a_fork():
     rate_limiter._lock.acquire()
     rate_limiter.reset_lock()
     assert rate_limiter.try_acquire(0.0)
-    assert repr(rate_limiter) == "<Governor 18.0 of 20 calls, 10 per second>"
+    assert repr(rate_limiter) == "<RateLimiter 18.0 of 20 calls, 10 per second>"

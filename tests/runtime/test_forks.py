@@ -192,3 +192,43 @@ def test_where_uwsgi_has_threads_do_harm_the_job_runs_at_once(
     eventually(lambda: done == [here])
     workers.close()
     assert not workers.spawn(lambda: done.append(True))
+
+
+DURING_AN_IMPORT = """
+import os, sys, threading, time, builtins
+from ecs_discovery import Discovery, RetryPolicy
+importing, go_on = threading.Event(), threading.Event()
+
+class Slow:  # holds up the import of a module, as a slow disk does
+    def find_spec(self, name, path=None, target=None):
+        if name == SLOW:
+            importing.set()
+            time.sleep(0.3)
+        return None
+
+sys.meta_path.insert(0, Slow())
+discovery = Discovery(services={"x": "static://127.0.0.1:1,127.0.0.2:1"}, retry=RetryPolicy(attempts=2))
+
+def use():
+    try:
+        discovery.connect("x", timeout=1)
+    except OSError:
+        pass
+
+worker = threading.Thread(target=use)
+worker.start()
+assert importing.wait(10)
+pid = os.fork()
+if not pid:
+    use()
+    os._exit(7)
+worker.join()
+_, status = os.waitpid(pid, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_fork_waits_for_an_import_of_ours_so_that_the_child_can_retry():
+    code = f'SLOW = "ecs_discovery.client.sync.retry"\n{DURING_AN_IMPORT}'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=40)
+    assert (done.stdout.strip(), done.stderr.count("Traceback")) == ("7", 0), done.stderr

@@ -312,3 +312,13 @@ print(len(after) > 5, {key: (before.get(key), size) for key, size in after.items
     with Lab(namespace="prod.local") as lab:
         urls = [lab.service(f"orders{number}", tasks=1).url() for number in range(5)]
         assert python(code, lab.nameserver, *urls).strip() == "True {}"
+
+
+def test_a_worker_that_is_given_up_after_its_job_has_ended_is_not_counted_as_idle():
+    workers, threads = Workers(4), list[threading.Thread]()
+    workers.spawn(lambda: threads.append(threading.current_thread()))
+    eventually(lambda: len(workers._resting) == 1)
+    workers.replace(threads[0])
+    done = threading.Event()
+    assert workers.spawn(done.set)
+    assert done.wait(10)

@@ -1,1 +1,4 @@
-"""The driver for asyncio. The files have the same names as in `sync`."""
+"""The driver for asyncio. Modules that do the same as those of `sync` have the same name.
+
+Here alone are `transports`, and `watch` of an attempt (`attempt`).
+"""

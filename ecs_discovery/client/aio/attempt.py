@@ -56,10 +56,13 @@ class AsyncAttempt(Attempt):
     def watch(self, connection: asyncio.BaseTransport | asyncio.StreamWriter | socket.socket) -> None:
         """Give this attempt up should the task behind `connection` vanish, as `wrap_session` does.
 
-        If the peer's kernel leaves sent bytes unacknowledged for `ConnectionPolicy.ack_timeout` seconds, or the
-        endpoint is found to be gone, `fetch` is cancelled, the endpoint is set aside and the call goes on with another
-        one. A slow handler is left alone: its kernel acknowledges. Ends with the attempt. Does nothing for a call that
-        is not idempotent; Linux only (`TCP_INFO`), elsewhere only what others meet is noticed.
+        The task has vanished if the peer's kernel leaves sent bytes unacknowledged for
+        `ConnectionPolicy.ack_timeout` seconds, or if the endpoint is found to be gone. Then `fetch` is cancelled, the
+        endpoint is set aside, and the call goes on with another endpoint. A slow handler is left alone: its kernel
+        acknowledges.
+
+        Ends with the attempt. Works for idempotent calls only. Acknowledgements are seen on Linux only (`TCP_INFO`);
+        elsewhere only what other calls meet is noticed.
         """
         if self._call.idempotent:
             given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")

@@ -1,6 +1,6 @@
 """The background of an `AsyncDiscovery`: lookups, reconnects and health checks in tasks, and waiting for them.
 
-It stands in the same order as `background.py`; the two differ in awaits.
+It stands in the same order as `sync/background.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["AsyncBackground"]
 
 T = TypeVar("T")
 
-_LOOK_INTERVAL = 0.25  # seconds between looks whether somebody still works on what is waited for
+_LOOK_INTERVAL = 0.25  # seconds between looks whether a leader still works on what is waited for
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -69,7 +69,7 @@ class AsyncBackground:
             if due.error is not None:
                 raise due.error
             if due.again and service.resolution is None:
-                continue  # somebody took over newer answers meanwhile: look at those
+                continue  # another caller took over newer answers meanwhile: look at those
             if not due.wait:
                 return
             flights = {question: self.ask(question, until=until) for question in due.wait}
@@ -130,7 +130,7 @@ class AsyncBackground:
                 await _Landing(flights).wait(self.engine.patience(call))
 
     async def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
-        """As `Background.begin`."""
+        """As `Background.start_attempt`."""
         if not service.admission.crowded:
             try:
                 return self.engine.start_attempt(service, call, prefer)
@@ -230,7 +230,7 @@ class AsyncBackground:
             self.ask(other)
 
     async def _lookup(self, question: Question, flight: Flight, allowed: bool) -> Resolution | Exception | None:
-        """None, and the flight has landed, if nobody waited for it any more when its turn came."""
+        """None, and the flight has landed, if no caller waited for it any more when its turn came."""
         start_attempt = partial(self.engine.start_lookup, question, flight)
         refused = None if allowed else self.engine.refusal(question)
         if refused is not None:
@@ -248,7 +248,7 @@ class AsyncBackground:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self.engine.unexpected(question, error)  # nobody cancelled this task: it is the resolver's own
+            return self.engine.unexpected(question, error)  # this task was not cancelled: it is the resolver's own
         except (KeyboardInterrupt, SystemExit) as error:  # without an answer it would be asked again at once
             self.engine.landed(question, self.engine.unexpected(question, error))
             raise
@@ -316,7 +316,7 @@ class AsyncBackground:
 
 
 def _open(loop: asyncio.AbstractEventLoop, gate: asyncio.Event) -> bool:
-    """Let whoever waits at the gate look. False if nobody can: the loop was closed meanwhile."""
+    """Let the caller at the gate look. False if it cannot: the loop was closed meanwhile."""
     try:
         loop.call_soon_threadsafe(gate.set)
     except RuntimeError:
@@ -343,7 +343,7 @@ class _Landing:
         if asyncio._get_running_loop() is self._loop:
             self._set()
             return
-        with suppress(RuntimeError):  # it is closed: nobody waits there
+        with suppress(RuntimeError):  # it is closed: no caller waits there
             self._loop.call_soon_threadsafe(self._set)
 
     def _set(self) -> None:

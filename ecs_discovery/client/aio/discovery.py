@@ -1,6 +1,6 @@
 """`AsyncDiscovery`: drives the core with asyncio.
 
-It stands in the same order as `client.py`; the two differ in awaits.
+It stands in the same order as `sync/discovery.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class AsyncDiscovery:
     """Finds services and chooses among their endpoints, for asyncio. Usable from any number of event loops.
 
     Arguments are those of `Discovery`, with an asynchronous `sleep`; `resolvers` may be of either kind.
-    `share=discovery` joins the state of a `Discovery` (settings, resolvers, cached answers, health, budgets, flights)
-    instead; then nothing but `resolvers`, which go before those of the `Discovery`, and `sleep` may be given besides.
+    `share=discovery` joins the state of a `Discovery` instead: settings, resolvers, cached answers, health, budgets and
+    flights. Besides it only `resolvers` and `sleep` may be given. These `resolvers` go before those of the `Discovery`.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """

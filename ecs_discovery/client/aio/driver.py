@@ -71,7 +71,8 @@ class AsyncDriver:
                 return (await once()).outcome()
 
             engine = self.engine
-            return await retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
+            found: T = await retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
+            return found
         if attempted is None:
             attempted = await once()
         if attempted.goes_on:

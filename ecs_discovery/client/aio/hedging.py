@@ -1,7 +1,7 @@
 """Hedging a call: its first attempt, and a second one on another endpoint when that takes long. For asyncio.
 
-It stands in the same order as `hedging.py`, where the books are; the two differ in awaits, and in that a
-task can be cancelled and a thread cannot.
+What is decided is in `core.calls.hedge`, and what both worlds keep of a call in `client/hedge.py`. It stands in the
+same order as `sync/hedging.py`. The two differ in awaits: a task can be cancelled, a thread cannot.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Trial(Generic[T]):
         self.task.add_done_callback(partial(self._end, told))
 
     def give_up(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Nobody waits for it any more: cancel it. Its task is among `tasks` until it has ended."""
+        """No caller waits for it any more: cancel it. Its task is among `tasks` until it has ended."""
         self._given_up = True
         if self.task is None or self.task.done():  # no task: it could not be made
             self._let_go()
@@ -127,7 +127,7 @@ async def duel(
             latest = await ended.get()
     except BaseException:  # cancelled, above all
         losers = _give_up(background, hedge, running)
-        # Whoever cancels a call may rely on it that nothing of it goes on.
+        # Who cancels a call may rely on it that nothing of the call goes on.
         await asyncio.gather(*(each.task for each in losers if each.task is not None), return_exceptions=True)
         raise
     finally:

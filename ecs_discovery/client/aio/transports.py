@@ -1,7 +1,7 @@
 """Transports: a connected socket under asyncio, with TLS if wanted, whatever ends the making of it.
 
 From the moment a transport has a socket, only the transport may close it. A socket closed under its transport leaves
-the loop with a descriptor that it holds for another's: the next connection of anybody that gets the same number fails.
+the loop with a stale descriptor. The next connection that gets the same number then fails, in any part of the program.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""The driver for threads. The files have the same names as in `aio`."""
+"""The driver for threads. Modules that do the same as those of `aio` have the same name.
+
+Here alone are own flights (`flights`) and default discoveries (`shared`).
+"""

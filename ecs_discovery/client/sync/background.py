@@ -1,6 +1,6 @@
 """The background of a `Discovery`: lookups, reconnects and health checks in worker threads, and waiting for them.
 
-It stands in the same order as `background_async.py`; the two differ in awaits.
+It stands in the same order as `aio/background.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("ecs_discovery")
 
-_LOOK_INTERVAL = 0.25  # seconds between looks whether somebody still works on what is waited for
+_LOOK_INTERVAL = 0.25  # seconds between looks whether a leader still works on what is waited for
 _CHECKERS = 8  # health checks of all services in flight
-_BRIEF = 0.25  # seconds for a lookup that nobody waits for, where no thread can be had
+_BRIEF = 0.25  # seconds for a lookup that no caller waits for, where no thread can be had
 _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and another may begin
 
 
@@ -152,7 +152,7 @@ class Background:
     def ask(
         self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
     ) -> Flight:
-        """Look a question up in the background, unless somebody does already. With `force`, whatever is cached;
+        """Look a question up in the background, unless a lookup of it is in flight. With `force`, whatever is cached;
         `allowed` if the right to that was taken with `Engine.delay`. The caller waits `until` then; None: it does not.
         """
         return self._ask(question, force, allowed, until, until)
@@ -203,7 +203,7 @@ class Background:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
-        """As `Engine.begin`; where every endpoint is full, wait for room."""
+        """As `Engine.start_attempt`; where every endpoint is full, wait for room."""
         if not service.admission.crowded:
             try:
                 return self.engine.start_attempt(service, call, prefer)
@@ -257,7 +257,7 @@ class Background:
         return self._look(service, endpoint) is ConnectResult.ACCEPTS
 
     def suspect(self, service: Service, node: Node) -> None:
-        """Somebody met a refused connection, or silence: find out, in the background, whether it is this endpoint's."""
+        """A caller met a refused connection, or silence: find out in the background whether it is this endpoint's."""
         if liveness.try_start_probe(node, self.engine.clock(), _LONGEST):
             self._connects.spawn(partial(self._check, service, node))
 
@@ -337,9 +337,8 @@ class Background:
             found: Resolver = self.engine.resolvers.setdefault(scheme, load(scheme))
             return found
         if self.dns is None:
-            self.dns = fork.load("ecs_discovery.resolvers.dns.sync").DnsResolver(
-                self.engine.settings.dns, may_ask=self.engine.may_query
-            )
+            kind = fork.load("ecs_discovery.resolvers.dns.sync").DnsResolver  # not before it is needed
+            self.dns = kind(self.engine.settings.dns, may_ask=self.engine.may_query)
         return self.dns
 
     def _locate(self) -> None:
@@ -369,7 +368,7 @@ class Background:
         for workers in (self._workers, *self._own.copy().values(), self._connects):
             workers.close()
         self._checkers.close()
-        self.attempts.close(drop=False)  # somebody waits for those
+        self.attempts.close(drop=False)  # callers wait for those
         self.alarms.close()
 
     def after_fork(self) -> None:

@@ -1,6 +1,6 @@
 """`Discovery`: drives the core with blocking I/O, for threads.
 
-It stands in the same order as `aio.py`; the two differ in awaits.
+It stands in the same order as `aio/discovery.py`; the two differ in awaits.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Discovery:
     `on_event` is called with each event (see `ecs_discovery.events`). What is not given is taken from
     `ECS_DISCOVERY_…` variables, then from defaults.
 
+    `settings`: ready `Settings`, alone. `clock` gives monotonic seconds, `sleep(seconds)` waits, and `rng` is a
+    `random.Random`; these three are for tests.
+
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
 
@@ -90,8 +93,9 @@ class Discovery:
     def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
         """The endpoints of a target, from the cache while that holds.
 
-        Waits only when nothing is known yet, or when nobody asked for long; `timeout` seconds at most
-        (default: the service's `TimeoutPolicy.connect`). Raises `ResolutionError` and its kinds.
+        Waits only when nothing is known yet, or when no call asked for long; `timeout` seconds at most
+        (default: the service's `TimeoutPolicy.connect`). Raises `ClosedError`, `ConfigurationError` for what is no
+        target, and `ResolutionError` and its kinds.
         """
         service = self._engine.service(target)
         if self._engine.clock() >= service.refresh_at:
@@ -101,7 +105,9 @@ class Discovery:
     def warm(self, *targets: str, timeout: float | None = None) -> None:
         """Resolve targets before they are needed, all at once: for start-up and readiness checks.
 
-        Raises the first one's error if it cannot be resolved within `timeout` seconds.
+        `timeout` seconds are for all together (default: the longest `TimeoutPolicy.connect` of their services).
+        Raises `ClosedError`, `ConfigurationError` for what is no target, and the `ResolutionError` of the first target
+        that is not resolved in time.
         """
         services = [self._engine.service(target) for target in targets]
         until = max((self._until(service, timeout) for service in services), default=0.0)
@@ -114,7 +120,7 @@ class Discovery:
             self._background.ready(service, until)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
-        """What is known of a target and why. Asks nobody."""
+        """What is known of a target and why. Sends no query. Raises `ClosedError` and `ConfigurationError`."""
         return self._engine.snapshot(self._engine.known(target))
 
     # Using
@@ -124,7 +130,7 @@ class Discovery:
 
         Inside the block `lease.host` and `lease.port` say where to connect; an exception counts as the
         endpoint's failure, and `lease.fail()` says so without one. With `key`, the same key goes to the
-        same endpoint while it is usable. Entering raises `ResolutionError`.
+        same endpoint while it is usable. Entering raises `ResolutionError`, or `Overloaded` after the connect time.
         """
         return LeaseContext(self._driver, self._engine.service(target), key)
 
@@ -139,10 +145,11 @@ class Discovery:
     ) -> T:
         """Call `fetch(attempt)` with an endpoint, and again with others where that may help.
 
-        A refused connection is always tried elsewhere; with `idempotent=True` (default: what `options` says, else
-        False) any `OSError` or `EOFError`, or an error caused by one, is. No attempt begins after `deadline`
-        seconds (default: the service's `TimeoutPolicy.deadline`); pass `attempt.remaining` on as your own timeout
-        to make it hard. Your exceptions come out as they are, with a note on what was tried.
+        A refused connection is always tried elsewhere. With `idempotent=True` so is any `OSError` or `EOFError`, or an
+        error caused by one (default: what `options` says, else False). No attempt begins after `deadline` seconds
+        (default: the service's `TimeoutPolicy.deadline`). Pass `attempt.remaining` on as your own timeout to make it
+        hard. Your exceptions come out as they are, with a note on what was tried. Raises `DeadlineExceeded`,
+        `ResolutionError`, `Overloaded`, `ClosedError` and `ConfigurationError`.
         """
         service = self._engine.service(target)
         check_fetch(fetch, asynchronous=False)
@@ -206,8 +213,8 @@ class Discovery:
     ) -> socket.socket:
         """A connected socket to an endpoint, TLS included if `ssl` is a context or True.
 
-        Endpoints that do not accept are passed over, and beside one that does not answer soon another is tried: the
-        first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
+        Endpoints that do not accept are passed over. Beside an endpoint that does not answer soon another is tried, and
+        the first to connect is used. `timeout` (default: `TimeoutPolicy.connect`) is a hard limit over
         lookup, connects and TLS. The certificate is verified for `server_hostname`, by default the
         service's fully qualified name. Raises `ConnectError`, `ConnectTimeout` or a `ResolutionError`; each is
         also an `OSError`.
@@ -224,7 +231,7 @@ class Discovery:
                 if context is not None:
                     sock = sockets.secure(sock, context, name, self._engine.connect_limit(service, call))
                 sock.settimeout(None)
-            except BaseException:  # cancelled and interrupted too: nobody else knows of the socket
+            except BaseException:  # cancelled and interrupted too: no other code knows of the socket
                 sock.close()
                 raise
             return sock

@@ -67,7 +67,8 @@ class Driver:
                 return (once()).outcome()
 
             engine = self.engine
-            return retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
+            found: T = retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
+            return found
         if attempted is None:
             attempted = once()
         if attempted.goes_on:

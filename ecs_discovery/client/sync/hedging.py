@@ -1,7 +1,7 @@
 """Hedging a call: its first attempt, and a second one on another endpoint when that takes long. For threads.
 
-What is decided is in `core.hedge`. It stands in the same order as `hedging_async.py`; the two differ in
-awaits, and in that a task can be cancelled and a thread cannot.
+What is decided is in `core.calls.hedge`, and what both worlds keep of a call in `client/hedge.py`. It stands in the
+same order as `aio/hedging.py`. The two differ in awaits: a task can be cancelled, a thread cannot.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Trial(Generic[T]):
     """One of the attempts of a hedged call, in a thread of its own.
 
-    `cut` has `perform` over soon, if that is possible; `drop` lets go of a result that nobody wants.
+    `cut` has `perform` over soon, if that is possible; `drop` lets go of a result that is not wanted.
     """
 
     __slots__ = ("_cut", "_drop", "_ended", "_given_up", "_lock", "_perform", "error", "lease", "result")
@@ -64,7 +64,7 @@ class Trial(Generic[T]):
             job()
 
     def give_up(self) -> None:
-        """Nobody waits for it any more."""
+        """No caller waits for it any more."""
         with self._lock:
             self._given_up = True
             ended = self._ended

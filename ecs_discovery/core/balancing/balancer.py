@@ -280,7 +280,7 @@ class Balancer:
         if not self._checks.book(check, outcome, why, now) or node.removed:
             return None
         if outcome is Outcome.CONNECT:
-            return self.observe(node, outcome, now)  # as anybody's connect
+            return self.observe(node, outcome, now)  # as any other connect
         change = self._follow(node, self._checks.judge(check, now, may_eject=self._may_eject()), now)
         if outcome is _SUCCESS and before is Health.DOWN:
             return self.observe(node, outcome, now)
@@ -385,9 +385,9 @@ class Balancer:
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 
     def _last_resort(self, now: float, exclude: Collection[Node]) -> Node | None:
-        """A spare: a healthy one, else the one that was used longest ago of those that connect, else of the others.
+        """A spare: a healthy node, else the node that was used longest ago of those that connect, else of the others.
 
-        Where others are only full, none that is not healthy: it would be no room.
+        Where other nodes are only full, only a healthy node is a spare: the caller is to wait for room.
         """
         limited = self._limit != _NO_LIMIT and any(
             node.full and node not in exclude for tier in self._tiers for node in tier.nodes

@@ -1,10 +1,12 @@
 """What a use of a node costs: a peak-sensitive moving average of its latency, with errors as load.
 
-The average follows Finagle's PeakEWMA: it rises at once and sinks with time, also while the node is
-not used, so that one which was slow is tried again. Two things differ. It rises to the least of the
-last three uses: one or two slow ones are a garbage collection or a new connection, and with a bare
-peak three equal nodes take turns in being avoided. And costs are kept as logarithms shifted by time
-(forward decay, Cormode et al. 2009): as all sink alike, a pick compares them as they stand.
+The average follows Finagle's PeakEWMA: it rises at once and sinks with time. It sinks while the node
+is not used too, so that a slow node is tried again. Two things differ.
+
+- It rises to the least of the last three uses. One or two slow uses are a garbage collection or a
+  new connection. With a bare peak three equal nodes take turns in being avoided.
+- Costs are kept as logarithms shifted by time (forward decay, Cormode et al. 2009). All sink alike,
+  so that a pick compares them as they stand.
 """
 
 from __future__ import annotations

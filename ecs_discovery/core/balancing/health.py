@@ -180,7 +180,7 @@ def returned(node: Node, now: float) -> Change | None:
 
 
 def after_fork(node: Node) -> None:
-    """In the child of a fork: nobody here tries whether it connects."""
+    """In the child of a fork: no thread here tries whether it connects."""
     node.reconnecting = False
 
 

@@ -1,8 +1,8 @@
 """Health checks: whose is due, and what they say of a node.
 
-Nobody is checked without use. A pick past `Checks.at` tells that the service is used; whose check has
-come due by then is queued, and the driver takes a few at once and the next ones as those end. So a
-service in use is checked about every interval, and one that is not used costs nothing.
+No node is checked without use. A pick past `Checks.at` tells that the service is used. Nodes whose checks are due by
+then are queued. The driver takes a few at once, and the next as those end. So a service in use is checked about every
+interval, and a service out of use costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Check", "Checks"]
 
 _AT_ONCE = 4  # checks of one service in flight
 _LOOKS = 50  # times in an interval that a pick looks whose check is due: that is linear in the nodes
-_LOST = 10.0  # seconds beyond its time limit after which a check that nobody reported is given up
+_LOST = 10.0  # seconds beyond its time limit after which a check that was not reported is given up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class Checks:
         self.at = inf if policy.kind == "off" else -inf
         """A pick from then on is to tell of itself with `use`; never if checks are off."""
         self.ready = False
-        """`take` has some."""
+        """`pop_due` has some."""
         self._policy = policy
         self._host = host
         self._rng = rng
@@ -86,7 +86,7 @@ class Checks:
         self.ready = False
         policy, taken = self._policy, []
         if now - self._used > policy.interval:
-            self._queue.clear()  # nobody used the service since: what is left waits for use
+            self._queue.clear()  # the service was not used since: what is left waits for use
         while self._queue and len(self._running) < _AT_ONCE:
             node, checked = self._queue.popleft()
             if node.removed:

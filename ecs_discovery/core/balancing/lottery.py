@@ -13,8 +13,8 @@ _TRIES = 4  # draws of nodes that left before all is made anew
 
 
 class Lottery:
-    """Draws nodes by their weights. It is made anew when a sixteenth of the nodes are others: until then those that
-    left are drawn in vain, and those that came are drawn apart."""
+    """Draws nodes by their weights. It is made anew when a sixteenth of the nodes are others. Until then nodes that
+    left are drawn in vain, and nodes that came are drawn apart."""
 
     __slots__ = ("_came", "_draw", "_drawn", "_left", "_nodes", "_total", "_weights")
 

@@ -29,8 +29,8 @@ class Outcome(Enum):
     CONNECT = "connect"
     """It could not be connected to."""
     UNANSWERED = "unanswered"
-    """Nobody answered a connect. Its host is gone, or it is busy and its queue for connections is full: where requests
-    that it has acknowledged are in flight, these find out which."""
+    """A connect met silence. Its host is gone, or it is busy and its queue for connections is full. Where requests that
+    it has acknowledged are in flight, these find out which."""
     NEUTRAL = "neutral"
     """Says nothing about the node: cancelled, or lost a race."""
 
@@ -170,7 +170,7 @@ class Node(_Pickable):
         self.seen: dict[str, float] = {}
         """When each source last named it."""
         self.checked: Checked | None = None
-        """What health checks told, kept by `checks`; None before it was the turn of any."""
+        """What health checks told, kept by `health_checks`; None before it was the turn of any."""
         self.failed_checks = ""
         """Why health checks say that it must not be used. It is ejected or down then, and only they bring it back."""
         self.out_by_checks = False
@@ -184,7 +184,7 @@ class Node(_Pickable):
         self.gone_at = -inf
         """When it was last found that its kernel says nothing: a use of it from before that waits in vain."""
         self.suspect_again_at = -inf
-        """Until then somebody is finding out whether it is there."""
+        """Until then another caller is finding out whether it is there."""
         self.waiting = 0
         """Requests in flight on connections that are looked at: they find out should its host be gone."""
 
@@ -193,8 +193,8 @@ class Node(_Pickable):
 
 
 class Use:
-    """Holds a use of a node that is in flight, if there is one. The balancer books it here as it counts it, so that an
-    asynchronous exception finds both done or neither: what is `open` when its holder is dropped is to be ended."""
+    """Holds a use of a node that is in flight, if there is one. The balancer books it here as it counts it: an
+    asynchronous exception finds both done or neither. What is `open` when its holder is dropped is to be ended."""
 
     __slots__ = ("node", "open")
     node: Node

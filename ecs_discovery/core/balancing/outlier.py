@@ -1,9 +1,11 @@
 """Outlier detection: whether a node does worse than the others.
 
 Keeps what that is told by, and judges; what follows from it is for `health`. A node that does badly is an outlier only
-if it does worse than the others did meanwhile: trouble that all share (an overload, a database that is down) passes no
-sooner for taking some of them out, and the others then carry more than they can. The others are taken together, and
-not one by one: with up to four endpoints a mean minus 1.9 standard deviations can never eject anybody.
+if it does worse than the others did meanwhile. Trouble that all share (an overload, a database that is down) passes no
+sooner for taking some of them out. The others would then carry more than they can.
+
+The others are taken together. Compared one by one with a mean minus 1.9 standard deviations, none of up to four
+endpoints could ever be ejected.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Overload: the nodes that said they have too much to do, and whether they are most of all.
 
-One that says so is spared, and the others carry its share. Where most say so there is nobody to carry it: the first
+One that says so is spared, and the others carry its share. Where most say so there is no node to carry it: the first
 whose time is up would get everything, and say so again. Then all carry their own.
 """
 

@@ -25,7 +25,7 @@ _SPILL_LEAST = 8  # … and more than this many
 
 class Picker(Protocol):
     def pick(self, rng: Callable[[], float], exclude: Collection[Node]) -> Node | None:
-        """One node that is not in `exclude`, or None if there is none."""
+        """A node outside of `exclude`, or None if all are in it."""
 
     def compared(self) -> Sequence[Node]:
         """The nodes that the last pick compared, for people."""

@@ -1,7 +1,7 @@
 """Which nodes a pick looks at twice: those that are warming up, pushed back or full.
 
 A new task has cold caches and compiles as it goes: its share grows over some seconds. When most of
-the nodes are new there is nobody who could carry the rest, and all take their full share at once.
+the nodes are new there is no node that could carry the rest, and all take their full share at once.
 """
 
 from __future__ import annotations

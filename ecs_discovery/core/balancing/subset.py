@@ -16,7 +16,7 @@ def subset(nodes: _Nodes, client: float, policy: BalancingPolicy) -> tuple[_Node
     """The nodes that this client uses, and the others, which it keeps in reserve.
 
     `client` tells clients apart. Each endpoint is in the subset of as many clients as any other, give or take
-    chance, and one that comes or leaves changes one place in a subset (rendezvous hashing, gRPC's A68).
+    chance. An endpoint that comes or leaves changes one place in a subset (rendezvous hashing, gRPC's A68).
     """
     if not policy.subset or len(nodes) <= max(policy.subset_above, policy.subset):
         return nodes, ()

@@ -1,8 +1,7 @@
 """SRV priorities and weights (RFC 2782): which endpoints are chosen from, and how often each.
 
-Lower priorities are tiers. A tier takes all uses while it is healthy enough; as its healthy share
-falls below 1/1.4, the next one takes over what it can no longer carry (Envoy's overprovisioning
-factor), and gives back as it recovers.
+Priorities are tiers. A tier takes all uses while it is healthy enough. As its healthy share falls below 1/1.4 (Envoy's
+overprovisioning factor), the next tier takes over the rest. It gives uses back as the first recovers.
 """
 
 from __future__ import annotations

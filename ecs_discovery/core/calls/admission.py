@@ -1,7 +1,7 @@
 """The queue of those who wait for room at endpoints that are all full: first come, first served.
 
-While anybody waits, whoever comes queues as well: somebody who takes a place in passing takes it from the one who was
-called for it. A call that its receiver has no use for goes to the next.
+While a caller waits, a newcomer queues as well: else it would take the place of the caller that was called for it. A
+call that its receiver has no use for goes to the next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["AdmissionQueue", "Place"]
 
 
 class Place:
-    """A place in the queue. `wake` tells its holder to look for room; False if there is nobody to tell any more."""
+    """A place in the queue. `wake` tells its holder to look for room; False if its holder is gone."""
 
     __slots__ = ("called", "wake")
 
@@ -24,23 +24,23 @@ class Place:
 
 
 class AdmissionQueue:
-    """Those who wait, in the order of their coming. A leaf lock guards it; nobody is called under it."""
+    """Those who wait, in the order of their coming. A leaf lock guards it; no holder is called under it."""
 
     __slots__ = ("_lock", "_places", "_unheard", "crowded")
 
     def __init__(self) -> None:
         self.crowded = False
-        """Somebody waits. Read without the lock."""
+        """A caller waits. Read without the lock."""
         self._lock = RLock()  # a finaliser may end a use in the middle of anything
         self._places: dict[Place, None] = {}
-        self._unheard = 0  # calls that found everybody called already
+        self._unheard = 0  # calls that found all holders called already
 
     def __len__(self) -> int:
         return len(self._places)
 
     def queue(self, place: Place) -> Place:
         """Take the place at the end of the queue. Begin what ends in `leave` before: an asynchronous exception may
-        come as soon as it is taken."""
+        come as soon as the place is taken."""
         with self._lock:
             self._places[place] = None
             self.crowded = True
@@ -78,12 +78,12 @@ class AdmissionQueue:
                 place.called = True
             if place.wake() is not False:
                 return
-            with self._lock:  # there is nobody: call the next
+            with self._lock:  # its holder is gone: call the next
                 self._places.pop(place, None)
                 self.crowded = bool(self._places)
 
     def wake_all(self) -> None:
-        """There is more room than that of one use: call everybody."""
+        """There is room for more than one use: call all."""
         for _ in range(len(self._places)):
             self.wake()
 

@@ -1,8 +1,7 @@
 """Whether a call is tried again, after how long, and why not.
 
-The class of the failure decides, not the error's name: what was never sent may go elsewhere
-whatever the method; what may have been processed is repeated only if that is harmless (RFC 9110,
-section 9.2.2).
+The class of the failure decides, not the error's name. What was never sent may go elsewhere, whatever the method. What
+may have been processed is repeated only if that is harmless (RFC 9110, section 9.2.2).
 """
 
 from __future__ import annotations
@@ -124,8 +123,8 @@ class Call:
     ) -> Decision | None:
         """What follows a failed attempt that took `seconds`.
 
-        `choices` is how many endpoints are untried. None where that is not decided here: another attempt is in flight,
-        or the policy is the application's own, whose loop asks `objection`, `pause` and `schedule`.
+        `choices` is how many endpoints are untried. None while another attempt is in flight, and with a policy of
+        the application's own: its loop asks `objection`, `pause` and `schedule`.
         """
         if self.hedged:
             return None

@@ -1,8 +1,8 @@
 """Hedging: when a second endpoint is asked as well, and how often at most.
 
-A call that has taken longer than most is likely to take much longer: it met a pause, a lost segment
-or a slow endpoint (Dean and Barroso, The Tail at Scale). What hedges cost is bounded twice: by a share of
-the calls, and by the retry budget, so that a service in trouble is not asked more often.
+A call that has taken longer than most is likely to take much longer (Dean and Barroso, The Tail at Scale). It met a
+pause, a lost segment or a slow endpoint. What hedges cost is bounded twice: by a share of the calls, and by the retry
+budget. So a service in trouble is not asked more often.
 """
 
 from __future__ import annotations

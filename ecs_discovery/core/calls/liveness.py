@@ -40,7 +40,7 @@ def accepted(node: Node, now: float) -> None:
 
 def vanished(node: Node, since: float, now: float) -> None:
     """What was sent on an open connection has met silence since then. A kernel that lives acknowledges: the node's host
-    is gone, and other requests in flight to it need not wait, unless a request was answered meanwhile."""
+    is gone, unless a request was answered meanwhile. Other requests in flight to the node then stop waiting."""
     if node.answered_at < since:
         node.gone_at = now
 

@@ -1,7 +1,7 @@
 """The connect race: when another endpoint starts, who is late, and who has had its time.
 
-A connect to a task that has vanished meets silence. Instead of waiting it out, another endpoint is
-started soon after, and the first to connect wins (RFC 8305 does so for the addresses of one name).
+A connect to a task that has vanished meets silence. So another endpoint is
+started soon after. The first to connect wins (RFC 8305 does so for the addresses of one name).
 """
 
 from __future__ import annotations

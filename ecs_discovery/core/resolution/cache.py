@@ -1,4 +1,4 @@
-"""The TTL cache: what was answered, how fresh it is, and whether somebody should ask again.
+"""The TTL cache: what was answered, how fresh it is, and whether a caller should ask again.
 
 It holds answers and failures of lookups by question. It never asks by itself; `Lookup.refresh`
 tells exactly one caller per period to do so. The states follow RFC 8767 (serving stale data).
@@ -28,7 +28,7 @@ class Freshness(Enum):
     STALE = "stale"
     """Past its TTL and still served, while it is refreshed or cannot be."""
     EXPIRED = "expired"
-    """Past its TTL and nobody tried to refresh it for long: wait for an answer, serve it only if that fails."""
+    """Past its TTL, and no caller tried to refresh it for long: wait for an answer, serve it only if that fails."""
     MISSING = "missing"
     """Nothing known: wait for an answer."""
     NEGATIVE = "negative"

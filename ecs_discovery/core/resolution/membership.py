@@ -87,11 +87,11 @@ class Membership:
                     node.seen[answer.source] = now
 
     def pruned(self, resolution: Resolution) -> Resolution:
-        """Of an answer joined with earlier ones, what is to be believed: not the endpoints that are down and that the
-        newest answer does not name.
+        """What is to be believed of an answer joined with earlier ones.
 
-        ECS stops a task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a
-        later answer brings it back. Never leaves out all.
+        Endpoints that are down, and missing in the newest answer, are left out, but never all endpoints. ECS stops a
+        task as soon as it is deregistered: refused and named no more is gone. If it is there after all, a later answer
+        brings it back.
         """
         if resolution.named is None or self.doubted:
             return resolution

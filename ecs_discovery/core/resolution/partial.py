@@ -1,10 +1,10 @@
-"""Union: possibly partial answers joined over time.
+"""Partial answers: possibly partial answers of DNS, joined over time.
 
 Route 53 answers a MULTIVALUE service with at most eight records drawn at random, and a WEIGHTED
 one with a single record. Taken one by one such answers make a client drop live tasks; joined, they
 show all of them. How many there are is estimated from how much successive answers overlap
-(Schnabel's mark and recapture), and a record is dropped only after so many answers without it that
-a live one would hardly ever be missed that often.
+(Schnabel's mark and recapture). A record is dropped after many answers without it: so many that a
+live record would hardly ever be missed that often.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PartialAnswers:
         """Take an answer in; what is known with it."""
         keys = frozenset(endpoint.key for endpoint in answer.endpoints)
         if keys == self._last and now < self._cached_until:
-            return self._joined(answer) if self._joining else answer  # the same answer from somebody's cache
+            return self._joined(answer) if self._joining else answer  # the same answer from a cache on the way
         same, self._last = keys == self._last, keys
         self._cached_until = now + answer.ttl
         if not self._partial(answer, keys, same):

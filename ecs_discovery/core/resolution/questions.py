@@ -1,6 +1,6 @@
 """How a target becomes questions: the network-mode table of ECS.
 
-A plan is a row of groups in the order they are believed. Tasks in awsvpc mode have address
+The plan of a target is a row of groups in the order they are believed. Tasks in awsvpc mode have address
 records (and SRV if asked for); bridge and host mode have SRV records only.
 """
 

@@ -1,4 +1,4 @@
-"""Knowledge: what the lookups of a target's questions add up to.
+"""Source selection: what the lookups of a target's questions add up to.
 
 It settles on the kind of record that answers, remembers it, and says what to ask next. It keeps no
 endpoints: whether an answer is believed is the service's business.
@@ -30,7 +30,7 @@ class Due:
     """What a driver must do before the service can be used."""
 
     ask: tuple[Question, ...] = ()
-    """Start lookups of these; nobody need wait."""
+    """Start lookups of these; no caller need wait."""
     wait: tuple[Question, ...] = ()
     """Start lookups of these and wait for them."""
     error: ResolutionError | None = None
@@ -46,7 +46,7 @@ class Evaluation:
     until: float
     """When to look again."""
     ask: tuple[Question, ...] = ()
-    """Due for a lookup nobody need wait for."""
+    """Due for a lookup that no caller need wait for."""
     wait: tuple[Question, ...] = ()
     """Due for a lookup that must be waited for."""
     again: bool = False
@@ -217,7 +217,7 @@ class SourceSelection:
 
 
 def without_wait(look: Lookup[Resolution]) -> Lookup[Resolution]:
-    """A lookup that was just made, as one that nobody need wait for again."""
+    """A lookup that was just made, as a lookup that no caller need wait for again."""
     if look.freshness is Freshness.EXPIRED:
         return replace(look, freshness=Freshness.STALE, refresh=False)
     if look.freshness is Freshness.MISSING and look.error is not None:

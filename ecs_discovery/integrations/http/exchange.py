@@ -1,8 +1,14 @@
 """One request over its attempts: what threads and asyncio share of it.
 
-A library's exchange is a subclass of `SyncExchange` or `AsyncExchange` and supplies five things: `send` to an endpoint,
-`table` from its exceptions to faults, its timeouts (`connect`, `read`), whether its body can be replayed, and its
-error classes (`as_error`). The methods under "What a library supplies" are all that it knows of its own responses.
+A library's exchange is a subclass of `SyncExchange` or `AsyncExchange` and supplies five things:
+
+- `send` to an endpoint,
+- `table` from its exceptions to faults,
+- its timeouts (`connect`, `read`),
+- whether its body can be replayed,
+- its error classes (`as_error`).
+
+The methods under "What a library supplies" are all that it knows of its own responses.
 
 A first attempt makes as little as possible: no `Call` before the first failure, unless something asks for one.
 """
@@ -251,7 +257,7 @@ class Exchange(Generic[R, U]):
         if fault is None:
             fault = Fault.UNKNOWN
         if fault.kind is FailureKind.OTHER and not self.is_of_connection(error):
-            fault = Fault.NOT_OURS  # whatever led to it: a body that cannot be read, say
+            fault, label = Fault.NOT_OURS, type(error).__name__  # whatever led to it: a body that cannot be read, say
         if use.sent:
             self._recall(call)
         now = engine.clock()
@@ -303,7 +309,7 @@ class Exchange(Generic[R, U]):
                 error.target = self.target
             return self.as_error(error, error, self._use)
         call = self._call
-        if call is None or not call.reports:
+        if call is None or not call.reports or not self.is_of_connection(error):
             return error
         return self.as_error(call, without_frames(error), self._use)
 

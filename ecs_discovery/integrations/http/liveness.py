@@ -1,7 +1,7 @@
 """Waiting for an answer in a thread: is the host of its endpoint still there?
 
-A kernel that lives acknowledges within a fraction of a second, however slow the application behind it. Three questions
-find out: data of this request that stays unacknowledged, the FIN of an idle connection to the same endpoint, and the
+A kernel that lives acknowledges within a fraction of a second, however slow the application behind it. Three signs
+tell: data of this request that stays unacknowledged, the FIN of an idle connection to the same endpoint, and the
 keep-alive probes of this connection. A connect would prove nothing: a busy task with a full queue for connections
 leaves it without an answer too. It is made where there is no idle connection, and moves a request elsewhere only.
 """

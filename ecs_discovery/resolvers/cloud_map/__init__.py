@@ -1,1 +1,4 @@
-"""Cloud Map: instances from `DiscoverInstances`, for threads (`sync`) and asyncio (`aio`)."""
+"""Cloud Map: instances from `DiscoverInstances`, for threads (`sync`) and asyncio (`aio`).
+
+Enters: one source. Not: how long an answer holds.
+"""

@@ -27,8 +27,11 @@ class _Running:
 
 
 class Calls:
-    """Each call has `longest` seconds. Then its connection is shut down, and if that does not end it (the client is
-    another one, or the system looks a name up), another thread takes its place, for `spare` of them at most."""
+    """Each call has `longest` seconds. Then its connection is shut down.
+
+    That may not end the call: the client is another one, or the system looks a name up. Then another thread takes its
+    place, for `spare` calls at most.
+    """
 
     def __init__(self, workers: Workers, clock: Callable[[], float], *, longest: float, replacements: int) -> None:
         self._workers = workers

@@ -1,7 +1,7 @@
 """Lookups at the AWS Cloud Map API for threads, and the only module that knows boto3.
 
-Most lookups of a target in use are a cheap `DiscoverInstancesRevision`; `core.revisions` says when the instances
-themselves must be asked for. boto3's own retries are off: whoever calls this decides when to ask again.
+Most lookups of a target in use are a cheap `DiscoverInstancesRevision`; `revisions` says when the instances themselves
+must be asked for. boto3's own retries are off: the caller decides when to ask again.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ class CloudMapResolver:
     """Asks Cloud Map for the instances of a service: `cloudmap://namespace/service?ATTRIBUTE=value`.
 
     `client` is a boto3 client for `servicediscovery` of your own; switch its retries off and its timeouts down. With
-    None one is made from a session of this resolver's own when it is first needed. Each endpoint has its instance id,
-    its zone, and as attributes `cluster`, `service`, `family`, `task_set`, `region` and `health` as far as they
-    are registered. Calls run in a few threads of its own, so that a time limit holds whatever the client does. A call
-    whose answer comes a byte at a time is ended after twice the connect and read timeouts, where the client was made
-    here; with one of your own its thread is replaced, up to eight times.
+    None a client is made from a session of this resolver's own when it is first needed.
+
+    Each endpoint has its instance id and its zone. As attributes it has `cluster`, `service`, `family`, `task_set`,
+    `region` and `health`, as far as they are registered.
+
+    Calls run in a few threads of this resolver's own, so that a time limit holds whatever the client does. An answer
+    may come a byte at a time. A client made here ends such a call after twice the connect and read timeouts. With a
+    client of your own the thread of such a call is replaced, up to eight times.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class CloudMapResolver:
             with self._calls.call():
                 found = self._lookup(question)
             future.set_result(found)
-        except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
+        except BaseException as error:  # noqa: BLE001  # the caller that waits gets it
             future.set_exception(error)
 
     def _lookup(self, question: Question) -> Resolution:
@@ -247,7 +250,7 @@ def _client(policy: CloudMapPolicy) -> Any:
     client = session.client("servicediscovery", config=Config(**settings), **where)
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if not host.startswith(("servicediscovery.", "servicediscovery-fips.")):
-        # An endpoint of somebody's own: the prefix "data-" that discovery calls put before the host leads nowhere.
+        # Another endpoint than AWS's: the prefix "data-" that discovery calls put before the host leads nowhere.
         client.close()
         client = session.client("servicediscovery", config=Config(**settings, inject_host_prefix=False), **where)
     return client

@@ -185,7 +185,7 @@ class _Driver:
 
 
 class _Turns:
-    """So many at a time; of those who wait, the newest is next: somebody still waits for it, as for threads."""
+    """So many at a time; of those who wait, the newest is next: a caller still waits for it, as for threads."""
 
     def __init__(self, size: int) -> None:
         self._free = size

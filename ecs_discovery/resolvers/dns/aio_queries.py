@@ -72,7 +72,7 @@ async def _first_reply(
 
 
 async def _cancelled(tasks: Sequence[asyncio.Future[Reply]] | Sequence[asyncio.Future[QueryResult]]) -> None:
-    """End what is still running, and look at every result: asyncio complains about failures nobody saw."""
+    """End what is still running, and look at every result: asyncio complains about failures that were not looked at."""
     for task in tasks:
         task.cancel()
     if tasks:

@@ -28,7 +28,7 @@ _STREAM = 2 + 65_535  # the longest message over TCP, with its length before it
 
 
 def random_id() -> int:
-    """An id for a query that nobody can guess: whoever can may answer in place of the server."""
+    """An id for a query that cannot be guessed: who can guess it may answer in place of the server."""
     return int.from_bytes(os.urandom(2), "big")
 
 

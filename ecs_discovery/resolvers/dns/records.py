@@ -31,7 +31,7 @@ _MAX_ALIASES = 16
 
 
 class AliasLoop(ValueError):
-    """The CNAME records lead in a circle, or through more names than anybody means to."""
+    """The CNAME records lead in a circle, or through more names than are ever meant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Search lists as glibc has them (resolv.conf(5), `res_search`): under which names a relative name is asked for.
 
-The plan is pure, as `lookup` is; only `system_configuration` looks at the system.
+The plan is pure, as `steps` is; only `system_configuration` looks at the system.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def steps_for(question: Question, policy: DnsPolicy) -> Steps:
 
 
 def search(question: Question, names: Sequence[str], policy: DnsPolicy) -> Steps:
-    """As `look_up`, under the first of `names` that has records.
+    """As `lookup_steps`, under the first of `names` that has records.
 
-    A name that does not exist, or has no records of the kind, or could not be looked up is passed over; silence
-    ends the search. An address question stays with a name that has addresses of the other family, so that A and
+    A name is passed over if it does not exist, has no records of the kind, or could not be looked up. Silence ends
+    the search. An address question stays with a name that has addresses of the other family, so that A and
     AAAA records come from one name. At the end "could not be asked" outweighs "no records of this kind", and
     that outweighs "no such name".
     """

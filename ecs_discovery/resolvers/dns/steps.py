@@ -189,7 +189,7 @@ class _Hosts:
 
     @property
     def lacking(self) -> bool:
-        """True if a target may have an address that nobody could say."""
+        """True if a target may have an address that no server could say."""
         return any(not self.addresses[name] for name in self._failed)
 
     def accept(self, additional: Iterable[object]) -> None:
@@ -202,8 +202,8 @@ class _Hosts:
     def ask(self) -> Generator[Asking, Mapping[Question, QueryResult], None]:
         """Look up the targets that came without an address, one family after the other.
 
-        A server that does not answer about the second family (broken middleboxes do that) costs one
-        try, not the whole lookup, if the first family has given every target an address.
+        Some broken middleboxes swallow questions about the second family. That costs one try, and not the whole
+        lookup, if the first family has given every target an address.
         """
         bare = [name for name, found in self.addresses.items() if not found]
         left = _MAX_FOLLOW_UPS

@@ -1,8 +1,8 @@
 """DNS lookups for threads.
 
-Messages and sockets are ours (`wire`, `exchange`): dnspython takes seconds to read some answers, measures time with the
-wall clock and stops listening for an answer that comes later than the first wait. Only what Windows is set to use is
-asked of it.
+Messages and sockets are ours (`wire`, `exchange`). dnspython takes seconds to read some answers and
+measures time with the wall clock. It misses an answer that comes later than the first wait. It is asked only what
+Windows is set to use.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Lookups:
         """Wait until something has ended, `seconds` at most: the questions that have, each with its outcome."""
         exchange, clock = self._exchange, self._resolver._clock
         until = clock() + seconds
-        ready = self._sockets.wait(0.0)  # what came while nobody looked, before anything is given up
+        ready = self._sockets.wait(0.0)  # what came while no thread looked, before anything is given up
         while exchange is not None and self._lookups:
             for descriptor in ready:
                 exchange.receive(descriptor)

@@ -164,7 +164,7 @@ class World:
 class Client:
     """A process with an `AsyncDiscovery` of its own, which calls one service and keeps connections.
 
-    Everything of the SDK but its sockets and resolvers is what applications run; a request goes as
+    Everything of the library but its sockets and resolvers is what applications run; a request goes as
     the requests integration's does.
     """
 

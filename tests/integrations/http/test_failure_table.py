@@ -356,3 +356,80 @@ def test_nothing_of_a_failed_request_is_kept(lab: Lab, play: Play):
         assert not kept
 
     play(scenario, retry=RetryPolicy(backoff_max=0.001, backoff_min=0.001))
+
+
+def test_a_task_that_hangs_is_blamed_for_the_deadlines_that_pass(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+
+    async def scenario(client: Client, w: Any) -> None:
+        target = f"orders:{service.port}"
+        await answering(client, target, 3)
+        service.tasks[0].hang()
+        failed = 0
+        for _ in range(20):
+            try:
+                with options(deadline=0.2):
+                    await client.send(Request("GET", target))
+            except DeadlineExceeded:
+                failed += 1
+        assert sum(node.failures for node in w.discovery.snapshot(target).nodes) == failed
+        assert failed <= 5  # then it costs too much to be chosen
+
+    play(scenario)
+
+
+def test_what_the_application_cannot_send_of_its_body_is_not_the_tasks_fault(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    def body() -> Iterator[bytes]:
+        raise RuntimeError("no more") from TimeoutError("of the application's own")
+        yield b""
+
+    async def scenario(client: Client, w: Any) -> None:
+        target = f"orders:{service.port}"
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                await client.send(Request("POST", target, body=body()))
+        (node,) = w.discovery.snapshot(target).nodes
+        assert (node.failures, node.pending) == (0, 0)
+
+    play(scenario)
+
+
+class Tracked(Async):
+    """Remembers its answers, and which of them were let go."""
+
+    made: list[Any]
+    dropped: list[Any]
+
+    async def send(self, use: Any) -> Any:
+        answer = await super().send(use)
+        self.made.append(answer)
+        return answer
+
+    async def discard(self, response: Any) -> None:
+        self.dropped.append(response)
+
+
+def test_an_answer_held_while_the_next_attempt_waits_is_let_go(lab: Lab):
+    service = lab.service("orders", tasks=1)
+    service.tasks[0].errors(503, retry_after=5)
+
+    class Mine(Tracked):
+        made: list[Any] = []  # noqa: RUF012  # of this test alone
+        dropped: list[Any] = []  # noqa: RUF012
+
+    async def scenario(w: Any) -> None:
+        request = Client(w.discovery, Mine).send(Request("GET", f"orders:{service.port}"))
+        task = asyncio.create_task(request)
+        while not Mine.made:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.05)
+        assert Mine.dropped == Mine.made
+        assert pending(w, f"orders:{service.port}") == 0
+
+    Worlds(Asyncio).run(scenario, namespace="prod.local", dnspolicy=DnsPolicy(nameservers=(lab.nameserver,)))
