@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     def send(self: Any, request: Any, **options: Any) -> Any:
         global taken
-        taken += self._link.owns(request.url)
+        taken += self._link.origins.owns(request.url)
         return plain_send(self, request, **options)
 
     DiscoveryAdapter.send = send  # type: ignore[method-assign]
