@@ -150,7 +150,7 @@ def test_threads_of_a_client_that_hangs_are_replaced_up_to_eight_times():
 
 def test_a_call_that_has_had_its_time_begins_no_other_connection():
     clock = FakeClock()
-    calls = Calls(Workers(1), clock, longest=1.0, spare=1)
+    calls = Calls(Workers(1), clock, longest=1.0, replacements=1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         calls.hold(ours)  # of no call
@@ -167,4 +167,4 @@ def test_a_call_that_has_had_its_time_begins_no_other_connection():
 
 @pytest.mark.parametrize("client", [object(), type("C", (), {"_endpoint": type("E", (), {"http_session": None})()})()])
 def test_a_client_of_another_kind_is_left_as_it_is(client: Any):
-    Calls(Workers(1), FakeClock(), longest=1.0, spare=1).watch(client)
+    Calls(Workers(1), FakeClock(), longest=1.0, replacements=1).watch(client)
