@@ -156,6 +156,14 @@ def test_a_name_that_cannot_be_used_says_why(errors, kind):
     assert service.resolution is None
 
 
+def test_an_error_of_the_target_itself_names_it_once():
+    service = service_of()
+    looks = {
+        question: none(ResolutionError("needs a library", target="orders:80")) for question in (a(), aaaa(), srv())
+    }
+    assert str(service.judge(looks, 1000.0).error).startswith("orders:80: needs a library")
+
+
 def test_answers_without_any_port_are_an_error_that_says_so():
     service = service_of("orders", sources=["file://orders"], schemes=("file",))
     due = service.judge({Question("file", "orders"): fresh("10.0.0.1")}, 1000.0)

@@ -152,3 +152,16 @@ def test_a_pause_of_the_applications_own_takes_the_place_of_the_backoff():
     assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0, "an answer that its policy repeats"
     attempt(call, FailureKind.STATUS)
     assert call.pause(lambda: 0.5, lambda: 7.0) == 7.0
+
+
+def test_time_that_went_into_an_answer_is_not_taken_from_connecting():
+    call = call_of(connect=2.0)
+    call.answered(3.0)
+    assert call.connect_deadline_at == 5.0
+
+
+def test_endpoints_that_an_attempt_has_tried_beside_its_own_count_as_tried():
+    call, (first, second) = call_of(), nodes(2)
+    call.start_attempt(first)
+    call.add_tried(second)
+    assert (call.tried, call.number) == ((first, second), 1)
