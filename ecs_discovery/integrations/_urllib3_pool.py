@@ -91,11 +91,7 @@ class PoolUse(AttemptUse):
         send_timeout: float | None = None,
         connector: Connector | None = None,
     ) -> None:
-        # Written out: this is made for every request.
-        self.lease = lease
-        self.replayable = replayable
-        self.sent = self.in_body = self.recorded = False
-        self.history = None
+        super().__init__(lease, replayable)
         self.connector = connector
         self.abort: AbortHandle | None = None
         """Where another thread may want to end it: told of the connection."""

@@ -73,11 +73,12 @@ class AsyncDriver:
             engine = self.engine
             found: T = await retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
             return found
-        if attempted is None:
-            attempted = await once()
-        if attempted.goes_on:
-            retry = fork.load("ecs_discovery.client.aio.retry")
+        return await self.go_on(await once() if attempted is None else attempted, once)
 
+    async def go_on(self, attempted: AttemptResult[T], once: Callable[[], Awaitable[AttemptResult[T]]]) -> T:
+        """What follows an attempt: others until none is to follow; the last result or exception."""
+        if attempted.goes_on:
+            retry = fork.load("ecs_discovery.client.aio.retry")  # not before it is needed: it loads tenacity
             attempted = await retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()
 

@@ -1,4 +1,4 @@
 """The driver for threads. Modules that do the same as those of `aio` have the same name.
 
-Here alone are own flights (`flights`) and default discoveries (`shared`).
+Here alone are groups of lookups (`lookup_group`) and default discoveries (`shared`).
 """

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import INCONCLUSIVE, report
-from ecs_discovery.client.sync.flights import OwnFlights
 from ecs_discovery.client.sync.health_check import examine
+from ecs_discovery.client.sync.lookup_group import LookupGroup
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls import liveness
@@ -270,10 +270,10 @@ class Background:
         try:
             if not self._closed:
                 resolver: Any = self._resolver(next(iter(flights)).scheme)
-                own = OwnFlights(engine, resolver.lookups())
+                group = LookupGroup(engine, resolver.lookups())
                 for question, flight in flights.items():
-                    own.start(question, flight)
-                following = own.finish(until)
+                    group.start(question, flight)
+                following = group.finish(until)
         finally:
             for question, flight in flights.items():
                 engine.flights.land(question, flight)  # again is as once

@@ -69,11 +69,12 @@ class Driver:
             engine = self.engine
             found: T = retry.by_policy(call.own_policy, call, attempt, engine.clock, engine.rng, self.sleep)
             return found
-        if attempted is None:
-            attempted = once()
-        if attempted.goes_on:
-            retry = fork.load("ecs_discovery.client.sync.retry")
+        return self.go_on(once() if attempted is None else attempted, once)
 
+    def go_on(self, attempted: AttemptResult[T], once: Callable[[], AttemptResult[T]]) -> T:
+        """What follows an attempt: others until none is to follow; the last result or exception."""
+        if attempted.goes_on:
+            retry = fork.load("ecs_discovery.client.sync.retry")  # not before it is needed: it loads tenacity
             attempted = retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()
 

@@ -9,7 +9,7 @@ from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, RetryP
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Judgement
 
-__all__ = ["IDEMPOTENT", "SAFE", "asked_wait", "is_good", "judge_status", "keep_alive_timeout", "pushback"]
+__all__ = ["IDEMPOTENT", "SAFE", "asked_wait", "judge_status", "keep_alive_timeout", "pushback"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
@@ -19,11 +19,6 @@ _OVERLOADED = frozenset({429, 503})
 _LONGEST_PUSHBACK = 300.0  # seconds that an answer's Retry-After can keep an endpoint out of the first choice
 _A_DAY = 86_400
 _LONGEST_HINT = 200  # characters of a Keep-Alive field that are looked at
-
-
-def is_good(status: int, policy: OutlierPolicy) -> bool:
-    """Does this answer speak for its endpoint?"""
-    return status < 400 or status not in policy.failure_statuses
 
 
 def judge_status(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from abc import abstractmethod
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +21,6 @@ from ecs_discovery.errors import DeadlineExceeded
 from ecs_discovery.integrations.http.errors import without_frames
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
 from ecs_discovery.integrations.http.liveness import PeerSilentError
-from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.tcp_info import Watch
 
 __all__ = ["AsyncExchange", "AsyncUse"]
@@ -62,9 +62,9 @@ class AsyncExchange(Exchange[R, A]):
 
     # What a library supplies
 
+    @abstractmethod
     async def send(self, use: A) -> R:
         """Send the request to the use's endpoint: the answer, as much of it as is to be part of this attempt."""
-        raise NotImplementedError
 
     async def discard(self, response: R) -> None:
         """Let go of an answer that is not wanted."""
@@ -107,12 +107,7 @@ class AsyncExchange(Exchange[R, A]):
         return await self.driver.pursue(self.call, self.attempt)
 
     async def _run(self) -> R:
-        attempted = await self.attempt()
-        if attempted.goes_on:
-            retry = fork.load("ecs_discovery.client.aio.retry")  # not before it is needed: it loads tenacity
-
-            attempted = await retry.as_decided(attempted, self.attempt, self.driver.sleep)
-        return attempted.outcome()
+        return await self.driver.go_on(await self.attempt(), self.attempt)
 
     async def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
@@ -160,20 +155,17 @@ class AsyncExchange(Exchange[R, A]):
 
     async def _start(self) -> Lease:
         service, background = self.service, self.driver.background
-        call, now = self._call, self._started_at
-        if now >= service.refresh_at and (call is None or not call.number):
-            await background.ready(service, self.call.connect_deadline_at)
-            call = self._call
-        if call is None and self.pinned is None and not service.admission.crowded:
-            lease = Lease(service, now)
-            if lease.pick() is not None:
-                if service.work_due:
-                    background.work(service)
-                return lease
+        lease = self.quick_lease() if self.pinned is None else None
+        if lease is not None:
+            if service.work_due:
+                background.work(service)
+            return lease
         call = self.call
         if call.own_policy is not None:
             self._recall(call)  # asked of attempts that end in any way
         first = not call.number
+        if first and self._started_at >= service.refresh_at:
+            await background.ready(service, call.connect_deadline_at)
         if not first:
             if self._response is not None:
                 response, self._response = self._response, None

@@ -16,6 +16,7 @@ A first attempt makes as little as possible: no `Call` before the first failure,
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ecs_discovery.client.engine import Engine
@@ -24,7 +25,7 @@ from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Decision, FailureKind, Fault, Judgement, Stop
-from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, is_good, judge_status, pushback
+from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, judge_status, pushback
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
@@ -63,7 +64,7 @@ class AttemptUse:
 U = TypeVar("U", bound=AttemptUse)
 
 
-class Exchange(Generic[R, U]):
+class Exchange(Generic[R, U], ABC):
     """`method` is the request's, `connect` and `read` are the application's limits in seconds; None for none."""
 
     __slots__ = (
@@ -103,9 +104,9 @@ class Exchange(Generic[R, U]):
 
     # What a library supplies
 
+    @abstractmethod
     def make_use(self, lease: Lease) -> U:
         """The use of an endpoint that `send` is given."""
-        raise NotImplementedError
 
     def replayable(self) -> bool:
         """Can the body be sent a second time?"""
@@ -122,13 +123,13 @@ class Exchange(Generic[R, U]):
         """Does the request carry an `Idempotency-Key`, by which its receiver knows a repetition?"""
         return False
 
+    @abstractmethod
     def status(self, response: R) -> int:
         """The status of an answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def field(self, response: R, name: str) -> str | None:
         """A header field of an answer."""
-        raise NotImplementedError
 
     def is_done(self, response: R) -> bool:
         """Has the whole answer come? Else the library ends the lease when it has."""
@@ -137,12 +138,12 @@ class Exchange(Generic[R, U]):
     def keep(self, response: R, use: U) -> None:
         """Attach what is known of the attempts to an answer."""
 
+    @abstractmethod
     def as_error(self, told: DiscoveryError | Call, error: Exception, use: U | None) -> Exception:
         """What the caller is raised: an error of the library's class with the whole story, which is `told`.
 
         `told` is ours where no attempt was to blame; else it is the call, and `error` its last attempt's.
         """
-        raise NotImplementedError
 
     # The call
 
@@ -177,6 +178,14 @@ class Exchange(Generic[R, U]):
         engine.check_open(service.target)
         self._started_at = engine.clock()
         return current_options() is NO_OPTIONS and service.retry.tenacity is None and service.hedging is None
+
+    def quick_lease(self) -> Lease | None:
+        """A use of an endpoint for a first attempt that needs no call; None if it takes more than a choice."""
+        service, now = self.service, self._started_at
+        if self._call is not None or now >= service.refresh_at or service.admission.crowded:
+            return None
+        lease = Lease(service, now)
+        return lease if lease.pick() is not None else None
 
     def may_hedge(self) -> bool:
         """May it be in flight twice at once? Changes need the application's word for that: a change that comes late,
@@ -225,8 +234,7 @@ class Exchange(Generic[R, U]):
             patience=self.read if isinstance(self.read, (int, float)) else None,
             alone=not service.untried(call.tried),
         )
-        good = is_good(status, service.outlier)
-        has_events = lease.observe(_SUCCESS if good else Outcome.FAILURE, now)
+        has_events = lease.observe(judgement.outcome, now)
         spared = pushback(status, asked, service.balancing)
         if spared is not None:
             has_events = service.push_back(lease.node, now, spared) or has_events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import nullcontext
 from functools import partial
 
@@ -14,7 +15,6 @@ from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R, U
-from ecs_discovery.runtime import fork
 
 __all__ = ["AttemptUse", "SyncExchange"]
 
@@ -40,9 +40,9 @@ class SyncExchange(Exchange[R, U]):
 
     # What a library supplies
 
+    @abstractmethod
     def send(self, use: U) -> R:
         """Send the request to the use's endpoint: the answer, as much of it as is to be part of this attempt."""
-        raise NotImplementedError
 
     def discard(self, response: R) -> None:
         """Let go of an answer that is not wanted."""
@@ -77,12 +77,7 @@ class SyncExchange(Exchange[R, U]):
         return self.driver.pursue(self.call, self.attempt)
 
     def _run(self) -> R:
-        attempted = self.attempt()
-        if attempted.goes_on:
-            retry = fork.load("ecs_discovery.client.sync.retry")  # not before it is needed: it loads tenacity
-
-            attempted = retry.as_decided(attempted, self.attempt, self.driver.sleep)
-        return attempted.outcome()
+        return self.driver.go_on(self.attempt(), self.attempt)
 
     def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
@@ -104,20 +99,17 @@ class SyncExchange(Exchange[R, U]):
 
     def _start(self) -> Lease:
         service, background = self.service, self.driver.background
-        call, now = self._call, self._started_at
-        if now >= service.refresh_at and (call is None or not call.number):
-            background.ready(service, self.call.connect_deadline_at)
-            call = self._call
-        if call is None and self.pinned is None and not service.admission.crowded:
-            lease = Lease(service, now)
-            if lease.pick() is not None:
-                if service.work_due:
-                    background.work(service)
-                return lease
+        lease = self.quick_lease() if self.pinned is None else None
+        if lease is not None:
+            if service.work_due:
+                background.work(service)
+            return lease
         call = self.call
         if call.own_policy is not None:
             self._recall(call)  # asked of attempts that end in any way
         first = not call.number
+        if first and self._started_at >= service.refresh_at:
+            background.ready(service, call.connect_deadline_at)
         if not first:
             if self._response is not None:
                 self.discard(self._response)

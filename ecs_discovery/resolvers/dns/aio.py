@@ -232,7 +232,7 @@ def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
         loop.remove_reader(-1)  # watches nothing, and says whether it could
     except ValueError:
         return True
-    except Exception:  # noqa: BLE001  # NotImplementedError, or whatever an exotic loop raises
+    except Exception:  # noqa: BLE001  # the loop cannot watch sockets: each says so by another exception
         _loops_without_readers.add(kind)
         _log.info("%s cannot watch sockets: asking DNS over its own transports instead", kind.__name__)
         return False

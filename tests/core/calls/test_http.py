@@ -9,7 +9,7 @@ import pytest
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, RetryPolicy
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind
-from ecs_discovery.core.calls.http import asked_wait, is_good, judge_status, keep_alive_timeout, pushback
+from ecs_discovery.core.calls.http import asked_wait, judge_status, keep_alive_timeout, pushback
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,6 @@ def test_what_a_status_says(status, asked, patience, alone, expected):
     found = judge_status(status, OutlierPolicy(), RetryPolicy(), asked=asked, patience=patience, alone=alone)
     if expected is None:
         assert found is GOOD
-        assert is_good(status, OutlierPolicy())
     else:
         assert (found.outcome, found.failure, found.retry_after) == expected
         assert found.label == f"status {status}"

@@ -16,12 +16,12 @@ from ecs_discovery.runtime.single_flight import Flight
 if TYPE_CHECKING:
     from ecs_discovery.resolvers.dns.sync import Lookups
 
-__all__ = ["OwnFlights"]
+__all__ = ["LookupGroup"]
 
 _TURN = 1.0  # seconds between looks whether a flight was given up
 
 
-class OwnFlights:
+class LookupGroup:
     """The flights that this thread leads. `finish` ends them all."""
 
     def __init__(self, engine: Engine, lookups: Lookups) -> None:
@@ -47,29 +47,24 @@ class OwnFlights:
             engine.landed(question, engine.unexpected(question, error))
             self._land(question)
 
-    def run(self, seconds: float) -> tuple[bool, tuple[Question, ...]]:
-        """Go on until one of them has landed, `seconds` at most: whether one has, and questions to ask next."""
+    def run(self, seconds: float) -> tuple[Question, ...]:
+        """Go on until a lookup has ended, `seconds` at most: questions to ask next."""
         engine = self._engine
         following: dict[Question, None] = {}
-        landed = False
         try:
             for question, outcome in self._lookups.run(seconds):
                 following.update(dict.fromkeys(engine.landed(question, outcome)))
                 self._land(question)
-                landed = True
         except Exception as error:  # noqa: BLE001  # a fault of ours is an answer too: callers wait for one
             for question in tuple(self.flights):
                 engine.landed(question, engine.unexpected(question, error))
                 self._land(question)
-            landed = True
         for question, flight in tuple(self.flights.items()):
             if flight.done():  # given up for lost, or closed, meanwhile
                 del self.flights[question]
-                landed = True
         if self._lookups.broken:
             self.lose()
-            landed = True
-        return landed, tuple(following)
+        return tuple(following)
 
     def finish(self, until: float | None = None) -> tuple[Question, ...]:
         """Go on to the end, or `until` then (monotonic). Questions to ask next."""
@@ -78,7 +73,7 @@ class OwnFlights:
         try:
             while self.flights and self._lookups.pending and (until is None or clock() < until):
                 seconds = _TURN if until is None else min(_TURN, until - clock())
-                following.update(dict.fromkeys(self.run(seconds)[1]))
+                following.update(dict.fromkeys(self.run(seconds)))
         finally:
             self.lose()
         return tuple(following)
