@@ -1,0 +1,10 @@
+"""The client libraries that have a way in, each behind the same few methods: what the scenarios are played with."""
+
+from __future__ import annotations
+
+from tests.integrations.clients import made_up, requests
+from tests.integrations.clients.base import Answer, ClientUnderTest, Once, Opened
+
+__all__ = ["CLIENTS", "Answer", "ClientUnderTest", "Once", "Opened"]
+
+CLIENTS: tuple[type[ClientUnderTest], ...] = (*made_up.CLIENTS, *requests.CLIENTS)

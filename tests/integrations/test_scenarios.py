@@ -1,0 +1,704 @@
+"""What every way in promises, played with each client library, in threads and in asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+from ecs_discovery import (
+    ConnectError,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DiscoveryError,
+    DnsPolicy,
+    HedgePolicy,
+    NoEndpoints,
+    RequestError,
+    RetryPolicy,
+    TargetNotFound,
+    options,
+)
+from ecs_discovery.integrations.http.exchange import Exchange
+from ecs_discovery.testing.lab import Lab, LabService
+from tests.integrations.clients import CLIENTS, ClientUnderTest, Once
+from tests.support import eventually
+from tests.worlds import Asyncio, Worlds
+
+COMPLETE = tuple(each for each in CLIENTS if each.is_complete)
+Play = Callable[..., None]
+
+
+def name_of(kind: type[ClientUnderTest]) -> str:
+    return f"{kind.name}-{kind.world.name}"
+
+
+@pytest.fixture(params=CLIENTS, ids=name_of)
+def kind(request: pytest.FixtureRequest) -> type[ClientUnderTest]:
+    return request.param  # type: ignore[no-any-return]
+
+
+complete = pytest.mark.parametrize("kind", COMPLETE, ids=name_of)
+in_tasks = pytest.mark.parametrize("kind", [each for each in CLIENTS if each.world is Asyncio], ids=name_of)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(namespace="prod.local", seed=7) as lab:
+        yield lab
+
+
+@pytest.fixture
+def play(lab: Lab, kind: type[ClientUnderTest]) -> Play:
+    """Run `await scenario(client, w)` with a client of the library, which is closed afterwards."""
+
+    def run(scenario: Callable[..., Any], *, verify: ssl.SSLContext | None = None, **settings: Any) -> None:
+        async def inner(w: Any) -> None:
+            client = kind(w.discovery, verify)
+            try:
+                await scenario(client, w)
+            finally:
+                await client.close()
+
+        asked = DnsPolicy(nameservers=(lab.nameserver,))
+        Worlds(kind.world).run(inner, namespace="prod.local", dnspolicy=asked, **settings)
+
+    return run
+
+
+def url_of(service: LabService, path: str = "/", scheme: str = "http") -> str:
+    return f"{scheme}://{service.name}.prod.local:{service.port}{path}"
+
+
+def pending(w: Any, service: LabService) -> int:
+    return sum(node.pending for node in w.discovery.snapshot(f"{service.name}.prod.local:{service.port}").nodes)
+
+
+async def tasks_of(client: ClientUnderTest, service: LabService, count: int) -> Counter[str]:
+    """Which task answered how many of so many GETs, one after another."""
+    found = [await client.send("GET", url_of(service)) for _ in range(count)]
+    assert {answer.status for answer in found} == {200}
+    return Counter(answer.task for answer in found)
+
+
+def test_requests_spread_evenly_over_the_tasks(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        counts = await tasks_of(client, service, 30)
+        assert sorted(counts.values()) == [10, 10, 10]
+        assert pending(w, service) == 0
+
+    play(scenario)
+
+
+@complete
+def test_connections_are_kept_while_each_request_goes_to_the_next_task(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        counts = await tasks_of(client, service, 300)
+        assert sorted(counts.values()) == [100, 100, 100]
+        assert [task.connections for task in service.tasks] == [1, 1, 1]
+
+    play(scenario)
+
+
+@complete
+def test_twelve_tasks_are_twelve_connections(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=12)
+    static = ",".join(f"{task.address}:{task.port}" for task in service.tasks)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for _ in range(120):
+            assert (await client.send("GET", "http://orders/")).status == 200
+        assert [task.connections for task in service.tasks] == [1] * 12
+
+    play(scenario, services={"orders": f"static://{static}"})
+
+
+def test_a_task_that_refuses_is_passed_over_whatever_the_method(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+    service.tasks[0].refuse()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for method in ("GET", "POST", "PATCH"):
+            for _ in range(6):
+                assert (await client.send(method, url_of(service), body=b"x")).status == 200
+        nodes = w.discovery.snapshot(f"orders.prod.local:{service.port}").nodes
+        assert Counter(node.health for node in nodes) == {"healthy": 2, "down": 1}
+
+    play(scenario)
+
+
+def test_a_task_that_was_replaced_is_left_although_dns_still_names_it(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2, deregistration_lag=60)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        gone = service.tasks[0]
+        service.kill(gone)
+        for method in ("GET", "POST"):
+            for _ in range(4):
+                assert (await client.send(method, url_of(service), body=b"x")).task != gone.id
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("after", [0, 150])
+def test_an_answer_that_is_cut_is_repeated_elsewhere_if_the_request_is_idempotent(lab: Lab, play: Play, after: int):
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].reset(after_bytes=after)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        url = url_of(service, "/bytes/400")
+        for _ in range(4):
+            assert len((await client.send("GET", url)).body) == 400
+        service.tasks[1].reset(after_bytes=after)
+        before = service.requests
+        for _ in range(3):
+            with pytest.raises(client.error) as caught:
+                await client.send("POST", url, body=b"x")
+            if after == 0:
+                assert isinstance(caught.value, RequestError)
+                assert "it may have been processed and is not idempotent" in str(caught.value)
+                assert len(caught.value.attempts) == 1
+        assert service.requests - before <= 3  # never sent twice
+        eventually(lambda: pending(w, service) == 0)
+
+    play(scenario)
+
+
+def test_a_key_makes_a_post_repeatable_and_a_body_that_is_gone_makes_it_not(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].reset()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        url = url_of(service)
+        for _ in range(4):
+            assert (await client.send("POST", url, body=b"x", headers={"Idempotency-Key": "7"})).status == 200
+        service.tasks[1].reset()
+        with pytest.raises(client.error, match="its body cannot be sent again"):
+            await client.send("PUT", url, body=Once(b"once"))
+
+    play(scenario)
+
+
+def test_a_body_that_can_be_read_once_is_still_sent_past_a_task_that_refuses(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].refuse()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for _ in range(4):
+            assert (await client.send("POST", url_of(service, "/echo"), body=Once(b"on", b"ce"))).body == b"once"
+
+    play(scenario)
+
+
+@complete
+def test_a_connection_that_the_task_closed_while_it_was_idle_costs_no_request(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        for task in service.tasks:
+            task.drain(close_idle=True)
+        eventually(lambda: sum(task.open_connections for task in service.tasks) == 0)
+        for task in service.tasks:
+            task.heal()
+        for method in ("POST", "GET", "POST", "GET"):
+            assert (await client.send(method, url_of(service), body=b"x")).status == 200
+        assert all(node.failures == 0 for node in w.discovery.snapshot(f"orders.prod.local:{service.port}").nodes)
+
+    play(scenario)
+
+
+def test_statuses_that_ask_to_try_again_are_and_the_last_answer_is_returned(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+    service.tasks[0].errors(503)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        assert service.tasks[0].id not in await tasks_of(client, service, 30)
+        for task in service.tasks:
+            task.errors(503)
+        answer = await client.send("GET", url_of(service))
+        assert answer.status == 503
+        assert [attempt.outcome for attempt in answer.history.attempts] == ["status 503"] * 3
+        before = service.requests
+        assert (await client.send("POST", url_of(service))).status == 503
+        assert service.requests == before + 1
+        assert pending(w, service) == 0
+
+    play(scenario, retry=RetryPolicy(backoff_min=0.001, backoff_max=0.002))
+
+
+def test_a_retry_after_is_waited_for_where_no_other_task_is_left(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+    service.tasks[0].errors(429, retry_after=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        began = time.monotonic()
+        assert (await client.send("GET", url_of(service))).status == 429
+        assert time.monotonic() - began >= 1
+
+    play(scenario, retry=RetryPolicy(attempts=2))
+
+
+def test_a_retry_after_longer_than_the_caller_waits_for_an_answer_is_not_waited_for(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+    service.tasks[0].errors(503, retry_after=60)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        assert (await client.send("GET", url_of(service))).status == 503
+        assert service.requests == 1
+
+    play(scenario)
+
+
+def test_a_read_timeout_is_the_librarys_and_is_not_repeated(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.hang()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises(client.read_timeout) as caught:
+            await client.send("GET", url_of(service), read=0.4)
+        assert isinstance(caught.value, RequestError)
+        assert len(caught.value.attempts) == 1
+        assert pending(w, service) == 0
+
+    play(scenario)
+
+
+def test_a_slow_task_is_chosen_less(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+    service.tasks[0].slow(0.1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        counts = await tasks_of(client, service, 60)
+        assert counts[service.tasks[0].id] <= 10
+
+    play(scenario)
+
+
+def test_where_every_task_refuses_the_error_names_each_of_them(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+    for task in service.tasks:
+        task.refuse()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises(ConnectError) as caught:
+            await client.send("GET", url_of(service))
+        assert isinstance(caught.value, client.error)
+        assert f"orders.prod.local:{service.port}" in str(caught.value)
+        assert {task.address for task in service.tasks} <= {
+            attempt.endpoint.partition(":")[0] for attempt in caught.value.attempts
+        }
+
+    play(scenario)
+
+
+def test_connects_that_meet_silence_end_at_the_limit_for_connecting(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.vanish()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        began = time.monotonic()
+        with pytest.raises(ConnectTimeout) as caught:
+            await client.send("POST", url_of(service), body=b"x", connect=0.8)
+        assert isinstance(caught.value, client.connect_timeout)
+        assert time.monotonic() - began < 5  # the kernel's own limit is two minutes
+
+    play(scenario)
+
+
+def test_a_connect_that_meets_silence_is_overtaken_by_another_tasks(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].vanish()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        began = time.monotonic()
+        for _ in range(3):
+            assert (await client.send("POST", url_of(service), body=b"x")).task == service.tasks[1].id
+        assert time.monotonic() - began < 4  # the limit for connecting is 5 s
+
+    play(scenario)
+
+
+def test_a_task_that_vanishes_with_a_request_is_given_up_for_another(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        began = time.monotonic()
+        hit: list[Any] = []
+
+        async def one() -> None:
+            hit.append(await client.send("GET", url_of(service, "/slow/1.0")))
+
+        async def vanish() -> None:
+            await w.pause(0.3)
+            next(task for task in service.tasks if task.in_flight).vanish()
+
+        works = iter([one, vanish])
+        await w.many(2, lambda: next(works)())
+        (answer,) = hit
+        assert answer.status == 200
+        assert time.monotonic() - began < 8  # not the read timeout of 10 s
+
+    play(scenario)
+
+
+def test_a_deadline_that_the_caller_gives_ends_the_request(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises(DeadlineExceeded) as caught, options(deadline=0.4):
+            await client.send("GET", url_of(service, "/slow/5"))
+        assert isinstance(caught.value, client.deadline_error)
+        assert [attempt.outcome for attempt in caught.value.attempts] == ["deadline"]
+        assert caught.value.target == f"orders.prod.local:{service.port}"
+        eventually(lambda: pending(w, service) == 0)
+
+    play(scenario)
+
+
+def test_an_unknown_name_is_an_error_of_both(lab: Lab, play: Play):
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises(TargetNotFound) as caught:
+            await client.send("GET", "http://nothing.prod.local:80/")
+        assert isinstance(caught.value, client.error)
+
+    play(scenario)
+
+
+def test_a_service_whose_tasks_have_all_left_is_an_error_of_both(lab: Lab, play: Play):
+    lab.service("orders", tasks=0)
+    lab.dns.add("orders.prod.local", "TXT", '"here"')
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises((NoEndpoints, TargetNotFound)) as caught:
+            await client.send("GET", "http://orders.prod.local:80/")
+        assert isinstance(caught.value, client.error)
+
+    play(scenario)
+
+
+def test_a_slow_answer_is_overtaken_by_another_tasks(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 2)
+        inner = w.engine.service(f"orders.prod.local:{service.port}")
+        for _ in range(100):
+            inner.hedging.delay(1000)
+        for _ in range(200):
+            inner.hedging.learn(0.05)
+        service.tasks[0].slow(3)
+        began = time.monotonic()
+        for _ in range(2):
+            assert (await client.send("GET", url_of(service))).status == 200
+        assert time.monotonic() - began < 3
+        eventually(lambda: pending(w, service) == 0)
+
+    play(scenario, hedge=HedgePolicy(enabled=True))
+
+
+def test_many_callers_at_once_share_the_tasks_evenly(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 3)
+
+        async def caller() -> Counter[str]:
+            return await tasks_of(client, service, 15)
+
+        found = await w.many(8, caller)
+        total = sum(found, Counter())
+        assert sum(total.values()) == 120
+        assert all(30 <= count <= 50 for count in total.values()), total
+        if client.is_complete:
+            assert sum(task.connections for task in service.tasks) <= 3 * 8
+        assert pending(w, service) == 0
+
+    play(scenario)
+
+
+@in_tasks
+def test_a_cancelled_request_leaves_nothing(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        task = asyncio.create_task(client.send("GET", url_of(service, "/slow/5")))
+        while not service.tasks[0].in_flight:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert pending(w, service) == 0
+        assert w.discovery.snapshot(f"orders.prod.local:{service.port}").nodes[0].health == "healthy"
+
+    play(scenario)
+
+
+@complete
+def test_host_url_and_cookies_show_the_logical_name(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        answer = await client.send("GET", url_of(service, "/v1/42?a=1"))
+        assert answer.url == url_of(service, "/v1/42?a=1")
+        assert json.loads(answer.body)["host"] == f"orders.prod.local:{service.port}"
+        await client.send("GET", url_of(service, "/cookie/flavour/mint"))
+        seen = json.loads((await client.send("GET", url_of(service))).body)
+        assert seen["headers"]["cookie"] == "flavour=mint"
+        answer = await client.send("GET", url_of(service, "/redirect?to=%2Fthere"))
+        assert answer.url == url_of(service, "/there")
+
+    play(scenario)
+
+
+@complete
+def test_a_redirect_to_another_host_carries_nothing_of_ours(lab: Lab, play: Play):
+    service, other = lab.service("orders", tasks=1), lab.service("other", tasks=1)
+    foreign = other.tasks[0]
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await client.send("GET", url_of(service, "/cookie/secret/1"))
+        there = quote(f"http://{foreign.address}:{foreign.port}/", safe="")
+        headers = {"Authorization": "Bearer secret"}
+        answer = await client.send("GET", url_of(service, f"/redirect?to={there}"), headers=headers)
+        seen = json.loads(answer.body)
+        assert seen["host"] == f"{foreign.address}:{foreign.port}"
+        assert not {"cookie", "authorization"} & set(seen["headers"])
+
+    play(scenario)
+
+
+@complete
+def test_a_host_header_of_the_application_is_sent_as_it_is(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        answer = await client.send("GET", url_of(service), headers={"Host": "mine.example"})
+        assert json.loads(answer.body)["host"] == "mine.example"
+
+    play(scenario)
+
+
+@complete
+def test_a_proxy_of_the_environment_is_not_used_for_our_hosts(lab: Lab, play: Play, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    service = lab.service("orders", tasks=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        assert (await client.send("GET", url_of(service))).status == 200
+
+    play(scenario)
+
+
+@complete
+def test_hosts_that_are_not_ours_go_their_own_way(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+    task = service.tasks[0]
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        answer = await client.send_foreign("GET", f"http://{task.address}:{task.port}/")
+        assert answer.status == 200
+        assert lab.dns.total == 0
+        with pytest.raises(client.error) as caught:
+            await client.send_foreign("GET", "http://prod.local.example.invalid:1/")
+        assert not isinstance(caught.value, DiscoveryError)
+
+    play(scenario)
+
+
+@complete
+def test_a_stream_that_is_closed_early_ends_its_use(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for _ in range(6):
+            opened = await client.open("GET", url_of(service, "/stream/2000"))
+            assert pending(w, service) == 1
+            await opened.close()
+            eventually(lambda: pending(w, service) == 0)
+        await tasks_of(client, service, 4)
+        assert all(node.failures == 0 for node in w.discovery.snapshot(f"orders.prod.local:{service.port}").nodes)
+
+    play(scenario)
+
+
+@complete
+def test_the_use_of_a_stream_lasts_until_its_body_is_read(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        opened = await client.open("GET", url_of(service, "/stream/300"))
+        assert pending(w, service) == 1
+        assert len(await opened.read()) == 300 * 1024
+        eventually(lambda: pending(w, service) == 0)
+        await opened.close()
+
+    play(scenario)
+
+
+@complete
+def test_a_closed_client_leaves_the_discovery_open_and_no_connection(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        await client.close()
+        eventually(lambda: sum(task.open_connections for task in service.tasks) == 0)
+        assert len((await w.resolve(f"orders.prod.local:{service.port}")).endpoints) == 2
+
+    play(scenario)
+
+
+@complete
+def test_connections_of_a_task_that_left_are_closed_and_its_answer_in_flight_is_finished(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2, ttl=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        opened = await client.open("GET", url_of(service, "/stream/2000"))
+        left = next(task for task in service.tasks if task.in_flight)
+        service.deregister(left)
+        service.flush()
+        until = time.monotonic() + 10
+        while left.open_connections > 1 or left.id in await tasks_of(client, service, 4):
+            assert time.monotonic() < until
+            await w.pause(0.1)
+        assert len(await opened.read()) == 2000 * 1024
+        await opened.close()
+        until = time.monotonic() + 5
+        while left.open_connections:
+            await tasks_of(client, service, 1)
+            assert time.monotonic() < until
+            await w.pause(0.05)
+
+    play(scenario)
+
+
+@complete
+def test_tls_is_verified_for_the_services_name(lab: Lab, play: Play):
+    authority = trustme.CA()
+    mine = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.prod.local").configure_cert(mine)
+    service = lab.service("orders", tasks=2, ssl_context=mine)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for _ in range(4):
+            assert (await client.send("GET", url_of(service, scheme="https"))).status == 200
+        assert [task.connections for task in service.tasks] == [1, 1]
+
+    play(scenario, verify=trusting)
+
+
+@complete
+def test_a_certificate_of_another_name_is_refused_and_its_connection_never_serves_that_name(lab: Lab, play: Play):
+    authority = trustme.CA()
+    other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("other.prod.local").configure_cert(other)
+    service = lab.service("other", tasks=1, ssl_context=other)
+    (task,) = service.tasks
+    lab.dns.add("orders.prod.local", "A", task.address)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        assert (await client.send("GET", url_of(service, scheme="https"))).status == 200
+        with pytest.raises(client.error) as caught:
+            await client.send("GET", f"https://orders.prod.local:{task.port}/")
+        assert isinstance(caught.value, DiscoveryError)
+        assert "certificate" in str(caught.value)
+        (node,) = w.discovery.snapshot(f"orders.prod.local:{task.port}").nodes
+        assert node.pending == 0
+
+    play(scenario, verify=trusting)
+
+
+def test_nothing_of_a_repeated_request_is_kept(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].reset()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 4)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                assert (await client.send("GET", url_of(service))).status == 200
+            await w.pause(0.05)
+            kept = [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
+        finally:
+            gc.enable()
+        assert not kept
+
+    play(scenario, retry=RetryPolicy(backoff_max=0.001, backoff_min=0.001, budget_floor=100))
+
+
+def test_no_descriptor_thread_or_task_is_left(lab: Lab, play: Play, kind: type[ClientUnderTest]):
+    service = lab.service("orders", tasks=3)
+    descriptors, threads = set(os.listdir("/dev/fd")), set(threading.enumerate())
+    left: list[Any] = []
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        await tasks_of(client, service, 6)
+        service.tasks[0].reset()
+        await tasks_of(client, service, 6)
+        with pytest.raises(client.error):
+            await client.send("GET", url_of(service, "/slow/3"), read=0.1)
+        await client.close()
+        if kind.world is Asyncio:
+            await w.discovery.aclose()
+            await asyncio.sleep(0.05)
+            left.extend(asyncio.all_tasks() - {asyncio.current_task()})
+
+    play(scenario)
+    assert left == []
+    eventually(lambda: not set(threading.enumerate()) - threads)
+    gc.collect()
+    eventually(lambda: len(set(os.listdir("/dev/fd")) - descriptors) <= 1)  # the lab may keep a closing one
+
+
+def test_what_the_application_cannot_send_of_its_body_is_not_the_tasks_fault(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    class Broken(Once):
+        @property
+        def pieces(self) -> Any:  # type: ignore[override]
+            def fail() -> Iterator[bytes]:
+                yield b"first"
+                raise RuntimeError("no more") from TimeoutError("of the application's own")
+
+            return fail()
+
+        @pieces.setter
+        def pieces(self, value: Any) -> None:
+            pass
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                await client.send("POST", url_of(service), body=Broken())
+        (node,) = w.discovery.snapshot(f"orders.prod.local:{service.port}").nodes
+        assert (node.failures, node.pending) == (0, 0)
+
+    play(scenario)
