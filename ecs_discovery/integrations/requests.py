@@ -33,6 +33,7 @@ from ecs_discovery.events import Event
 from ecs_discovery.integrations._requests_errors import FailedRequest, as_requests_error
 from ecs_discovery.integrations._requests_pools import ServicePool
 from ecs_discovery.integrations._requests_routes import Route
+from ecs_discovery.integrations._settings import choose
 from ecs_discovery.integrations._urllib3_pool import PoolUse
 from ecs_discovery.integrations.http.origins import Origins, default_port
 from ecs_discovery.resolvers.base import Resolver
@@ -69,32 +70,18 @@ def wrap_session(
         )
     if hasattr(urllib3, "AsyncPoolManager"):
         raise ConfigurationError("urllib3", urllib3, "urllib3 2.x; uninstall urllib3-future and niquests")
-    settings: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
-    given = sorted(name for name, value in settings.items() if value is not None)
-    given += [name for name, value in (("resolvers", resolvers), ("on_event", on_event)) if value is not None]
+    given: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
+    given |= {"resolvers": resolvers, "on_event": on_event}
     already = isinstance(session.adapters, _Adapters)
-    if already and discovery is None and not given:
+    if already and discovery is None and not any(value is not None for value in given.values()):
         return session
-    if discovery is not None and given:
-        raise ConfigurationError("settings", given, "either discovery= or settings, not both")
-    if discovery is not None and not isinstance(discovery, Discovery):
-        raise ConfigurationError("discovery", discovery, "a Discovery")
-    made = discovery.settings if discovery is not None else Settings.make(**settings)
-    made.check_for_threads()
-    if made.disabled:
+    chosen = choose(Discovery, discovery, given)
+    if chosen is None:
         return session
-    if made.namespace is None and not made.services:
-        raise ConfigurationError(
-            "namespace",
-            None,
-            "the DNS namespace of your services, such as 'prod.local' (ECS_DISCOVERY_NAMESPACE), or services={…}",
-        )
-    if discovery is None and (resolvers is not None or on_event is not None):
-        discovery = Discovery(settings=made, resolvers=resolvers, on_event=on_event)
     if already:
         unwrap_session(session)
     plain = session.adapters
-    adapters = session.adapters = _Adapters(made, discovery)
+    adapters = session.adapters = _Adapters(chosen.settings, chosen.discovery)
     for prefix, adapter in plain.items():
         adapters[prefix] = adapter
     _merge_in_place(session, adapters)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
+from tenacity import AsyncRetrying
 
 from ecs_discovery import (
     AsyncDiscovery,
@@ -12,6 +14,9 @@ from ecs_discovery import (
     ConfigurationError,
     Discovery,
 )
+from ecs_discovery.client.aio.shared import shared_async_discovery
+from ecs_discovery.client.sync.shared import shared_discovery
+from ecs_discovery.config.settings import Settings
 from ecs_discovery.models import Question, Resolution
 from tests.client.support import dns_of
 from tests.support import FakeClock, a, answer
@@ -91,3 +96,39 @@ def test_one_async_discovery_serves_several_loops_one_after_another():
         assert found.endpoints[0].host == "10.0.0.1"
         clock.advance(100)
     assert dns.asked.count(a()) == 3
+
+
+def default_of(**arguments: object) -> AsyncDiscovery:
+    return shared_async_discovery(Settings.make(**arguments))  # type: ignore[arg-type]
+
+
+def test_the_default_of_asyncio_shares_the_state_of_the_default_of_threads():
+    settings = Settings.make(namespace="shared.test")
+    assert shared_async_discovery(settings)._driver.engine is shared_discovery(settings)._driver.engine
+    assert shared_async_discovery(Settings.make(namespace="shared.test")) is shared_async_discovery(settings)
+    assert default_of(namespace="other.test") is not shared_async_discovery(settings)
+
+
+@pytest.mark.parametrize("ends", ["asyncio", "threads"])
+def test_a_default_that_was_closed_is_made_anew(ends: str):
+    settings = Settings.make(namespace=f"closed-by-{ends}.test")
+    first = shared_async_discovery(settings)
+    if ends == "asyncio":
+        asyncio.run(first.aclose())
+    else:
+        shared_discovery(settings).close()
+    assert shared_async_discovery(settings) is not first
+    assert shared_async_discovery(settings)._driver.engine is shared_discovery(settings)._driver.engine
+
+
+def test_a_default_of_asyncio_keeps_the_default_of_threads_that_it_shares():
+    settings = Settings.make(namespace="kept.test")
+    found = shared_async_discovery(settings)
+    for number in range(100):
+        shared_discovery(Settings.make(namespace=f"other-{number}.test"))
+    gc.collect()
+    assert shared_discovery(settings)._driver.engine is found._driver.engine
+
+
+def test_a_policy_for_asyncio_alone_has_a_default_of_its_own():
+    assert default_of(namespace="prod.local", retry=AsyncRetrying()).settings.retry.tenacity is not None

@@ -79,7 +79,7 @@ class AsyncDiscovery:
             )
             self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng)
         self.settings = self._engine.settings
-        self._shared = share is not None
+        self._shared = share  # the default of its settings lives as long as this does
         self._closed = False
         self._driver = AsyncDriver(self._engine, sleep, resolvers or {})
         self._background = self._driver.background
@@ -242,7 +242,7 @@ class AsyncDiscovery:
     async def aclose(self) -> None:
         """Stop what runs in the background. Using it afterwards raises `ClosedError`. A shared state stays open."""
         self._closed = True
-        if not self._shared:
+        if self._shared is None:
             self._engine.close()
         await self._background.aclose()
 

@@ -1,0 +1,56 @@
+"""What a client library's client is given by way of discovery: a discovery, or the settings of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from ecs_discovery.client.sync.discovery import Discovery
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ecs_discovery.client.aio.discovery import AsyncDiscovery  # a program of threads never loads asyncio
+
+__all__ = ["Chosen", "choose"]
+
+D = TypeVar("D", Discovery, "AsyncDiscovery")
+
+_OF_A_DISCOVERY = ("resolvers", "on_event")  # not of settings: a client that is given them has a discovery of its own
+
+
+class Chosen(NamedTuple, Generic[D]):
+    """How a client is to find services."""
+
+    settings: Settings
+    discovery: D | None
+    """None: the default discovery of these settings."""
+
+
+def choose(kind: type[D], discovery: D | None, given: Mapping[str, Any]) -> Chosen[D] | None:
+    """What `discovery`, or else the `given` settings, mean to a client; None if discovery is switched off.
+
+    `kind` is the class of discovery that the client uses. `given` may hold `resolvers` and `on_event` too; what is None
+    was not given. Raises `ConfigurationError` for settings that cannot be used, and where there is neither a namespace
+    nor a service.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    if discovery is not None and named:
+        raise ConfigurationError("settings", sorted(named), "either discovery= or settings, not both")
+    if discovery is not None and not isinstance(discovery, kind):
+        raise ConfigurationError("discovery", discovery, "a Discovery" if kind is Discovery else "an AsyncDiscovery")
+    own = {name: named.pop(name) for name in _OF_A_DISCOVERY if name in named}
+    settings = discovery.settings if discovery is not None else Settings.make(**named)
+    if kind is Discovery:
+        settings.check_for_threads()
+    if settings.disabled:
+        return None
+    if settings.namespace is None and not settings.services:
+        raise ConfigurationError(
+            "namespace",
+            None,
+            "the DNS namespace of your services, such as 'prod.local' (ECS_DISCOVERY_NAMESPACE), or services={…}",
+        )
+    if own:
+        discovery = kind(settings=settings, **own)
+    return Chosen(settings, discovery)
