@@ -186,7 +186,7 @@ def finish_connect(sock: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
-async def connect_async(endpoint: Endpoint) -> socket.socket:
+async def connect_async(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.socket:
     """The same for asyncio, non-blocking and without a time limit of its own."""
     import asyncio  # a program of threads does without
 
@@ -200,7 +200,9 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        tune(sock)
+        tune(sock, tuning)
+        if tuning is not None and tuning.source is not None:
+            sock.bind(tuning.source)
         with _refusing:
             await loop.sock_connect(sock, address)
     except BaseException:  # cancelled and interrupted too: no other code knows of the socket

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.config.options import NONE as NO_OPTIONS
@@ -82,7 +82,7 @@ class Exchange(Generic[R, U], ABC):
         "target",
     )
 
-    table: ClassVar[FailureTable]
+    table: FailureTable
     """The library's exceptions."""
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
@@ -279,6 +279,8 @@ class Exchange(Generic[R, U], ABC):
             if not lease.service.untried(call.tried):
                 # The same endpoint has the same certificate.
                 kind, why = FailureKind.OTHER, "no endpoint is left that might have another certificate or protocol"
+        elif self.is_counted(use):
+            outcome = Outcome.NEUTRAL
         elif fault is Fault.SILENT:
             engine.vanished(lease.node, now - engine.settings.connection.ack_timeout)  # others may wait for it
         has_events = lease.observe(outcome, now)
@@ -295,6 +297,24 @@ class Exchange(Generic[R, U], ABC):
             ) from without_frames(error)
         return decision, ask
 
+    def failed_in_body(self, error: Exception, use: U) -> Exception:
+        """Record that an answer broke off while the caller read it: the error for the caller."""
+        fault = self.table.fault(error, sent=True) or Fault.UNKNOWN
+        if not self.is_of_connection(error):
+            return error
+        call, lease, now = self.call, use.lease, self.engine.clock()
+        if call.hard and now >= call.deadline_at:
+            fault = Fault.DEADLINE
+        self._fault = fault
+        call.report(lease.node, fault.label, now - lease.started_at, reason_of(error))
+        if lease.observe(fault.outcome, now):
+            self.engine.emit(self.service)
+        if fault is not Fault.DEADLINE:
+            return self.error_for_caller(error)
+        late = DeadlineExceeded("not done within the deadline", target=call.target, attempts=call.reports)
+        late.__cause__ = without_frames(error)
+        return self.error_for_caller(late)
+
     def ran_out(self) -> None:
         """The caller's deadline has ended the attempt in flight."""
         use = self._use
@@ -309,6 +329,10 @@ class Exchange(Generic[R, U], ABC):
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""
         return isinstance(error, OSError)
+
+    def is_counted(self, use: U) -> bool:
+        """Has the end of the connection been held against the endpoint by another request on it (HTTP/2)?"""
+        return False
 
     def error_for_caller(self, error: Exception) -> Exception:
         """The error for the caller."""
