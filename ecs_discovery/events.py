@@ -1,22 +1,30 @@
-"""Events: frozen records of what changed, for hooks (`on_event=`) and for the log.
+"""Events: frozen records of what changed, for hooks (`on_event=`) and for the log. One per change of state.
 
-One record per change of state, not per request.
+What is told of each call and each attempt goes to an `Observer` instead.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from ecs_discovery.models import Endpoint
 
 __all__ = [
+    "AttemptEnded",
+    "AttemptObserver",
+    "AttemptStarted",
+    "CallEnded",
+    "CallObserver",
+    "CallStarted",
     "EndpointsChanged",
     "Event",
     "HealthChanged",
     "LookupFailed",
     "LookupRecovered",
     "Notice",
+    "Observer",
     "PanicChanged",
     "PushedBack",
     "level_of",
@@ -120,3 +128,83 @@ def level_of(event: Event) -> int:
     if isinstance(event, HealthChanged):
         return logging.INFO if event.health == "healthy" else logging.WARNING
     return logging.INFO
+
+
+class CallStarted(NamedTuple):
+    """A call begins: before its lookup, if it needs one."""
+
+    kind: str
+    """`http`, `call` or `connect`."""
+    target: str
+    method: str
+    """The request's; "" if it is no request."""
+
+
+class AttemptStarted(NamedTuple):
+    """An attempt begins."""
+
+    number: int
+    """1 for the first."""
+    endpoint: Endpoint
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt has ended, and was judged."""
+
+    number: int
+    endpoint: Endpoint
+    """The endpoint that it led to: where one does not connect, an attempt goes on with the next."""
+    kind: str
+    """"" if it was good. Else `connect` (nothing was sent), `closed`, `status` or `error`; `overtaken` if the other of
+    two in flight won, `cancelled` if it was cancelled or interrupted."""
+    label: str
+    """The same for people, and finer: `read timeout`, `503`."""
+    error_type: str
+    """The name of the exception's class; "" without one."""
+    status: int | None
+    """The status of an answer to an HTTP request."""
+    seconds: float
+    pause: float | None
+    """Seconds until the next attempt; None if none follows, or the application's own policy decides."""
+
+
+class CallEnded(NamedTuple):
+    """A call has ended."""
+
+    attempts: int
+    """How many were begun."""
+    last: AttemptEnded | None
+    """The attempt that counts; None if the call ended before one had."""
+    error_type: str
+    """The name of the class of the exception that ended it; "" without one."""
+    error: str
+    """What that says."""
+    seconds: float
+
+
+class AttemptObserver(Protocol):
+    """What an observer does about one attempt."""
+
+    def left(self) -> None:
+        """Nothing of the attempt runs here any more. Called in the thread or task in which it was begun."""
+
+    def ended(self, end: AttemptEnded) -> None:
+        """It was judged. Called once, in any thread, before or after `left`."""
+
+
+class CallObserver(Protocol):
+    """What an observer does about one call."""
+
+    def attempt_started(self, attempt: AttemptStarted) -> AttemptObserver | None:
+        """Called in the thread or task that makes the attempt: context variables that are set here are seen in it,
+        until `left` takes them back. None: the attempt is of no interest."""
+
+    def ended(self, end: CallEnded) -> None:
+        """Called once, in the thread or task of the call."""
+
+
+class Observer(Protocol):
+    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing."""
+
+    def call_started(self, call: CallStarted) -> CallObserver | None:
+        """Called in the thread or task of the call. None: the call is of no interest, and costs no more."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.attempt import SILENT, AsyncAttempt, Vanished, perform
 from ecs_discovery.client.aio.driver import AsyncDriver
-from ecs_discovery.client.aio.hedging import hedged
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
 from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine
@@ -174,11 +173,8 @@ class AsyncDiscovery:
         hard = asyncio.timeout(limit)
         try:
             async with hard:
-                await self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
-                if service.hedging is None:
-                    return await self._driver.run(service, call, attempt, judge)
-                hedge = hedged(self._background, service.hedging, call, attempt, judge)
-                return await self._driver.run(service, call, hedge, judge)
+                ready_by = call.connect_deadline_at if limit is None else call.deadline_at
+                return await self._driver.run(service, call, attempt, judge, ready_by, service.hedging)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
                 raise DeadlineExceeded(
@@ -230,8 +226,9 @@ class AsyncDiscovery:
                 return await transports.create(sock, protocol_factory, context, name)
 
         try:
-            await self._background.ready(service, call.connect_deadline_at)
-            return await self._driver.run(service, call, attempt, judge_connect)
+            return await self._driver.run(
+                service, call, attempt, judge_connect, call.connect_deadline_at, kind="connect"
+            )
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
         except OSError as error:

@@ -19,7 +19,6 @@ from ecs_discovery.client.errors import as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
-from ecs_discovery.client.sync.hedging import hedged
 from ecs_discovery.client.sync.lease import LeaseContext
 from ecs_discovery.client.tls import default_context, verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
@@ -165,8 +164,9 @@ class Discovery:
         engine = self._engine
         now = engine.clock()
         call = engine.call(service, idempotent=idempotent, deadline=limit, key=key, now=now)
+        ready_by = None
         if now >= service.refresh_at:
-            self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
+            ready_by = call.connect_deadline_at if limit is None else call.deadline_at
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
 
@@ -194,11 +194,7 @@ class Discovery:
             return judge_exception(error, is_failure, accepts=accepts, handled=handled)
 
         try:
-            if service.hedging is None:
-                return self._driver.run(service, call, attempt, judge)
-            return self._driver.run(
-                service, call, hedged(self._background, service.hedging, call, attempt, judge), judge
-            )
+            return self._driver.run(service, call, attempt, judge, ready_by, service.hedging)
         except Exception as error:
             noted(error, call)
             raise
@@ -237,8 +233,7 @@ class Discovery:
             return sock
 
         try:
-            self._background.ready(service, call.connect_deadline_at)
-            return self._driver.run(service, call, attempt, judge_connect)
+            return self._driver.run(service, call, attempt, judge_connect, call.connect_deadline_at, kind="connect")
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
         except OSError as error:
