@@ -10,8 +10,12 @@ import pytest
 
 import ecs_discovery
 from ecs_discovery import AsyncDiscovery, Discovery
+from ecs_discovery.client.aio.asking import AsyncAsker
 from ecs_discovery.client.aio.background import AsyncBackground
+from ecs_discovery.client.aio.probing import AsyncProber
+from ecs_discovery.client.sync.asking import Asker
 from ecs_discovery.client.sync.background import Background
+from ecs_discovery.client.sync.probing import Prober
 from ecs_discovery.core.balancing.node import Node
 
 ROOT = Path(ecs_discovery.__file__).parent
@@ -250,11 +254,14 @@ def parameters(function: object) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("protocol_factory", "share")]  # type: ignore[arg-type]
 
 
-def test_their_two_backgrounds_have_the_same_methods_with_the_same_parameters():
-    public = {name for name in vars(Background) if not name.startswith("_")} - {"after_fork", "close"}
-    assert public == {name for name in vars(AsyncBackground) if not name.startswith("_")} - {"aclose"}
+@pytest.mark.parametrize(
+    ("threads", "tasks"), [(Background, AsyncBackground), (Asker, AsyncAsker), (Prober, AsyncProber)]
+)
+def test_their_two_backgrounds_have_the_same_methods_with_the_same_parameters(threads: type, tasks: type):
+    public = {name for name in vars(threads) if not name.startswith("_")} - {"close", "after_fork"}
+    assert public == {name for name in vars(tasks) if not name.startswith("_")} - {"close", "aclose"}
     for name in public:
-        assert parameters(getattr(Background, name)) == parameters(getattr(AsyncBackground, name)), name
+        assert parameters(getattr(threads, name)) == parameters(getattr(tasks, name)), name
 
 
 def test_the_two_drivers_have_the_same_methods_with_the_same_parameters():

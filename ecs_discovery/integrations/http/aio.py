@@ -242,10 +242,7 @@ class AsyncExchange(Exchange[R, A]):
             self._drop(response)
 
     def _drop(self, response: R) -> None:
-        tasks = self.driver.background.tasks
-        task = asyncio.get_running_loop().create_task(self.discard(response))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self.driver.background.tasks.spawn(self.discard(response))
 
 
 class _Watched:
