@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from traceback import clear_frames
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "LINE",
@@ -110,6 +110,14 @@ class DiscoveryError(Exception):
         if self.__cause__ is None and self.cause_text:
             parts.append(f" caused by {self.cause_text}")
         return plain("".join(parts))
+
+    def about(self, target: str) -> Self:
+        """The same error, with its cause, about another name of the target."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.target = target
+        twin.__cause__ = self.__cause__
+        return twin.with_traceback(self.__traceback__)
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)

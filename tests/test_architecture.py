@@ -202,7 +202,7 @@ def test_each_slot_of_a_node_is_assigned_in_one_module():
     assert not {slot: names for slot, names in writers.items() if len(names) > 1}
     assert writers.keys() | AT_FIRST == SLOTS
     health = {slot for slot, names in writers.items() if names == {"core.balancing.health"}}
-    assert {"health", "until", "ejected_until", "reason", "ejections", "probe", "failed_checks"} <= health
+    assert {"health", "state_ends_at", "ejection_ends_at", "reason", "ejections", "probe", "failed_checks"} <= health
 
 
 def test_nobody_sets_an_attribute_of_a_node_by_its_name():
@@ -215,7 +215,7 @@ MACHINE = ("runtime", "testing", "cli")
 SOURCES = {"time": {"monotonic", "time", "perf_counter", "monotonic_ns", "time_ns"}, "datetime": {"now", "utcnow"}}
 OWN = {
     ("client.engine", "random.Random"): "what its parameter `rng` is without one",
-    ("resolvers.dns.exchange", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
+    ("resolvers.dns.udp_client", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
 }
 
 

@@ -299,14 +299,14 @@ class Engine:
             idempotent = chosen.idempotent if idempotent is None else idempotent
             key = chosen.key if key is None else key
         timeout = service.timeout
-        until = now + (timeout.deadline if deadline is None else deadline)
-        connect_until = now + (timeout.connect if connect is None else connect)
+        deadline_at = now + (timeout.deadline if deadline is None else deadline)
+        connect_deadline_at = now + (timeout.connect if connect is None else connect)
         return Call(
             service.target if target is None else target,
             service.retry,
             service.budget,
-            until,
-            connect_until if connect_until < until else until,
+            deadline_at,
+            connect_deadline_at if connect_deadline_at < deadline_at else deadline_at,
             repeatable if idempotent is None else idempotent,
             key,
             deadline is not None,

@@ -30,18 +30,17 @@ class Pending(NamedTuple):
 
 
 class Ask(Protocol):
-    """Begins the lookups of these questions that are not in flight. The caller waits `until` then; None: it does not.
-
-    Where a lookup must be made right here, it ends by `here`.
+    """Begins the lookups of these questions that are not in flight. The caller waits until `deadline_at`;
+    None: it does not wait. Where a lookup must be made right here, it ends by `here`.
     """
 
     def __call__(
-        self, questions: Sequence[Question], until: float | None, here: float
+        self, questions: Sequence[Question], deadline_at: float | None, here: float
     ) -> Mapping[Question, Flight]: ...
 
 
-def readiness(engine: Engine, service: Service, until: float, ask: Ask) -> Generator[Pending, bool, None]:
-    """Wait until the service can be used, no longer than `until` (monotonic).
+def readiness(engine: Engine, service: Service, deadline_at: float, ask: Ask) -> Generator[Pending, bool, None]:
+    """Wait until the service can be used, no longer than `deadline_at` (monotonic).
 
     Raises `ResolutionError` when it cannot be resolved and nothing was known.
     """
@@ -51,7 +50,7 @@ def readiness(engine: Engine, service: Service, until: float, ask: Ask) -> Gener
     while clock() >= service.refresh_at:
         due = engine.due(service, waited=waited)
         # What is known will do: leave time to connect, also where a lookup must be made right here.
-        here = until if service.resolution is None else (clock() + until) / 2
+        here = deadline_at if service.resolution is None else (clock() + deadline_at) / 2
         ask(due.ask, None, here)
         if due.error is not None:
             raise due.error
@@ -59,32 +58,32 @@ def readiness(engine: Engine, service: Service, until: float, ask: Ask) -> Gener
             continue  # another caller took over newer answers meanwhile: look at those
         if not due.wait:
             return
-        flights = ask(due.wait, until, here)
+        flights = ask(due.wait, deadline_at, here)
         if not (yield from _any_landed(engine, flights, here - clock())):
             if service.resolution is not None:
                 return
-            raise engine.too_slow(service, until - began)
+            raise engine.too_slow(service, deadline_at - began)
         engine.check_open(service.target)
         waited.update(question for question, flight in flights.items() if flight.done())
 
 
 def _any_landed(engine: Engine, flights: Mapping[Question, Flight], seconds: float) -> Generator[Pending, bool, bool]:
     clock = engine.clock
-    until = clock() + seconds
+    deadline_at = clock() + seconds
     left = seconds
     while left > 0:
         if (yield Pending(flights, min(left, _LOOK_INTERVAL))):
             return True
         engine.flights.end_lost(flights, clock())  # one that an event loop leads may have lost its loop
-        left = min(left - _LOOK_INTERVAL, until - clock())
+        left = min(left - _LOOK_INTERVAL, deadline_at - clock())
     return False
 
 
 def admission(
-    engine: Engine, service: Service, until: float, place: Place, choose: Callable[[], T]
+    engine: Engine, service: Service, deadline_at: float, place: Place, choose: Callable[[], T]
 ) -> Generator[float, None, T]:
     """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
-    after `until` (monotonic). Yields for how many seconds `place` may wait to be woken.
+    after `deadline_at` (monotonic). Yields for how many seconds `place` may wait to be woken.
 
     Close it whatever happens: the place is left then.
     """
@@ -92,7 +91,7 @@ def admission(
     try:
         room.queue(place)
         while True:
-            left = until - engine.clock()
+            left = deadline_at - engine.clock()
             if room.turn(place):
                 try:
                     return choose()

@@ -57,7 +57,7 @@ def gated(**settings: Any) -> Iterator[tuple[Discovery, Gated, Callable[[str], N
     with Discovery(resolvers={"own": source}, **settings) as discovery:
 
         def ask(name: str) -> None:
-            discovery._driver.background.ask(Question("own", name), until=discovery._driver.engine.clock() + 2)
+            discovery._driver.background.ask(Question("own", name), deadline_at=discovery._driver.engine.clock() + 2)
 
         for number in range(32):
             ask(f"busy{number}")
@@ -153,13 +153,13 @@ def test_a_lookup_that_waited_for_a_thread_is_not_made_twice():
     """It began a moment ago, however long ago it was asked for."""
     clock, question = FakeClock(), Question("own", "orders")
     with gated(clock=clock) as (discovery, source, _):
-        flight = discovery._driver.background.ask(question, until=clock() + 30)
+        flight = discovery._driver.background.ask(question, deadline_at=clock() + 30)
         clock.advance(4)
         source.slow.add("orders")
         source.gate.set()
         eventually(lambda: source.asked[question])
         clock.advance(4)
-        assert discovery._driver.background.ask(question, until=clock() + 30) is flight
+        assert discovery._driver.background.ask(question, deadline_at=clock() + 30) is flight
         source.later.set()
         assert flight.result(10) is None
     assert source.asked[question] == 1

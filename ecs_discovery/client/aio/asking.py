@@ -35,17 +35,19 @@ class AsyncAsker:
         self._closed = False
         self._resolvers = {scheme: for_asyncio(each, self._pool(scheme)) for scheme, each in resolvers.items()}
 
-    def ask_all(self, questions: Sequence[Question], until: float | None, here: float) -> Mapping[Question, Flight]:
+    def ask_all(
+        self, questions: Sequence[Question], deadline_at: float | None, here: float
+    ) -> Mapping[Question, Flight]:
         """As `ask`, several. A task can always be had: `here` is for threads."""
-        return {question: self.ask(question, until=until) for question in questions}
+        return {question: self.ask(question, deadline_at=deadline_at) for question in questions}
 
     def ask(
-        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+        self, question: Question, *, force: bool = False, allowed: bool = False, deadline_at: float | None = None
     ) -> Flight:
         """As `Asker.ask`."""
         if force:  # before the flight is joined: one that is in flight must not answer from memory either
             self.engine.forget(self._resolver(question.scheme), question)
-        flight, leads = self.engine.join(question, asyncio.get_running_loop(), until)
+        flight, leads = self.engine.join(question, asyncio.get_running_loop(), deadline_at)
         if leads:
             task = self._tasks.spawn(self._fly(question, flight, force, allowed))
             # Also when it is cancelled before its first step.

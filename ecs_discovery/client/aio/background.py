@@ -40,10 +40,10 @@ class AsyncBackground:
         self.asker = AsyncAsker(engine, self.tasks, resolvers)
         self.prober = AsyncProber(engine, self.asker, self.tasks)
 
-    async def ready(self, service: Service, until: float) -> None:
+    async def ready(self, service: Service, deadline_at: float) -> None:
         """As `Background.ready`."""
         self.prober.locate(service)
-        steps = readiness(self.engine, service, until, self.asker.ask_all)
+        steps = readiness(self.engine, service, deadline_at, self.asker.ask_all)
         landed: bool | None = None
         landing: _Landing | None = None
         with suppress(StopIteration):
@@ -54,10 +54,10 @@ class AsyncBackground:
                 landed = await landing.wait(seconds)
 
     def ask(
-        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+        self, question: Question, *, force: bool = False, allowed: bool = False, deadline_at: float | None = None
     ) -> Flight:
         """As `Background.ask`."""
-        return self.asker.ask(question, force=force, allowed=allowed, until=until)
+        return self.asker.ask(question, force=force, allowed=allowed, deadline_at=deadline_at)
 
     async def wait_for_refresh(self, service: Service, call: Call) -> None:
         """As `Background.wait_for_refresh`."""
@@ -77,13 +77,13 @@ class AsyncBackground:
             service, call.connect_deadline_at, partial(self.engine.start_attempt, service, call)
         )
 
-    async def wait_for_admission(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+    async def wait_for_admission(self, service: Service, deadline_at: float, choose: Callable[[], T]) -> T:
         """As `Background.wait_for_admission`."""
         if not service.balancing.wait_for_room:
             return choose()
         gate = asyncio.Event()
         place = Place(partial(_open, asyncio.get_running_loop(), gate))
-        with closing(admission(self.engine, service, until, place, choose)) as steps:
+        with closing(admission(self.engine, service, deadline_at, place, choose)) as steps:
             while True:
                 try:
                     left = next(steps)

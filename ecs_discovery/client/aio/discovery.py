@@ -95,20 +95,20 @@ class AsyncDiscovery:
         """As `Discovery.resolve`."""
         service = self._service(target)
         if self._engine.clock() >= service.refresh_at:
-            await self._background.ready(service, self._until(service, timeout))
+            await self._background.ready(service, self._deadline_at(service, timeout))
         return self._engine.use(service)
 
     async def warm(self, *targets: str, timeout: float | None = None) -> None:
         """As `Discovery.warm`."""
         services = [self._service(target) for target in targets]
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+        deadline_at = max((self._deadline_at(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self._engine.due(service).wait:
-                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
+                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < deadline_at:
                     await self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay, until=until)
+                self._background.ask(question, allowed=not delay, deadline_at=deadline_at)
         for service in services:
-            await self._background.ready(service, until)
+            await self._background.ready(service, deadline_at)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """As `Discovery.snapshot`."""
@@ -173,8 +173,8 @@ class AsyncDiscovery:
         hard = asyncio.timeout(limit)
         try:
             async with hard:
-                ready_by = call.connect_deadline_at if limit is None else call.deadline_at
-                return await self._driver.run(service, call, attempt, judge, ready_by, service.hedging)
+                lookup_deadline_at = call.connect_deadline_at if limit is None else call.deadline_at
+                return await self._driver.run(service, call, attempt, judge, lookup_deadline_at, service.hedging)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
                 raise DeadlineExceeded(
@@ -265,5 +265,5 @@ class AsyncDiscovery:
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 
-    def _until(self, service: Service, timeout: float | None) -> float:
+    def _deadline_at(self, service: Service, timeout: float | None) -> float:
         return self._engine.clock() + self._limit(service, timeout)

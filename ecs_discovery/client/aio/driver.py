@@ -49,21 +49,21 @@ class AsyncDriver:
         call: Call,
         attempt: Callable[[Lease], Awaitable[T]],
         judge: Callable[[T | None, Exception | None], Judgement],
-        ready_by: float | None = None,
+        lookup_deadline_at: float | None = None,
         hedging: Hedging | None = None,
         kind: str = "call",
     ) -> T:
         """Attempts of one call until one is good or no other is allowed; the last result or exception.
 
-        Before the first the service is waited for until `ready_by` (monotonic), unless that is None.
+        Before the first the service is waited for until `lookup_deadline_at` (monotonic), unless that is None.
         """
         if self.engine.observers is not None and call.observed is None:
             observed = self.engine.observers.call_started(CallStarted(kind, call.target, ""))
             if observed is not None:
                 call.observed = observed
-                return await self._run_observed(observed, service, call, attempt, judge, ready_by, hedging)
-        if ready_by is not None:
-            await self.background.ready(service, ready_by)
+                return await self._run_observed(observed, service, call, attempt, judge, lookup_deadline_at, hedging)
+        if lookup_deadline_at is not None:
+            await self.background.ready(service, lookup_deadline_at)
         if hedging is not None:
             attempt = hedged(self.background, hedging, call, attempt, judge)
         attempted: AttemptResult[T] | None = None
@@ -84,7 +84,7 @@ class AsyncDriver:
         call: Call,
         attempt: Callable[[Lease], Awaitable[T]],
         judge: Callable[[T | None, Exception | None], Judgement],
-        ready_by: float | None,
+        lookup_deadline_at: float | None,
         hedging: Hedging | None,
     ) -> T:
         async def seen(lease: Lease) -> T:
@@ -96,7 +96,7 @@ class AsyncDriver:
             return _PLAIN if judgement is GOOD else judgement  # so that it is recorded as any other is
 
         try:
-            result = await self.run(service, call, seen, judged, ready_by, hedging)
+            result = await self.run(service, call, seen, judged, lookup_deadline_at, hedging)
         except BaseException as error:
             observed.ended(error, call.deadline_at if call.hard else None)
             raise

@@ -71,12 +71,12 @@ class AsyncProber:
     async def _look(self, service: Service, endpoint: Endpoint) -> ConnectResult:
         limit, loop = probe_timeout(service.connect_time), asyncio.get_running_loop()
         while True:
-            until = loop.time() + limit
+            deadline_at = loop.time() + limit
             try:
                 async with asyncio.timeout(limit):
                     (await sockets.connect_async(endpoint)).close()
             except OSError as error:
-                if isinstance(error, TimeoutError) and loop.time() > until + limit / 2:
+                if isinstance(error, TimeoutError) and loop.time() > deadline_at + limit / 2:
                     continue  # the loop was held up: whether an answer came in time, it cannot tell
                 return sign_of(error)
             return ConnectResult.ACCEPTS

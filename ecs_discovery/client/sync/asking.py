@@ -38,16 +38,18 @@ class Asker:
         self._closed = False
         fork.track(self)
 
-    def ask_all(self, questions: Sequence[Question], until: float | None, here: float) -> Mapping[Question, Flight]:
+    def ask_all(
+        self, questions: Sequence[Question], deadline_at: float | None, here: float
+    ) -> Mapping[Question, Flight]:
         """As `ask`, several; where no thread can be had, the lookups are made at once and end by `here`."""
-        if until is not None:
-            self._ask_together(questions, until, here)
-        return {question: self._ask(question, until=until, here=here) for question in questions}
+        if deadline_at is not None:
+            self._ask_together(questions, deadline_at, here)
+        return {question: self._ask(question, deadline_at=deadline_at, here=here) for question in questions}
 
-    def _ask_together(self, questions: Sequence[Question], until: float, here: float) -> None:
-        """Begin the lookups of these questions in one worker, over one exchange, unless they are in flight.
+    def _ask_together(self, questions: Sequence[Question], deadline_at: float, here: float) -> None:
+        """Begin the lookups of these questions in one worker, by one client, unless they are in flight.
 
-        The caller waits `until` then. Where no thread can be had, the lookups are made at once and end by `here`.
+        The caller waits until `deadline_at`. Where no thread can be had, lookups are made at once and end by `here`.
         """
         engine = self.engine
         if self._closed or not all(question.scheme in DNS_SCHEMES for question in questions):
@@ -56,7 +58,7 @@ class Asker:
             return  # a resolver that answers one question at a time
         mine: dict[Question, Flight] = {}
         for question in questions:
-            flight, leads = engine.join(question, wanted=until)
+            flight, leads = engine.join(question, wanted=deadline_at)
             if leads:
                 mine[question] = flight
         if not mine:
@@ -70,29 +72,30 @@ class Asker:
             self._fly_together(mine, here)
 
     def ask(
-        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+        self, question: Question, *, force: bool = False, allowed: bool = False, deadline_at: float | None = None
     ) -> Flight:
         """Look a question up in the background, unless a lookup of it is in flight. With `force`, whatever is cached;
-        `allowed` if the right to that was taken with `Engine.delay`. The caller waits `until` then; None: it does not.
+        `allowed` if the right to that was taken with `Engine.delay`. The caller waits until `deadline_at`;
+        None: it does not wait.
         """
-        return self._ask(question, force, allowed, until, until)
+        return self._ask(question, force, allowed, deadline_at, deadline_at)
 
     def _ask(
         self,
         question: Question,
         force: bool = False,
         allowed: bool = False,
-        until: float | None = None,
+        deadline_at: float | None = None,
         here: float | None = None,
     ) -> Flight:
         """As `ask`. Where no thread can be had, the lookup is made at once and ends by `here` (default: soon)."""
         engine = self.engine
         if force:  # before the flight is joined: one that is in flight must not answer from memory either
             engine.forget(self._resolver(question.scheme), question)
-        flight, leads = engine.join(question, wanted=until)
+        flight, leads = engine.join(question, wanted=deadline_at)
         pool = self._pool(question.scheme)
         if not leads:
-            if until is not None:
+            if deadline_at is not None:
                 pool.hasten(question)
             return flight
         job = partial(self._fly, question, flight, force, allowed)
@@ -123,8 +126,8 @@ class Asker:
 
     # In workers
 
-    def _fly_together(self, flights: Mapping[Question, Flight], until: float | None = None) -> None:
-        """Make these lookups, which end by `until` at the latest."""
+    def _fly_together(self, flights: Mapping[Question, Flight], deadline_at: float | None = None) -> None:
+        """Make these lookups, which end by `deadline_at` at the latest."""
         engine = self.engine
         following: tuple[Question, ...] = ()
         try:
@@ -133,18 +136,18 @@ class Asker:
                 group = LookupGroup(engine, resolver.lookups())
                 for question, flight in flights.items():
                     group.start(question, flight)
-                following = group.finish(until)
+                following = group.finish(deadline_at)
         finally:
             for question, flight in flights.items():
                 engine.flights.land(question, flight)  # again is as once
         for question in following:
             self._ask(question)
 
-    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool, until: float = inf) -> None:
+    def _fly(self, question: Question, flight: Flight, force: bool, allowed: bool, deadline_at: float = inf) -> None:
         engine = self.engine
         if not engine.start_lookup(question, flight):
             return
-        limit = min(engine.limit(question), until - engine.clock())
+        limit = min(engine.limit(question), deadline_at - engine.clock())
         following: tuple[Question, ...] = ()
         try:
             if limit > 0 and (force or not engine.is_answered(question)):
@@ -152,7 +155,7 @@ class Asker:
         finally:
             engine.flights.land(question, flight)
         for other in following:
-            self._ask(other, here=until if until < inf else None)
+            self._ask(other, here=deadline_at if deadline_at < inf else None)
 
     def _lookup(self, question: Question, allowed: bool, limit: float) -> Resolution | Exception:
         refused = None if allowed else self.engine.refusal(question)

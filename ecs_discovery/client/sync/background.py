@@ -49,13 +49,13 @@ class Background:
         self.alarms = Alarms(engine.clock)
         self._warned_of_loop = False
 
-    def ready(self, service: Service, until: float) -> None:
-        """Wait until the service can be used, no longer than `until` (monotonic).
+    def ready(self, service: Service, deadline_at: float) -> None:
+        """Wait until the service can be used, no longer than `deadline_at` (monotonic).
 
         Raises `ResolutionError` when it cannot be resolved and nothing was known.
         """
         self.prober.locate(service)
-        steps = readiness(self.engine, service, until, self.asker.ask_all)
+        steps = readiness(self.engine, service, deadline_at, self.asker.ask_all)
         landed: bool | None = None
         with suppress(StopIteration):
             while True:
@@ -74,10 +74,10 @@ class Background:
             )
 
     def ask(
-        self, question: Question, *, force: bool = False, allowed: bool = False, until: float | None = None
+        self, question: Question, *, force: bool = False, allowed: bool = False, deadline_at: float | None = None
     ) -> Flight:
         """As `Asker.ask`."""
-        return self.asker.ask(question, force=force, allowed=allowed, until=until)
+        return self.asker.ask(question, force=force, allowed=allowed, deadline_at=deadline_at)
 
     def wait_for_refresh(self, service: Service, call: Call) -> None:
         """Before another attempt on endpoints none of which connects: wait for a lookup in flight, a while."""
@@ -97,14 +97,14 @@ class Background:
             service, call.connect_deadline_at, partial(self.engine.start_attempt, service, call)
         )
 
-    def wait_for_admission(self, service: Service, until: float, choose: Callable[[], T]) -> T:
+    def wait_for_admission(self, service: Service, deadline_at: float, choose: Callable[[], T]) -> T:
         """What `choose` gives as soon as it is this caller's turn and it is not `Overloaded` any more; that is raised
-        after `until` (monotonic)."""
+        after `deadline_at` (monotonic)."""
         if not service.balancing.wait_for_room:
             return choose()
         # A queue, for its lock may be had again by a finaliser or a signal handler that ends a use meanwhile.
         gate = SimpleQueue[None]()
-        with closing(admission(self.engine, service, until, Place(partial(gate.put, None)), choose)) as steps:
+        with closing(admission(self.engine, service, deadline_at, Place(partial(gate.put, None)), choose)) as steps:
             while True:
                 try:
                     left = next(steps)

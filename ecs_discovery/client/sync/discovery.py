@@ -98,7 +98,7 @@ class Discovery:
         """
         service = self._engine.service(target)
         if self._engine.clock() >= service.refresh_at:
-            self._background.ready(service, self._until(service, timeout))
+            self._background.ready(service, self._deadline_at(service, timeout))
         return self._engine.use(service)
 
     def warm(self, *targets: str, timeout: float | None = None) -> None:
@@ -109,14 +109,14 @@ class Discovery:
         that is not resolved in time.
         """
         services = [self._engine.service(target) for target in targets]
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+        deadline_at = max((self._deadline_at(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self._engine.due(service).wait:
-                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
+                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < deadline_at:
                     self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay, until=until)
+                self._background.ask(question, allowed=not delay, deadline_at=deadline_at)
         for service in services:
-            self._background.ready(service, until)
+            self._background.ready(service, deadline_at)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """What is known of a target and why. Sends no query. Raises `ClosedError` and `ConfigurationError`."""
@@ -164,9 +164,9 @@ class Discovery:
         engine = self._engine
         now = engine.clock()
         call = engine.call(service, idempotent=idempotent, deadline=limit, key=key, now=now)
-        ready_by = None
+        lookup_deadline_at = None
         if now >= service.refresh_at:
-            ready_by = call.connect_deadline_at if limit is None else call.deadline_at
+            lookup_deadline_at = call.connect_deadline_at if limit is None else call.deadline_at
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
 
@@ -194,7 +194,7 @@ class Discovery:
             return judge_exception(error, is_failure, accepts=accepts, handled=handled)
 
         try:
-            return self._driver.run(service, call, attempt, judge, ready_by, service.hedging)
+            return self._driver.run(service, call, attempt, judge, lookup_deadline_at, service.hedging)
         except Exception as error:
             noted(error, call)
             raise
@@ -260,5 +260,5 @@ class Discovery:
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 
-    def _until(self, service: Service, timeout: float | None) -> float:
+    def _deadline_at(self, service: Service, timeout: float | None) -> float:
         return self._engine.clock() + self._limit(service, timeout)

@@ -332,8 +332,8 @@ class Exchange(Generic[R, U], ABC):
     def error_for_caller(self, error: Exception) -> Exception:
         """The error for the caller."""
         if isinstance(error, DiscoveryError):
-            if error.target == self.service.target:
-                error.target = self.target
+            if error.target == self.service.target != self.target:
+                error = error.about(self.target)
             return self.as_error(error, error, self._use)
         call = self._call
         if call is None or not call.reports or not self.is_of_connection(error):
