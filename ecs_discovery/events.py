@@ -6,10 +6,9 @@ What is told of each call and each attempt goes to an `Observer` instead.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Record, record
 
 __all__ = [
     "AttemptEnded",
@@ -31,8 +30,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointsChanged:
+@record
+class EndpointsChanged(Record):
     """The endpoints of a target are now these."""
 
     target: str
@@ -43,8 +42,8 @@ class EndpointsChanged:
         return f"{self.target}: {len(self.endpoints)} endpoints from {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
-class HealthChanged:
+@record
+class HealthChanged(Record):
     """An endpoint was taken out of choice, or came back."""
 
     target: str
@@ -60,8 +59,8 @@ class HealthChanged:
         return f"{self.target}: {self.endpoint} is {self.health}{reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class PushedBack:
+@record
+class PushedBack(Record):
     """An endpoint answered that it is overloaded; others are chosen before it for a while."""
 
     target: str
@@ -72,8 +71,8 @@ class PushedBack:
         return f"{self.target}: {self.endpoint} is overloaded: others are chosen before it for {self.seconds:.3g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class PanicChanged:
+@record
+class PanicChanged(Record):
     """Too few endpoints are healthy and health is now ignored, or no longer."""
 
     target: str
@@ -83,8 +82,8 @@ class PanicChanged:
         return f"{self.target}: " + ("panic: too few healthy endpoints, all are used" if self.panic else "panic over")
 
 
-@dataclass(frozen=True, slots=True)
-class LookupFailed:
+@record
+class LookupFailed(Record):
     """Lookups began to fail; what was known stays in use."""
 
     target: str
@@ -95,8 +94,8 @@ class LookupFailed:
         return f"{self.target}: lookup failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
 
 
-@dataclass(frozen=True, slots=True)
-class LookupRecovered:
+@record
+class LookupRecovered(Record):
     """Lookups succeed again."""
 
     target: str
@@ -105,8 +104,8 @@ class LookupRecovered:
         return f"{self.target}: lookups succeed again"
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+@record
+class Notice(Record):
     """Something an operator should know, told once."""
 
     target: str

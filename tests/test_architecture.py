@@ -36,7 +36,7 @@ LAYERS = [
 BESIDE = "testing"  # may use anything, and only the demo uses it
 ROOMS = 13
 HOMES = {
-    "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo"},
+    "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo", "cli.commands"},
     "aiodns": set(),
     "pycares": set(),
     "boto3": {"resolvers.cloud_map"},
