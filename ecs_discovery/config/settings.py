@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -195,12 +195,17 @@ class Settings:
             raise unknown_setting(name, value, ("namespace", "services", "nameservers", *_POLICIES))
         if isinstance(nameservers, str):
             raise ConfigurationError("nameservers", nameservers, "a list of them: ['10.0.0.2', '127.0.0.1:5353']")
-        servers = nameservers
+        servers, source, written = nameservers, "nameservers", nameservers
         if servers is None and not chosen["dns"].nameservers and env.get("ECS_DISCOVERY_NAMESERVERS"):
-            servers = [item.strip() for item in env["ECS_DISCOVERY_NAMESERVERS"].split(",") if item.strip()]
+            source = "ECS_DISCOVERY_NAMESERVERS"
+            written = env[source]
+            servers = [item.strip() for item in written.split(",") if item.strip()]
         if servers is not None:
-            values = {item.name: getattr(chosen["dns"], item.name) for item in fields(DnsPolicy)}
-            chosen["dns"] = DnsPolicy(**{**values, "nameservers": tuple(servers)})
+            try:
+                chosen["dns"] = replace(chosen["dns"], nameservers=tuple(servers))
+            except (ConfigurationError, TypeError) as error:
+                allowed = error.allowed if isinstance(error, ConfigurationError) else "a list of them: ['10.0.0.2']"
+                raise ConfigurationError(source, written, allowed) from None
         return cls(
             namespace=None if namespace is None else check_name(field_name, namespace),
             services=_services(services or {}, env),

@@ -14,7 +14,7 @@ from math import inf
 
 from ecs_discovery.config.policies import HealthCheckPolicy
 from ecs_discovery.core.balancing import health
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Checked, Node, Outcome
 
 __all__ = ["Check", "Checks"]
@@ -116,7 +116,7 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, check: Check, now: float, *, may_eject: bool) -> Change | None:
+    def judge(self, check: Check, now: float, *, may_eject: bool) -> HealthChange | None:
         """Take its node out of choice, or back, by what was booked."""
         node, checked = check.node, check.checked
         failures = checked.failures

@@ -78,11 +78,15 @@ class AsyncExchange(Exchange[R, A]):
                 return await self._run()
             call = self.call
             if not call.hard:
-                return await (self._run() if call.own_policy is None else self.by_own_policy())
+                response = await (self._run() if call.own_policy is None else self.by_own_policy())
+                self.over(None)
+                return response
             limit = asyncio.timeout(max(0.0, call.deadline_at - self.engine.clock()))
             try:
                 async with limit:
-                    return await (self._run() if call.own_policy is None else self.by_own_policy())
+                    response = await (self._run() if call.own_policy is None else self.by_own_policy())
+                self.over(None)
+                return response
             except TimeoutError as error:
                 if not limit.expired():
                     raise
@@ -93,12 +97,15 @@ class AsyncExchange(Exchange[R, A]):
                 ) from without_frames(error)
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        except BaseException:  # cancelled
+        except BaseException as error:  # cancelled
             self._drop_held()
+            self.over(error)
             raise
         self._drop_held()
         try:
-            raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+            failed = self.error_for_caller(failed)
+            self.over(failed)
+            raise failed  # outside of the block: its context is none of the reader's business
         finally:
             del failed  # kept in this frame, the error would keep the frame
 
@@ -114,7 +121,7 @@ class AsyncExchange(Exchange[R, A]):
         lease = await self._start()
         use = self._use = self.make_use(lease)
         try:
-            response = await (self._watched(use) if self.service.hedging is None else self._hedged(use))
+            response = await (self._watched(use) if self._call is None else self._hedged(use))
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
@@ -192,10 +199,10 @@ class AsyncExchange(Exchange[R, A]):
         """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
         hedging, background = self.service.hedging, self.driver.background
         if hedging is None or not self.may_hedge():
-            return await self._watched(use)
+            return await self._observed(use)
         hedge = Hedge(self.engine, hedging, self.call, use.lease)
         if hedge.delay is None:
-            response = await self._watched(use)
+            response = await self._observed(use)
             if self.is_wanted(response):
                 hedge.won(use.lease)
             return response
@@ -203,7 +210,7 @@ class AsyncExchange(Exchange[R, A]):
 
         def trial(lease: Lease) -> Trial[R]:
             made = uses[lease] = self.make_use(lease)
-            return Trial(lease, partial(self._watched, made), drop=self._drop)
+            return Trial(lease, partial(self._observed, made), drop=self._drop)
 
         def wanted(trial: Trial[R]) -> bool:
             return trial.result is not None and self.is_wanted(trial.result)
@@ -221,6 +228,13 @@ class AsyncExchange(Exchange[R, A]):
         self._use = uses[winner.lease]
         return winner.outcome()
 
+    async def _observed(self, use: A) -> R:
+        observed = self.call.observed
+        if observed is None:
+            return await self._watched(use)
+        with observed.attempt(use.lease):
+            return await self._watched(use)
+
     def _drop_held(self) -> None:
         """Let go of an answer that was to be followed by another attempt."""
         response, self._response = self._response, None
@@ -228,10 +242,7 @@ class AsyncExchange(Exchange[R, A]):
             self._drop(response)
 
     def _drop(self, response: R) -> None:
-        tasks = self.driver.background.tasks
-        task = asyncio.get_running_loop().create_task(self.discard(response))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self.driver.background.tasks.spawn(self.discard(response))
 
 
 class _Watched:

@@ -29,6 +29,7 @@ from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, judge_st
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
+from ecs_discovery.events import CallStarted
 from ecs_discovery.integrations.http.errors import reason_of, without_frames
 from ecs_discovery.integrations.http.failure_table import FailureTable
 from ecs_discovery.integrations.http.history import AttemptHistory
@@ -177,6 +178,11 @@ class Exchange(Generic[R, U], ABC):
         engine, service = self.engine, self.service
         engine.check_open(service.target)
         self._started_at = engine.clock()
+        if engine.observers is not None:
+            observed = engine.observers.call_started(CallStarted("http", self.target, self.method))
+            if observed is not None:
+                self.call.observed = observed
+                return False
         return current_options() is NO_OPTIONS and service.retry.tenacity is None and service.hedging is None
 
     def quick_lease(self) -> Lease | None:
@@ -234,6 +240,8 @@ class Exchange(Generic[R, U], ABC):
             patience=self.read if isinstance(self.read, (int, float)) else None,
             alone=not service.untried(call.tried),
         )
+        if call.observed is not None:
+            call.observed.answered(lease, status)
         has_events = lease.observe(judgement.outcome, now)
         spared = pushback(status, asked, service.balancing)
         if spared is not None:
@@ -257,6 +265,8 @@ class Exchange(Generic[R, U], ABC):
         deadline has passed."""
         call, lease, engine = self.call, use.lease, self.engine
         use.recorded = True
+        if call.observed is not None:
+            call.observed.raised(lease, error)
         if isinstance(error, (ValueError, DiscoveryError)) and not use.sent:
             lease.release()  # the request itself is wrong
             return None, ()
@@ -322,9 +332,18 @@ class Exchange(Generic[R, U], ABC):
             return
         use.recorded = True
         lease, now = use.lease, self.engine.clock()
-        self.call.report(lease.node, Fault.DEADLINE.label, now - lease.started_at, "no answer by then")
-        if lease.observe(Fault.DEADLINE.outcome, now):
+        fault, call = Fault.DEADLINE, self.call
+        call.report(lease.node, fault.label, now - lease.started_at, "no answer by then")
+        if call.observed is not None:
+            call.observed.attempt_ended(lease, fault.kind.value, fault.label)
+        if lease.observe(fault.outcome, now):
             self.engine.emit(self.service)
+
+    def over(self, error: BaseException | None) -> None:
+        """The call is over: this is raised, if anything."""
+        observed = self._call.observed if self._call is not None else None
+        if observed is not None:
+            observed.ended(error)
 
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""
@@ -337,8 +356,8 @@ class Exchange(Generic[R, U], ABC):
     def error_for_caller(self, error: Exception) -> Exception:
         """The error for the caller."""
         if isinstance(error, DiscoveryError):
-            if error.target == self.service.target:
-                error.target = self.target
+            if error.target == self.service.target != self.target:
+                error = error.about(self.target)
             return self.as_error(error, error, self._use)
         call = self._call
         if call is None or not call.reports or not self.is_of_connection(error):
