@@ -9,7 +9,7 @@ from typing import Any
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
 from ecs_discovery.client.aio.shared import shared_async_discovery
 from ecs_discovery.config.settings import Settings
-from ecs_discovery.errors import DiscoveryError
+from ecs_discovery.errors import ConfigurationError, DiscoveryError
 from ecs_discovery.integrations._httpx.aio.exchange import AsyncHttpxExchange
 from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
 from ecs_discovery.integrations._httpx.exchange import class_of
@@ -73,14 +73,16 @@ class AsyncTransport:
 
     async def _close_connections(self) -> None:
         self._origins.close()
-        for _ in range(2):
+        for _ in range(2 if _in_asyncio() else 0):
             await asyncio.sleep(0)  # the event loop closes them in its next turns
 
     def _host_of(self, origin: str) -> str:
         return self._client.URL(origin).host  # type: ignore[no-any-return]
 
     def _route(self, origin: str) -> AsyncHttpxRoute:
-        """Raises `ClosedError`, and `ConfigurationError` for what is no target."""
+        """Raises `ClosedError`, and `ConfigurationError` for what is no target, and where asyncio does not run."""
+        if not _in_asyncio():
+            raise ConfigurationError("event loop", "none of asyncio", "asyncio: trio is not supported")
         url = self._client.URL(origin)
         target = url.host if url.port is None else f"{url.host}:{url.port}"
         driver = self.discovery._driver
@@ -93,3 +95,11 @@ class AsyncTransport:
 def transport_class(library: Library) -> Any:
     """`AsyncTransport` as a transport of the library's."""
     return type("AsyncDiscoveryTransport", (AsyncTransport, library.client.AsyncBaseTransport), {})
+
+
+def _in_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
