@@ -7,7 +7,6 @@ What others wrote enters an error, a log line or a terminal by `foreign` only.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,6 +130,8 @@ class DiscoveryError(Exception):
 
 
 def _pickles(value: object) -> bool:
+    import pickle  # not before it is needed: errors that are shown are seldom pickled
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001  # whatever stands in its way: the error is to arrive without it

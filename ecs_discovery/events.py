@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple, Protocol
 
-from ecs_discovery.models import Endpoint, Record, record
+from ecs_discovery.models import Endpoint, Value, frozen
 
 __all__ = [
     "AttemptEnded",
@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 
-@record
-class EndpointsChanged(Record):
+@frozen
+class EndpointsChanged(Value):
     """The endpoints of a target are now these."""
 
     target: str
@@ -42,8 +42,8 @@ class EndpointsChanged(Record):
         return f"{self.target}: {len(self.endpoints)} endpoints from {self.source}"
 
 
-@record
-class HealthChanged(Record):
+@frozen
+class HealthChanged(Value):
     """An endpoint was taken out of choice, or came back."""
 
     target: str
@@ -59,8 +59,8 @@ class HealthChanged(Record):
         return f"{self.target}: {self.endpoint} is {self.health}{reason}"
 
 
-@record
-class PushedBack(Record):
+@frozen
+class PushedBack(Value):
     """An endpoint answered that it is overloaded; others are chosen before it for a while."""
 
     target: str
@@ -71,8 +71,8 @@ class PushedBack(Record):
         return f"{self.target}: {self.endpoint} is overloaded: others are chosen before it for {self.seconds:.3g} s"
 
 
-@record
-class PanicChanged(Record):
+@frozen
+class PanicChanged(Value):
     """Too few endpoints are healthy and health is now ignored, or no longer."""
 
     target: str
@@ -82,8 +82,8 @@ class PanicChanged(Record):
         return f"{self.target}: " + ("panic: too few healthy endpoints, all are used" if self.panic else "panic over")
 
 
-@record
-class LookupFailed(Record):
+@frozen
+class LookupFailed(Value):
     """Lookups began to fail; what was known stays in use."""
 
     target: str
@@ -94,8 +94,8 @@ class LookupFailed(Record):
         return f"{self.target}: lookup failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
 
 
-@record
-class LookupRecovered(Record):
+@frozen
+class LookupRecovered(Value):
     """Lookups succeed again."""
 
     target: str
@@ -104,8 +104,8 @@ class LookupRecovered(Record):
         return f"{self.target}: lookups succeed again"
 
 
-@record
-class Notice(Record):
+@frozen
+class Notice(Value):
     """Something an operator should know, told once."""
 
     target: str

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import MISSING, FrozenInstanceError, dataclass, fields
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Record", "Resolution", "record"]
+__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "frozen"]
 
-R = TypeVar("R", bound="Record")
+R = TypeVar("R", bound="Value")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
@@ -31,7 +31,7 @@ class _Signature:
     def __get__(self, instance: object, owner: type[Any]) -> Any:
         from inspect import Parameter, Signature
 
-        if owner is Record:
+        if owner is Value:
             raise AttributeError("__signature__")
         return Signature(
             [
@@ -46,7 +46,7 @@ class _Signature:
         )
 
 
-class Record:
+class Value:
     """The base of frozen dataclasses that are made seldom.
 
     What dataclasses would compile for each class at import is written here once: that takes a millisecond a class.
@@ -97,8 +97,8 @@ class Record:
 
 
 @dataclass_transform(frozen_default=True)
-def record(kind: type[R]) -> type[R]:
-    """A `Record` with the fields that the class names."""
+def frozen(kind: type[R]) -> type[R]:
+    """A `Value` with the fields that the class names."""
     return dataclass(init=False, repr=False, eq=False, slots=True)(kind)
 
 
@@ -152,7 +152,7 @@ class Resolution:
 
     endpoints: tuple[Endpoint, ...]
     ttl: float
-    """How long the answer holds, in seconds: the smallest TTL of every record that led to it."""
+    """How long the answer holds, in seconds: the smallest TTL of every frozen that led to it."""
     source: str
     """Where it came from, for people: `dns`, `hosts`, `static`, …"""
     partial: bool = False

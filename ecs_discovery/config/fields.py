@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from ecs_discovery.config.targets import parse_host_port
 from ecs_discovery.errors import ConfigurationError, unknown_setting
-from ecs_discovery.models import Record
+from ecs_discovery.models import Value
 
 P = TypeVar("P", bound="Policy")
 
@@ -190,7 +190,7 @@ NETWORKS = Rule(networks, split, "networks such as '169.254.8.0/24' or 'fe80::/6
 TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying object, or None")
 
 
-class Policy(Record):
+class Policy(Value):
     """Runs every field through its rule. Raises `ConfigurationError` for a value out of range and an unknown field."""
 
     __slots__ = ()

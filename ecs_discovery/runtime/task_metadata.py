@@ -10,10 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ecs_discovery.runtime import fork
 
@@ -24,8 +23,7 @@ _MAX_BYTES = 256 * 1024  # of the answer; ten containers make a tenth of it
 _LONGEST = 255  # characters of a fact
 
 
-@dataclass(frozen=True, slots=True)
-class TaskMetadata:
+class TaskMetadata(NamedTuple):
     """The task this process runs in. None where the endpoint does not say."""
 
     cluster: str | None = None

@@ -524,7 +524,7 @@ def test_an_endpoint_that_refuses_and_is_not_in_the_newest_answer_is_gone_at_onc
     service = service_of("orders")
     both = partial("10.0.0.1", "10.0.0.2")
     assert both.value is not None
-    service.judge({srv(): replace(both, value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
+    service.judge({srv(): both._replace(value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
     named, unnamed = service.nodes
     service.pop_events()
     service.observe(unnamed, Outcome.CONNECT, 1001.0)

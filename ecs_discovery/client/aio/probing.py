@@ -18,9 +18,8 @@ from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint
-from ecs_discovery.runtime import sockets
+from ecs_discovery.runtime import fork, sockets
 from ecs_discovery.runtime.sockets import ConnectResult, sign_of
-from ecs_discovery.runtime.task_metadata import own_zone
 from ecs_discovery.runtime.workers import Workers
 
 __all__ = ["AsyncProber"]
@@ -82,7 +81,8 @@ class AsyncProber:
             return ConnectResult.ACCEPTS
 
     def _locate(self) -> None:
-        self.engine.located(own_zone())
+        metadata = fork.load("ecs_discovery.runtime.task_metadata")  # not before it is needed
+        self.engine.located(metadata.own_zone())
 
     async def _reconnect(self, service: Service, node: Node) -> None:
         try:

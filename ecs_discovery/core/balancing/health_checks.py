@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import inf
 
 from ecs_discovery.config.policies import HealthCheckPolicy
@@ -24,16 +23,18 @@ _LOOKS = 50  # times in an interval that a pick looks whose check is due: that i
 _LOST = 10.0  # seconds beyond its time limit after which a check that was not reported is given up
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Check:
     """One check of a node, begun then."""
 
-    node: Node
-    checked: Checked
-    began: float
-    policy: HealthCheckPolicy
-    host: str
-    """What it says in the Host header."""
+    __slots__ = ("began", "checked", "host", "node", "policy")
+
+    def __init__(self, node: Node, checked: Checked, began: float, policy: HealthCheckPolicy, host: str) -> None:
+        self.node = node
+        self.checked = checked
+        self.began = began
+        self.policy = policy
+        self.host = host
+        """What it says in the Host header."""
 
 
 class Checks:

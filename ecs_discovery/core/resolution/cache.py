@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from threading import RLock
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ecs_discovery.config.policies import CachePolicy
 
@@ -35,8 +34,7 @@ class Freshness(Enum):
     """The last lookup failed and it is too early for the next; `Look.error` says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look(Generic[V]):
+class Look(NamedTuple, Generic[V]):
     """What the cache knows of a question at one moment."""
 
     freshness: Freshness

@@ -7,8 +7,8 @@ endpoints: whether an answer is believed is the service's business.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import NamedTuple
 
 from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
@@ -25,8 +25,7 @@ _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.lo
 Looks = Mapping[Question, Look[Resolution]]
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """What a driver must do before the service can be used."""
 
     ask: tuple[Question, ...] = ()
@@ -39,8 +38,7 @@ class Due:
     """What is wanted or known has changed meanwhile: judge again with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What one look at the cache came to."""
 
     refresh_at: float
@@ -119,7 +117,7 @@ class SourceSelection:
                 # Nothing of this group is known: everything that may be needed is asked at once.
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
                 if partial is not None:
-                    return replace(partial, ask=(*partial.ask, *cold))
+                    return partial._replace(ask=(*partial.ask, *cold))
                 return Evaluation(now, ask=cold if known else (), wait=() if known else cold)
             errors = [look.error for look in mine.values() if look.error is not None]
             trouble = next((error for error in errors if not isinstance(error, _NONE)), None)
@@ -191,7 +189,7 @@ class SourceSelection:
                 since = now if since is None else since
                 if now - since < EMPTY_APART:
                     self._held[question] = (value, since)
-                    held[question] = replace(look, freshness=Freshness.STALE, value=value, error=None)
+                    held[question] = look._replace(freshness=Freshness.STALE, value=value, error=None)
                 else:
                     del self._held[question]
         return held
@@ -219,9 +217,9 @@ class SourceSelection:
 def without_wait(look: Look[Resolution]) -> Look[Resolution]:
     """A lookup that was just made, as a lookup that no caller need wait for again."""
     if look.freshness is Freshness.EXPIRED:
-        return replace(look, freshness=Freshness.STALE, refresh=False)
+        return look._replace(freshness=Freshness.STALE, refresh=False)
     if look.freshness is Freshness.MISSING and look.error is not None:
-        return replace(look, freshness=Freshness.NEGATIVE, refresh=False)
+        return look._replace(freshness=Freshness.NEGATIVE, refresh=False)
     return look
 
 

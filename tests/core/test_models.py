@@ -1,4 +1,4 @@
-"""Records: frozen values whose methods are written once."""
+"""Frozen values whose methods are written once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ecs_discovery.events import LookupRecovered, Notice, PanicChanged
 
 
-def test_a_record_is_a_frozen_dataclass():
+def test_a_value_is_a_frozen_dataclass():
     first = Notice("orders", "look here")
     assert first == Notice(target="orders", text="look here") == pickle.loads(pickle.dumps(first))
     assert hash(first) == hash(Notice("orders", "look here"))
@@ -22,7 +22,7 @@ def test_a_record_is_a_frozen_dataclass():
         first.text = "there"  # type: ignore[misc]
 
 
-def test_records_of_two_kinds_are_never_equal():
+def test_values_of_two_kinds_are_never_equal():
     assert PanicChanged("orders", True) != Notice("orders", True)  # type: ignore[arg-type]
 
 
@@ -35,6 +35,6 @@ def test_records_of_two_kinds_are_never_equal():
         (("a",), {"tarjet": "b"}, "has no 'tarjet'"),
     ],
 )
-def test_a_record_is_given_each_field_once(row: tuple[str, ...], named: dict[str, str], text: str):
+def test_a_value_is_given_each_field_once(row: tuple[str, ...], named: dict[str, str], text: str):
     with pytest.raises(TypeError, match=text):
         LookupRecovered(*row, **named)
