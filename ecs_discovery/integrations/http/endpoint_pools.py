@@ -15,16 +15,18 @@ _VARIANTS = 64  # pools to one endpoint
 
 
 class EndpointPools(Generic[P]):
-    """The pools of one origin. `retire` closes the idle connections of a pool and lets those in use finish."""
+    """The pools of one origin. `make` makes the pool of an endpoint; `retire` closes the idle connections of a pool and
+    lets those in use finish."""
 
-    def __init__(self, service: Service, retire: Callable[[P], object]) -> None:
+    def __init__(self, service: Service, make: Callable[[Node], P], retire: Callable[[P], object]) -> None:
         self._service = service
+        self._make = make
         self._retire = retire
         self._generation = service.generation
         self._closed = False
         self._pools: dict[tuple[Node, object], P] = {}
 
-    def get(self, node: Node, variant: object, make: Callable[[], P]) -> P:
+    def get(self, node: Node, variant: object = None) -> P:
         """The pool of an endpoint, made if there is none. `variant` tells apart what must not share a connection."""
         if self._generation != self._service.generation:
             self._generation = self._service.generation
@@ -32,7 +34,7 @@ class EndpointPools(Generic[P]):
         key = (node, variant)
         pool = self._pools.get(key)
         if pool is None:
-            pool = make()
+            pool = self._make(node)
             if self._closed:  # a request in flight when the client was closed: kept for that request only
                 self._retire(pool)
                 return pool
