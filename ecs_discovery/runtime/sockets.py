@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
@@ -76,12 +77,14 @@ class AbortHandle:
 
 
 class Tuning(NamedTuple):
-    """What an application wants of its sockets, as urllib3 says it."""
+    """What an application wants of its sockets, as urllib3 and aiohttp say it."""
 
     source: tuple[str, int] | None = None
     """The address and port to connect from."""
     options: tuple[tuple[Any, ...], ...] = ()
     """Arguments of `setsockopt`."""
+    make: Callable[[tuple[Any, ...]], socket.socket] | None = None
+    """Makes a socket from a result of `getaddrinfo`. For asyncio."""
 
 
 class ConnectResult(Enum):
@@ -186,7 +189,7 @@ def finish_connect(sock: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
-async def connect_async(endpoint: Endpoint) -> socket.socket:
+async def connect_async(endpoint: Endpoint, tuning: Tuning | None = None) -> socket.socket:
     """The same for asyncio, non-blocking and without a time limit of its own."""
     import asyncio  # a program of threads does without
 
@@ -197,10 +200,15 @@ async def connect_async(endpoint: Endpoint) -> socket.socket:
         with _refusing:
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    if tuning is not None and tuning.make is not None:
+        sock = tuning.make((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address))
+    else:
+        sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        tune(sock)
+        tune(sock, tuning)
+        if tuning is not None and tuning.source is not None:
+            sock.bind(tuning.source)
         with _refusing:
             await loop.sock_connect(sock, address)
     except BaseException:  # cancelled and interrupted too: no other code knows of the socket

@@ -257,10 +257,11 @@ class Exchange(Generic[R, U], ABC):
         deadline has passed."""
         call, lease, engine = self.call, use.lease, self.engine
         use.recorded = True
-        if isinstance(error, (ValueError, DiscoveryError)) and not use.sent:
+        fault = self.table.fault(error, sent=use.sent, handled=self._handled)
+        wrong = isinstance(error, DiscoveryError) or (fault is None and isinstance(error, ValueError))
+        if wrong and not use.sent:
             lease.release()  # the request itself is wrong
             return None, ()
-        fault = self.table.fault(error, sent=use.sent, handled=self._handled)
         label = fault.label if fault is not None else type(error).__name__
         if fault is None:
             fault = Fault.UNKNOWN
