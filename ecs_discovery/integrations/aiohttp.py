@@ -263,6 +263,10 @@ class DiscoveryConnector(TCPConnector):
     async def _open(self, request: ClientRequest, use: AiohttpUse) -> Any:
         exchange, lease = use.exchange, use.lease
         assert exchange is not None
+        context = self._get_ssl_context(request)
+        name = verified_name(context, (request.server_hostname or "").rstrip(".") or None, lease.service)
+        grace = getattr(self, "_ssl_shutdown_timeout", None)  # aiohttp 3.12.0 has no such option
+        options = {"ssl_shutdown_timeout": grace} if grace and context is not None else {}
         sock, use.connected = use.connected, None
         if sock is None:
             chosen = lease.endpoint.key
@@ -270,11 +274,6 @@ class DiscoveryConnector(TCPConnector):
             if lease.endpoint.key != chosen:
                 use.connected = sock
                 raise _Overtaken
-        context = self._get_ssl_context(request)
-        name = verified_name(context, (request.server_hostname or "").rstrip(".") or None, lease.service)
-        options = {}
-        if context is not None and self._ssl_shutdown_timeout:
-            options["ssl_shutdown_timeout"] = self._ssl_shutdown_timeout
         async with asyncio.timeout(None if context is None else exchange.connect_limit()):
             transport, protocol = await transports.create(sock, self._factory, context, name, **options)
         fingerprint = self._get_fingerprint(request) if context is not None else None
