@@ -169,7 +169,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def as_error(self, told: DiscoveryError | Call, error: Exception, use: AiohttpUse | None) -> Exception:
         return as_aiohttp_error(told, self.request, error, self.last_fault)
 
-    def out_of_time(self, error: TimeoutError) -> DeadlineExceeded:
+    def out_of_time(self, error: BaseException) -> DeadlineExceeded:
         """The limit for all of the request has passed in one of its attempts, or between two."""
         use, call = self._use, self.call
         if use is not None and not use.recorded:

@@ -39,7 +39,7 @@ from ecs_discovery.client.aio.shared import shared_async_discovery
 from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.settings import ServiceConfig
 from ecs_discovery.core.calls.http import IDEMPOTENT
-from ecs_discovery.errors import ConfigurationError, DiscoveryError
+from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.integrations._aiohttp_exchange import AiohttpExchange, AiohttpUse, ConnectionExchange, PooledState
 from ecs_discovery.integrations._aiohttp_options import ConnectorOptions, SessionOptions
 from ecs_discovery.integrations._aiohttp_routes import Route, Routes
@@ -101,10 +101,9 @@ def _middleware(routes: Routes) -> Middleware:
             return await _foreign(request, handler)
         exchange = AiohttpExchange(route, request, handler)
         try:
-            with request._timer:  # so that its end is told here, where the attempts are known
-                return await exchange.run()  # type: ignore[no-any-return]
-        except TimeoutError as error:
-            if isinstance(error, (ClientError, DiscoveryError)):
+            return await exchange.run()  # type: ignore[no-any-return]
+        except asyncio.CancelledError as error:
+            if not _timer_ended(request):
                 raise
             late = exchange.out_of_time(error)
         raise late
@@ -127,6 +126,21 @@ async def _foreign(request: ClientRequest, handler: ClientHandlerType) -> Client
     if hdrs.EXPECT in request.headers:
         request.update_expect_continue()
     return await handler(request)
+
+
+def _timer_ended(request: ClientRequest) -> bool:
+    """Was it the timer of `ClientTimeout(total=)` that cancelled this task? It is not cancelled any more then.
+
+    aiohttp would say so only above, where the attempts are not known.
+    """
+    timer: Any = request._timer
+    task = asyncio.current_task()
+    if task is None or not getattr(timer, "_cancelled", False):
+        return False
+    if task.cancelling() - 1 > getattr(timer, "_cancelling", 0):
+        return False  # the application has cancelled it as well
+    task.uncancel()
+    return True
 
 
 def _without_proxy(request: ClientRequest) -> bool:

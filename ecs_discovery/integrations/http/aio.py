@@ -6,7 +6,8 @@ import asyncio
 import socket
 from abc import abstractmethod
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.hedging import Trial, duel
@@ -21,7 +22,7 @@ from ecs_discovery.errors import DeadlineExceeded
 from ecs_discovery.integrations.http.errors import without_frames
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
 from ecs_discovery.integrations.http.liveness import PeerSilentError
-from ecs_discovery.runtime.tcp_info import Watch
+from ecs_discovery.runtime.tcp_info import Watch, first_look
 
 __all__ = ["AsyncExchange", "AsyncUse"]
 
@@ -29,13 +30,18 @@ __all__ = ["AsyncExchange", "AsyncUse"]
 class AsyncUse(AttemptUse):
     """One attempt's use of an endpoint, in a task."""
 
-    __slots__ = ("patience", "watches")
+    __slots__ = ("cancelling", "gone", "round", "task", "watches")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         super().__init__(lease, replayable)
-        self.patience: asyncio.Timeout | None = None
-        """Ends `send` when the host is gone."""
+        self.round: _Round | None = None
+        """Where it waits for the first look at its connection."""
         self.watches: list[_Watched] = []
+        self.task: asyncio.Task[Any] | None = None
+        """What waits for the answer of a connection that is watched."""
+        self.cancelling = 0
+        """How often that task had been cancelled when the host was found to be gone."""
+        self.gone = False
 
 
 A = TypeVar("A", bound=AsyncUse)
@@ -75,7 +81,10 @@ class AsyncExchange(Exchange[R, A]):
         """The answer. Raises the library's errors that are ours too."""
         try:
             if self.begins():
-                return await self._run()
+                attempted = await self.attempt()
+                if attempted.decision is None and attempted.error is None:
+                    return attempted.result  # type: ignore[return-value]
+                return await self.driver.go_on(attempted, self.attempt)
             call = self.call
             if not call.hard:
                 return await (self._run() if call.own_policy is None else self.by_own_policy())
@@ -111,7 +120,11 @@ class AsyncExchange(Exchange[R, A]):
 
     async def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
-        lease = await self._start()
+        lease = self.quick_lease() if self.pinned is None else None
+        if lease is None:
+            lease = await self._start()
+        elif self.service.work_due:
+            self.driver.background.work(self.service)
         use = self._use = self.make_use(lease)
         try:
             response = await (self._watched(use) if self.service.hedging is None else self._hedged(use))
@@ -129,37 +142,44 @@ class AsyncExchange(Exchange[R, A]):
         """
         if not use.replayable:
             return
-        given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
-        use.watches.append(_Watched(self, use, given))
+        loop = asyncio.get_running_loop()
+        here = _Round.latest
+        if here is None or here.loop is not loop:
+            here = _Round.of(loop)
+        use.round = here
+        use.task = asyncio.current_task()
+        here.add(use, self, connection)
+
+    def look_at(self, use: A, connection: asyncio.BaseTransport | socket.socket, since: float) -> None:
+        """It has waited for some time: look whether the host behind the connection is there, now and again."""
+        sock = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+        use.watches.append(_Watched(self, use, sock, since))
 
     async def _watched(self, use: A) -> R:
-        patience = use.patience = asyncio.timeout(None)
         try:
-            async with patience:
-                return await self.send(use)
-        except TimeoutError as error:
-            if patience.expired():
-                raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
-            raise
+            return await self.send(use)
+        except asyncio.CancelledError as error:
+            task = use.task
+            if not use.gone or task is None or task.uncancel() > use.cancelling:
+                raise
+            raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
         finally:
-            for watch in use.watches:
-                watch.end()
-            use.watches = []
-            use.patience = None  # it would keep the task, which keeps the answer
+            if use.round is not None:
+                use.round.remove(use)
+                use.round = use.task = None  # they would keep the answer
+                for watch in use.watches:
+                    watch.end()
+                use.watches = []
 
     def give_up(self, use: A) -> None:
         """The host of the use is gone."""
-        patience = use.patience
-        if patience is not None and not patience.expired():  # one of several connections may have said so already
-            patience.reschedule(asyncio.get_running_loop().time())
+        task = use.task
+        if task is not None and not use.gone:  # one of several connections may have said so already
+            use.gone, use.cancelling = True, task.cancelling()
+            task.cancel()
 
     async def _start(self) -> Lease:
         service, background = self.service, self.driver.background
-        lease = self.quick_lease() if self.pinned is None else None
-        if lease is not None:
-            if service.work_due:
-                background.work(service)
-            return lease
         call = self.call
         if call.own_policy is not None:
             self._recall(call)  # asked of attempts that end in any way
@@ -234,14 +254,68 @@ class AsyncExchange(Exchange[R, A]):
         task.add_done_callback(tasks.discard)
 
 
+class _Round:
+    """The uses of one event loop that have yet to be looked at for the first time. Most are answered before.
+
+    They share one timer: a timer for each would be the largest part of what a watch costs.
+    """
+
+    latest: ClassVar[_Round | None] = None
+    """The one asked for last: a program seldom has two loops."""
+    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Round]] = WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Any, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop; None once it is gone."""
+        return self._loop()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _Round:
+        found = cls._all.get(loop)
+        if found is None:
+            found = cls._all.setdefault(loop, cls(loop))
+        cls.latest = found
+        return found
+
+    def add(self, use: AsyncUse, exchange: AsyncExchange[Any, Any], connection: Any) -> None:
+        now = exchange.engine.clock()
+        self._waiting[use] = exchange, connection, now
+        if self._timer is None:
+            self._start(exchange)
+
+    def remove(self, use: AsyncUse) -> None:
+        self._waiting.pop(use, None)
+
+    def _start(self, exchange: AsyncExchange[Any, Any]) -> None:
+        loop = self._loop()
+        if loop is not None:
+            first = first_look(exchange.engine.settings.connection.ack_timeout, None)
+            self._timer = loop.call_later(first, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        waiting = list(self._waiting.items())
+        for use, (exchange, connection, since) in waiting:
+            if exchange.engine.clock() - since >= first_look(exchange.engine.settings.connection.ack_timeout, None) / 2:
+                del self._waiting[use]
+                exchange.look_at(use, connection, since)
+        if self._waiting:
+            self._start(next(iter(self._waiting.values()))[0])
+
+
 class _Watched:
     """A connection that is looked at while its answer is waited for."""
 
-    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket) -> None:
+    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket, since: float) -> None:
         engine = exchange.engine
         limit = engine.settings.connection.ack_timeout
         self._service, self._node, self._clock = use.lease.service, use.lease.node, engine.clock
-        self._timer = LivenessTimer(self._node, engine.clock(), limit)
+        self._timer = LivenessTimer(self._node, since, limit)
         self._watch: Watch | None = Watch(sock, limit, engine.clock, self._gone, partial(exchange.give_up, use))
         self._service.watch(self._node, 1)
 
