@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout, hdrs
+from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
 from aiohttp.client import DEFAULT_TIMEOUT
 from aiohttp.payload import BytesPayload, IOBasePayload
 
 from ecs_discovery.client.aio.driver import AsyncDriver
+from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.calls.failure_kinds import Decision, Fault
@@ -19,6 +22,7 @@ from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
 from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
 from ecs_discovery.integrations._aiohttp_table import TABLE
 from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
+from ecs_discovery.runtime.sockets import ready_check
 
 __all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "PooledState"]
 
@@ -29,10 +33,12 @@ _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 class PooledState(ConnectionState):
     """What the connector remembers of a connection."""
 
-    __slots__ = ("use",)
+    __slots__ = ("is_ready", "use")
 
-    def __init__(self) -> None:
+    def __init__(self, sock: Any) -> None:
         super().__init__()
+        self.is_ready = ready_check(sock)
+        """Is there something to read within so many seconds?"""
         self.use: AiohttpUse | None = None
         """The use that the connection serves now. It ends when aiohttp lets the connection go."""
 
@@ -58,22 +64,25 @@ class RouteOfOrigin(Protocol):
     driver: AsyncDriver
     service: Service
     target: str
+    is_tls: bool
     verified: set[Any]
+
+    def key(self, node: Node, request: ClientRequest) -> Any: ...
 
 
 class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     """`request` over its attempts, each sent by `handler`, which is aiohttp's own way to connect and send."""
 
-    __slots__ = ("_limits", "_used", "handler", "request", "route")
+    __slots__ = ("_used", "handler", "limits", "request", "route")
 
     table = TABLE
 
-    def __init__(self, route: RouteOfOrigin, request: ClientRequest, handler: ClientHandlerType | None) -> None:
+    def __init__(self, route: RouteOfOrigin, request: ClientRequest, handler: Callable[[Any], Awaitable[Any]]) -> None:
         super().__init__(route.driver, route.service, route.target, request.method)
         self.route = route
         self.request = request
         self.handler = handler
-        self._limits: ClientTimeout | None = None
+        self.limits: ClientTimeout | None = None
         self._used = False
 
     def make_use(self, lease: Lease) -> AiohttpUse:
@@ -81,9 +90,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     def limit(self, timeout: ClientTimeout) -> None:
         """Take over the request's time limits, which aiohttp tells the connector alone."""
-        if timeout is self._limits:
-            return
-        self._limits = timeout
+        self.limits = timeout
         self.read = min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
         if timeout is not DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
             self.connect = min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
@@ -102,7 +109,6 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         self._used = True
         request.__dict__["ecs_discovery"] = use  # the connector takes it before anything else can happen
         try:
-            assert self.handler is not None
             response = await self.handler(request)
             state = use.state
             if state is not None and state.keep_alive_timeout is None:
@@ -153,7 +159,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         return response.connection is None  # else the connector ends the use
 
     def keep(self, response: Any, use: AiohttpUse) -> None:
-        if self.request.is_ssl():
+        if self.route.is_tls:
             self.route.verified.add((self.request.ssl, self.request.server_hostname))
         response.ecs_discovery = use.history
 
@@ -169,8 +175,18 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def as_error(self, told: DiscoveryError | Call, error: Exception, use: AiohttpUse | None) -> Exception:
         return as_aiohttp_error(told, self.request, error, self.last_fault)
 
-    def out_of_time(self, error: BaseException) -> DeadlineExceeded:
-        """The limit for all of the request has passed in one of its attempts, or between two."""
+    def cancelled(self, error: asyncio.CancelledError) -> Exception | None:
+        """The timer of `ClientTimeout(total=)` cancels the task. aiohttp says so above, where no attempts are known."""
+        timer: Any = self.request._timer
+        task = asyncio.current_task()
+        if task is None or not getattr(timer, "_cancelled", False):
+            return None
+        if task.cancelling() - 1 > getattr(timer, "_cancelling", 0):
+            return None  # the application has cancelled it as well
+        task.uncancel()
+        return self._out_of_time(error)
+
+    def _out_of_time(self, error: BaseException) -> DeadlineExceeded:
         use, call = self._use, self.call
         if use is not None and not use.recorded:
             seconds = self.engine.clock() - use.lease.started_at
@@ -188,7 +204,7 @@ class ConnectionExchange(AiohttpExchange):
 
     async def send(self, use: AiohttpUse) -> Any:
         try:
-            return await self.handler(use)  # type: ignore[misc, arg-type]
+            return await self.handler(use)
         finally:
             self.let_go(use)
 

@@ -18,6 +18,7 @@ from ecs_discovery.integrations.http.origins import Origins, default_port
 __all__ = ["Route", "Routes"]
 
 _KEYS = 1000  # of one origin: a program may vary `ssl=` without end
+_FOUND = 1000
 
 
 class Route:
@@ -30,6 +31,7 @@ class Route:
         self.driver = discovery._driver
         self.target = host if url.explicit_port is None else f"{host}:{url.explicit_port}"
         self.service = self.driver.engine.service(self.target, default_port(scheme))
+        self.is_tls = scheme == "https"
         self.verified: set[Any] = set()
         """TLS options with which an endpoint has answered: where these fail elsewhere, the endpoint is to blame."""
         self._drop = drop
@@ -79,17 +81,34 @@ class Routes:
             lambda origin: URL(origin).raw_host or "",
             lambda origin: Route(discovery, origin, drop),
         )
+        self._found: dict[tuple[str, str | None], Route | None] = {}  # what was looked up, as aiohttp splits its URLs
 
     def find(self, request: ClientRequest) -> Route | None:
         """The route of a request; None if its host is not ours. Raises errors of ours that are aiohttp's too."""
         url = request.url
-        origin = f"{url.scheme}://{url.host_port_subcomponent}"
-        if not self._origins.owns(origin):
-            return None
+        key = url.scheme, url.host_port_subcomponent
         try:
-            if self.discovery._closed:
-                self.discovery._check_open(url.host or "")
-            return self._origins.route(origin)
-        except (ClosedError, ConfigurationError) as error:
-            told = as_aiohttp_error(error, request, error, None)
-        raise told
+            route = self._found[key]
+        except KeyError:
+            route = self._find(request, key)
+        if route is not None and self.discovery._closed:
+            self._find(request, key)
+        return route
+
+    def _find(self, request: ClientRequest, key: tuple[str, str | None]) -> Route | None:
+        origin = f"{key[0]}://{key[1]}"
+        route = None
+        if self._origins.owns(origin):
+            try:
+                self.discovery._check_open(request.url.host or "")
+                route = self._origins.route(origin)
+            except (ClosedError, ConfigurationError) as error:
+                told: Exception | None = as_aiohttp_error(error, request, error, None)
+            else:
+                told = None
+            if told is not None:
+                raise told
+        if len(self._found) >= _FOUND:
+            self._found.clear()
+        self._found[key] = route
+        return route

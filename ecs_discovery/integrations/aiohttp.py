@@ -42,10 +42,10 @@ from ecs_discovery.core.calls.http import IDEMPOTENT
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.integrations._aiohttp_exchange import AiohttpExchange, AiohttpUse, ConnectionExchange, PooledState
 from ecs_discovery.integrations._aiohttp_options import ConnectorOptions, SessionOptions
-from ecs_discovery.integrations._aiohttp_routes import Route, Routes
+from ecs_discovery.integrations._aiohttp_routes import Routes
 from ecs_discovery.integrations._aiohttp_table import PoolTimeout
 from ecs_discovery.integrations._settings import choose
-from ecs_discovery.runtime.sockets import Tuning, is_ready
+from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["DiscoveryConnector", "client_session"]
 
@@ -95,18 +95,11 @@ Middleware = Callable[[ClientRequest, ClientHandlerType], Awaitable[ClientRespon
 
 
 def _middleware(routes: Routes) -> Middleware:
-    async def ecs_discovery(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    def ecs_discovery(request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         route = routes.find(request)
         if route is None or (request.proxy is not None and not _without_proxy(request)):
-            return await _foreign(request, handler)
-        exchange = AiohttpExchange(route, request, handler)
-        try:
-            return await exchange.run()  # type: ignore[no-any-return]
-        except asyncio.CancelledError as error:
-            if not _timer_ended(request):
-                raise
-            late = exchange.out_of_time(error)
-        raise late
+            return _foreign(request, handler)
+        return AiohttpExchange(route, request, handler).run()
 
     return ecs_discovery
 
@@ -126,21 +119,6 @@ async def _foreign(request: ClientRequest, handler: ClientHandlerType) -> Client
     if hdrs.EXPECT in request.headers:
         request.update_expect_continue()
     return await handler(request)
-
-
-def _timer_ended(request: ClientRequest) -> bool:
-    """Was it the timer of `ClientTimeout(total=)` that cancelled this task? It is not cancelled any more then.
-
-    aiohttp would say so only above, where the attempts are not known.
-    """
-    timer: Any = request._timer
-    task = asyncio.current_task()
-    if task is None or not getattr(timer, "_cancelled", False):
-        return False
-    if task.cancelling() - 1 > getattr(timer, "_cancelling", 0):
-        return False  # the application has cancelled it as well
-    task.uncancel()
-    return True
 
 
 def _without_proxy(request: ClientRequest) -> bool:
@@ -213,48 +191,59 @@ class DiscoveryConnector(TCPConnector):
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         use: AiohttpUse | None = req.__dict__.pop("ecs_discovery", None)
-        if use is not None and use.exchange is not None:
-            return await self._connect_for(req, use, traces, timeout)
-        routes = self._routes
-        route = routes.find(req) if routes is not None and (req.proxy is None or _without_proxy(req)) else None
-        if route is None:
-            return await super().connect(req, traces, timeout)
-        exchange = ConnectionExchange(route, req, lambda each: self._connect_for(req, each, traces, timeout))  # type: ignore[arg-type, return-value]
-        return await exchange.run()  # type: ignore[no-any-return]
-
-    async def _connect_for(
-        self, request: ClientRequest, use: AiohttpUse, traces: list[Trace], timeout: ClientTimeout
-    ) -> Connection:
-        """A connection to the use's endpoint, or to another that connects first."""
-        exchange = use.exchange
-        assert exchange is not None
-        route: Route = exchange.route  # type: ignore[assignment]
-        exchange.limit(timeout)
-        clock, policy = exchange.engine.clock, exchange.engine.settings.connection
+        exchange = use.exchange if use is not None else None
+        if use is None or exchange is None:
+            return await self._connect_alone(req, traces, timeout)
+        if exchange.limits is not timeout:
+            exchange.limit(timeout)
+        route, engine = exchange.route, exchange.engine
         while True:
-            key = route.key(use.lease.node, request)
-            try:
-                connection = await super().connect(_Keyed(request, key, use), traces, timeout)  # type: ignore[arg-type]
-            except _Overtaken:
-                continue
-            except TimeoutError as error:
-                if use.connecting or isinstance(error, ClientError):
-                    raise
-                raise PoolTimeout(f"no connection became free in time (limit={self.limit})") from error
+            key = route.key(use.lease.node, req)
+            connection = await self._get(key, traces)
+            if connection is None:
+                connection = await self._connect_anew(_Keyed(req, key, use), traces, timeout)
+                if connection is None:
+                    continue  # another endpoint has connected first
             protocol: Any = connection.protocol
             state: PooledState = protocol.ecs_discovery
             if not state.idle_since:
                 use.lease.sent_at = state.opened_at
                 break
-            worn = state.must_close(policy, clock(), exchange.engine.rng, replayable=use.replayable)
+            policy, now = engine.settings.connection, engine.clock()
+            worn = state.must_close(policy, now, engine.rng, replayable=use.replayable)
             # Something to read that the loop has not read yet: its end, nearly always.
-            if not worn and not is_ready(protocol.transport.get_extra_info("socket"), 0):
+            if not worn and not state.is_ready(0):
                 break
             connection.close()
         state.use, use.state = use, state
         use.sent = True
-        exchange.watch(use, protocol.transport)
+        if use.replayable:
+            exchange.watch(use, protocol.transport)
         return connection
+
+    async def _connect_alone(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """A connection for a request that comes without our middleware."""
+        routes = self._routes
+        route = routes.find(req) if routes is not None and (req.proxy is None or _without_proxy(req)) else None
+        if route is None:
+            return await super().connect(req, traces, timeout)
+
+        async def handler(use: AiohttpUse) -> Connection:
+            req.__dict__["ecs_discovery"] = use
+            return await self.connect(req, traces, timeout)
+
+        return await ConnectionExchange(route, req, handler).run()  # type: ignore[no-any-return]
+
+    async def _connect_anew(self, keyed: _Keyed, traces: list[Trace], timeout: ClientTimeout) -> Connection | None:
+        """A new connection, or one that becomes free. None if another endpoint has connected first."""
+        try:
+            return await super().connect(keyed, traces, timeout)  # type: ignore[arg-type]
+        except _Overtaken:
+            return None
+        except TimeoutError as error:
+            if keyed.use.connecting or isinstance(error, ClientError):
+                raise
+            raise PoolTimeout(f"no connection became free in time (limit={self.limit})") from error
 
     async def _create_connection(self, req: Any, traces: list[Trace], timeout: ClientTimeout) -> Any:
         if type(req) is not _Keyed:
@@ -297,7 +286,7 @@ class DiscoveryConnector(TCPConnector):
             except aiohttp.ServerFingerprintMismatch:
                 transport.close()
                 raise
-        state = PooledState()
+        state = PooledState(transport.get_extra_info("socket"))
         state.opened(exchange.engine.clock())
         vars(protocol)["ecs_discovery"] = state
         return protocol

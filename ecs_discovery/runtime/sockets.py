@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ __all__ = [
     "connected",
     "finish_connect",
     "is_ours",
+    "ready_check",
     "secure",
     "sign_of",
     "start_connect",
@@ -248,6 +250,15 @@ def tune(sock: socket.socket, tuning: Tuning | None = None) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     for each in tuning.options if tuning is not None else ():
         sock.setsockopt(*each)
+
+
+def ready_check(sock: Any) -> Callable[[float], bool]:
+    """`is_ready` for one socket, made once: that takes longer than the question."""
+    if not hasattr(select, "poll"):
+        return partial(is_ready, sock)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return lambda seconds: bool(poll.poll(seconds * 1000))
 
 
 def is_ready(sock: socket.socket, timeout: float, *, read: bool = True) -> bool:

@@ -29,7 +29,7 @@ _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing wi
 class AsyncDriver:
     """What plays calls: `engine` decides, `background` does the I/O, `sleep` waits."""
 
-    __slots__ = ("background", "engine", "sleep")
+    __slots__ = ("background", "engine", "first_looks", "sleep")
 
     def __init__(
         self, engine: Engine, sleep: Callable[[float], Awaitable[object]], resolvers: Mapping[str, Any]
@@ -37,6 +37,8 @@ class AsyncDriver:
         self.engine = engine
         self.sleep = sleep
         self.background = AsyncBackground(engine, resolvers)
+        self.first_looks: Any = None
+        """Of the integrations: what has yet to be looked at, in the event loop that asked last."""
 
     async def run(
         self,

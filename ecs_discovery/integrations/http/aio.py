@@ -6,12 +6,12 @@ import asyncio
 import socket
 from abc import abstractmethod
 from functools import partial
-from typing import Any, ClassVar, TypeVar
-from weakref import WeakKeyDictionary, ref
+from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.hedging import Trial, duel
 from ecs_discovery.client.attempt_result import AttemptResult
+from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.core.balancing.node import Node
@@ -30,13 +30,13 @@ __all__ = ["AsyncExchange", "AsyncUse"]
 class AsyncUse(AttemptUse):
     """One attempt's use of an endpoint, in a task."""
 
-    __slots__ = ("cancelling", "gone", "round", "task", "watches")
+    __slots__ = ("cancelling", "gone", "task", "waits_in", "watches")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         super().__init__(lease, replayable)
-        self.round: _Round | None = None
+        self.waits_in: _FirstLooks | None = None
         """Where it waits for the first look at its connection."""
-        self.watches: list[_Watched] = []
+        self.watches: tuple[_Watched, ...] = ()
         self.task: asyncio.Task[Any] | None = None
         """What waits for the answer of a connection that is watched."""
         self.cancelling = 0
@@ -75,6 +75,10 @@ class AsyncExchange(Exchange[R, A]):
     async def discard(self, response: R) -> None:
         """Let go of an answer that is not wanted."""
 
+    def cancelled(self, error: asyncio.CancelledError) -> Exception | None:
+        """What the library means where it cancels its own task; None if the application cancels."""
+        return None
+
     # The attempts
 
     async def run(self) -> R:
@@ -102,7 +106,13 @@ class AsyncExchange(Exchange[R, A]):
                 ) from without_frames(error)
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        except BaseException:  # cancelled
+        except asyncio.CancelledError as error:
+            self._drop_held()
+            why = self.cancelled(error)
+            if why is None:
+                raise
+            raise why from error
+        except BaseException:  # interrupted
             self._drop_held()
             raise
         self._drop_held()
@@ -127,7 +137,17 @@ class AsyncExchange(Exchange[R, A]):
             self.driver.background.work(self.service)
         use = self._use = self.make_use(lease)
         try:
-            response = await (self._watched(use) if self.service.hedging is None else self._hedged(use))
+            if self.service.hedging is None:
+                try:
+                    response = await self.send(use)
+                except asyncio.CancelledError as error:
+                    self._raise_if_gone(use, error)
+                    raise
+                finally:
+                    if use.waits_in is not None:
+                        self._end_watch(use)
+            else:
+                response = await self._hedged(use)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
@@ -142,34 +162,43 @@ class AsyncExchange(Exchange[R, A]):
         """
         if not use.replayable:
             return
-        loop = asyncio.get_running_loop()
-        here = _Round.latest
+        loop, here = asyncio.get_running_loop(), self.driver.first_looks
         if here is None or here.loop is not loop:
-            here = _Round.of(loop)
-        use.round = here
+            here = self.driver.first_looks = _FirstLooks(loop, self.engine)
+        use.waits_in = here
         use.task = asyncio.current_task()
-        here.add(use, self, connection)
+        here.waiting[use] = self, connection, self.engine.clock()
+        if here.timer is None:
+            here.start()
 
     def look_at(self, use: A, connection: asyncio.BaseTransport | socket.socket, since: float) -> None:
         """It has waited for some time: look whether the host behind the connection is there, now and again."""
         sock = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
-        use.watches.append(_Watched(self, use, sock, since))
+        use.watches = (*use.watches, _Watched(self, use, sock, since))
 
     async def _watched(self, use: A) -> R:
         try:
             return await self.send(use)
         except asyncio.CancelledError as error:
-            task = use.task
-            if not use.gone or task is None or task.uncancel() > use.cancelling:
-                raise
-            raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+            self._raise_if_gone(use, error)
+            raise
         finally:
-            if use.round is not None:
-                use.round.remove(use)
-                use.round = use.task = None  # they would keep the answer
-                for watch in use.watches:
-                    watch.end()
-                use.watches = []
+            if use.waits_in is not None:
+                self._end_watch(use)
+
+    def _raise_if_gone(self, use: A, error: asyncio.CancelledError) -> None:
+        task = use.task
+        if use.gone and task is not None and task.uncancel() <= use.cancelling:
+            raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+
+    def _end_watch(self, use: A) -> None:
+        if use.waits_in is not None:
+            use.waits_in.waiting.pop(use, None)
+        use.waits_in = use.task = None  # the task would keep the answer
+        if use.watches:
+            for watch in use.watches:
+                watch.end()
+            use.watches = ()
 
     def give_up(self, use: A) -> None:
         """The host of the use is gone."""
@@ -254,58 +283,34 @@ class AsyncExchange(Exchange[R, A]):
         task.add_done_callback(tasks.discard)
 
 
-class _Round:
+class _FirstLooks:
     """The uses of one event loop that have yet to be looked at for the first time. Most are answered before.
 
     They share one timer: a timer for each would be the largest part of what a watch costs.
     """
 
-    latest: ClassVar[_Round | None] = None
-    """The one asked for last: a program seldom has two loops."""
-    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Round]] = WeakKeyDictionary()
+    __slots__ = ("_clock", "_delay", "loop", "timer", "waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = ref(loop)
-        self._waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Any, float]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        self.loop = loop
+        self.waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Any, float]] = {}
+        """Each with its exchange, its connection, and since when it waits."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._clock = engine.clock
+        self._delay = first_look(engine.settings.connection.ack_timeout, None)
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop; None once it is gone."""
-        return self._loop()
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> _Round:
-        found = cls._all.get(loop)
-        if found is None:
-            found = cls._all.setdefault(loop, cls(loop))
-        cls.latest = found
-        return found
-
-    def add(self, use: AsyncUse, exchange: AsyncExchange[Any, Any], connection: Any) -> None:
-        now = exchange.engine.clock()
-        self._waiting[use] = exchange, connection, now
-        if self._timer is None:
-            self._start(exchange)
-
-    def remove(self, use: AsyncUse) -> None:
-        self._waiting.pop(use, None)
-
-    def _start(self, exchange: AsyncExchange[Any, Any]) -> None:
-        loop = self._loop()
-        if loop is not None:
-            first = first_look(exchange.engine.settings.connection.ack_timeout, None)
-            self._timer = loop.call_later(first, self._look)
+    def start(self) -> None:
+        self.timer = self.loop.call_later(self._delay, self._look)
 
     def _look(self) -> None:
-        self._timer = None
-        waiting = list(self._waiting.items())
-        for use, (exchange, connection, since) in waiting:
-            if exchange.engine.clock() - since >= first_look(exchange.engine.settings.connection.ack_timeout, None) / 2:
-                del self._waiting[use]
+        self.timer = None
+        now = self._clock()
+        for use, (exchange, connection, since) in list(self.waiting.items()):
+            if now - since >= self._delay / 2:
+                del self.waiting[use]
                 exchange.look_at(use, connection, since)
-        if self._waiting:
-            self._start(next(iter(self._waiting.values()))[0])
+        if self.waiting:
+            self.start()
 
 
 class _Watched:
