@@ -10,7 +10,7 @@ import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Unpack
-from weakref import WeakMethod
+from weakref import ref
 
 import aiohttp
 from aiohttp import (
@@ -182,10 +182,14 @@ class DiscoveryConnector(TCPConnector):
         chosen = choose(AsyncDiscovery, discovery, settings)
         self._routes = None
         if chosen is not None:
-            drop = WeakMethod(self._drop)  # aiohttp tells of a connector that was not closed when nothing refers to it
-            self._routes = Routes(
-                chosen.discovery or shared_async_discovery(chosen.settings), lambda key: _call(drop(), key)
-            )
+            here = ref(self)  # aiohttp tells of a connector that was not closed when nothing refers to it
+
+            def drop(key: ConnectionKey) -> None:
+                connector = here()
+                if connector is not None:
+                    connector._drop(key)
+
+            self._routes = Routes(chosen.discovery or shared_async_discovery(chosen.settings), drop)
 
     # A connection for a request
 
@@ -319,8 +323,3 @@ class DiscoveryConnector(TCPConnector):
         """Close the idle connections of a key."""
         for protocol, _ in self._conns.pop(key, ()):
             protocol.close()
-
-
-def _call(function: Callable[[ConnectionKey], None] | None, key: ConnectionKey) -> None:
-    if function is not None:
-        function(key)
