@@ -105,6 +105,7 @@ _HOMES = {
         "TargetNotFound",
     ),
     "events": ("Event",),
+    "integrations._httpx.clients": ("unwrap_client", "wrap_client"),
     "integrations.requests": ("unwrap_session", "wrap_session"),
     "models": ("Endpoint", "Question", "Resolution"),
     "resolvers.base": ("AsyncResolver", "Resolver"),

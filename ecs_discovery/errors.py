@@ -7,13 +7,11 @@ What others wrote enters an error, a log line or a terminal by `foreign` only.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from traceback import clear_frames
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "LINE",
@@ -111,6 +109,14 @@ class DiscoveryError(Exception):
             parts.append(f" caused by {self.cause_text}")
         return plain("".join(parts))
 
+    def about(self, target: str) -> Self:
+        """The same error, with its cause, about another name of the target."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.target = target
+        twin.__cause__ = self.__cause__
+        return twin.with_traceback(self.__traceback__)
+
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
         for name in ("request", "response"):  # requests puts these on its errors; they may hold anything
@@ -124,6 +130,8 @@ class DiscoveryError(Exception):
 
 
 def _pickles(value: object) -> bool:
+    import pickle  # not before it is needed: errors that are shown are seldom pickled
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001  # whatever stands in its way: the error is to arrive without it
@@ -162,12 +170,15 @@ class ConfigurationError(DiscoveryError, ValueError):
         return rebuild, (classes, args, state)
 
 
-def unknown_setting(name: str, value: object, known: Sequence[str]) -> ConfigurationError:
-    """The error for a setting that does not exist, with the name that was probably meant."""
+def unknown_setting(name: str, value: object, known: Sequence[str], of: str = "") -> ConfigurationError:
+    """The error for a setting that does not exist, with the name that was probably meant. `of` is what has them."""
+    from difflib import get_close_matches  # not before it is needed
+
     close = sorted(get_close_matches(name, known, cutoff=0.6), key=lambda each: each[:3] != name[:3])
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    error = ConfigurationError(name, value, f"one of {', '.join(known)}")
-    error.message = f"unknown setting {foreign(repr(name))}{meant} (settings: {', '.join(known)})"
+    error = ConfigurationError(f"{of}.{name}" if of else name, value, f"one of {', '.join(known)}")
+    whose = f" of {of}" if of else ""
+    error.message = f"unknown setting {foreign(repr(name))}{whose}{meant} (settings: {', '.join(known)})"
     error.args = (error.message,)
     return error
 

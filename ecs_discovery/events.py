@@ -1,30 +1,37 @@
-"""Events: frozen records of what changed, for hooks (`on_event=`) and for the log.
+"""Events: frozen records of what changed, for hooks (`on_event=`) and for the log. One per change of state.
 
-One record per change of state, not per request.
+What is told of each call and each attempt goes to an `Observer` instead.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Value, frozen
 
 __all__ = [
+    "AttemptEnded",
+    "AttemptObserver",
+    "AttemptStarted",
+    "CallEnded",
+    "CallObserver",
+    "CallStarted",
     "EndpointsChanged",
     "Event",
     "HealthChanged",
     "LookupFailed",
     "LookupRecovered",
     "Notice",
+    "Observer",
     "PanicChanged",
     "PushedBack",
     "level_of",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointsChanged:
+@frozen
+class EndpointsChanged(Value):
     """The endpoints of a target are now these."""
 
     target: str
@@ -35,8 +42,8 @@ class EndpointsChanged:
         return f"{self.target}: {len(self.endpoints)} endpoints from {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
-class HealthChanged:
+@frozen
+class HealthChanged(Value):
     """An endpoint was taken out of choice, or came back."""
 
     target: str
@@ -52,8 +59,8 @@ class HealthChanged:
         return f"{self.target}: {self.endpoint} is {self.health}{reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class PushedBack:
+@frozen
+class PushedBack(Value):
     """An endpoint answered that it is overloaded; others are chosen before it for a while."""
 
     target: str
@@ -64,8 +71,8 @@ class PushedBack:
         return f"{self.target}: {self.endpoint} is overloaded: others are chosen before it for {self.seconds:.3g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class PanicChanged:
+@frozen
+class PanicChanged(Value):
     """Too few endpoints are healthy and health is now ignored, or no longer."""
 
     target: str
@@ -75,8 +82,8 @@ class PanicChanged:
         return f"{self.target}: " + ("panic: too few healthy endpoints, all are used" if self.panic else "panic over")
 
 
-@dataclass(frozen=True, slots=True)
-class LookupFailed:
+@frozen
+class LookupFailed(Value):
     """Lookups began to fail; what was known stays in use."""
 
     target: str
@@ -87,8 +94,8 @@ class LookupFailed:
         return f"{self.target}: lookup failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
 
 
-@dataclass(frozen=True, slots=True)
-class LookupRecovered:
+@frozen
+class LookupRecovered(Value):
     """Lookups succeed again."""
 
     target: str
@@ -97,8 +104,8 @@ class LookupRecovered:
         return f"{self.target}: lookups succeed again"
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+@frozen
+class Notice(Value):
     """Something an operator should know, told once."""
 
     target: str
@@ -120,3 +127,83 @@ def level_of(event: Event) -> int:
     if isinstance(event, HealthChanged):
         return logging.INFO if event.health == "healthy" else logging.WARNING
     return logging.INFO
+
+
+class CallStarted(NamedTuple):
+    """A call begins: before its lookup, if it needs one."""
+
+    kind: str
+    """`http`, `call` or `connect`."""
+    target: str
+    method: str
+    """The request's; "" if it is no request."""
+
+
+class AttemptStarted(NamedTuple):
+    """An attempt begins."""
+
+    number: int
+    """1 for the first."""
+    endpoint: Endpoint
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt has ended, and was judged."""
+
+    number: int
+    endpoint: Endpoint
+    """The endpoint that it led to: where one does not connect, an attempt goes on with the next."""
+    kind: str
+    """"" if it was good. Else `connect` (nothing was sent), `closed`, `status` or `error`; `overtaken` if the other of
+    two in flight won, `cancelled` if it was cancelled or interrupted."""
+    label: str
+    """The same for people, and finer: `read timeout`, `503`."""
+    error_type: str
+    """The name of the exception's class; "" without one."""
+    status: int | None
+    """The status of an answer to an HTTP request."""
+    seconds: float
+    pause: float | None
+    """Seconds until the next attempt; None if none follows, or the application's own policy decides."""
+
+
+class CallEnded(NamedTuple):
+    """A call has ended."""
+
+    attempts: int
+    """How many were begun."""
+    last: AttemptEnded | None
+    """The attempt that counts; None if the call ended before one had."""
+    error_type: str
+    """The name of the class of the exception that ended it; "" without one."""
+    error: str
+    """What that says."""
+    seconds: float
+
+
+class AttemptObserver(Protocol):
+    """What an observer does about one attempt."""
+
+    def left(self) -> None:
+        """Nothing of the attempt runs here any more. Called in the thread or task in which it was begun."""
+
+    def ended(self, end: AttemptEnded) -> None:
+        """It was judged. Called once, in any thread, before or after `left`."""
+
+
+class CallObserver(Protocol):
+    """What an observer does about one call."""
+
+    def attempt_started(self, attempt: AttemptStarted) -> AttemptObserver | None:
+        """Called in the thread or task that makes the attempt: context variables that are set here are seen in it,
+        until `left` takes them back. None: the attempt is of no interest."""
+
+    def ended(self, end: CallEnded) -> None:
+        """Called once, in the thread or task of the call."""
+
+
+class Observer(Protocol):
+    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing."""
+
+    def call_started(self, call: CallStarted) -> CallObserver | None:
+        """Called in the thread or task of the call. None: the call is of no interest, and costs no more."""

@@ -5,9 +5,12 @@ Nothing here does I/O, keeps state or decides anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, FrozenInstanceError, dataclass, fields
+from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution"]
+__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "frozen"]
+
+R = TypeVar("R", bound="Value")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
@@ -20,6 +23,83 @@ REGISTRIES = ("cloudmap",)
 
 PROXIED = ("proxy", "service-connect")
 """The attribute of an endpoint that is a proxy beside the task."""
+
+
+class _Signature:
+    """What `help` and `inspect` show. Made when they ask."""
+
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        from inspect import Parameter, Signature
+
+        if owner is Value:
+            raise AttributeError("__signature__")
+        return Signature(
+            [
+                Parameter(
+                    item.name,
+                    Parameter.KEYWORD_ONLY if item.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
+                    default=Parameter.empty if item.default is MISSING else item.default,
+                    annotation=item.type,
+                )
+                for item in fields(owner)
+            ]
+        )
+
+
+class Value:
+    """The base of frozen dataclasses that are made seldom.
+
+    What dataclasses would compile for each class at import is written here once: that takes a millisecond a class.
+    """
+
+    __slots__: tuple[str, ...] = ()
+    __signature__ = _Signature()
+
+    def __init__(self, *row: Any, **named: Any) -> None:
+        items = fields(self)  # type: ignore[arg-type]  # only dataclasses derive from it
+        given = dict(zip([item.name for item in items], row, strict=False))
+        if len(row) > len(items) or given.keys() & named.keys():
+            raise TypeError(f"{type(self).__name__} takes {len(items)} values, each once")
+        given.update(named)
+        for item in items:
+            value = given.pop(item.name, item.default)
+            if value is MISSING:
+                raise TypeError(f"{type(self).__name__} needs {item.name!r}")
+            object.__setattr__(self, item.name, value)
+        if given:
+            raise TypeError(f"{type(self).__name__} has no {next(iter(given))!r}")
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__slots__])
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__qualname__}({shown})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __getstate__(self) -> Any:
+        return self._values()
+
+    def __setstate__(self, state: Any) -> None:
+        for name, value in zip(self.__slots__, state, strict=True):
+            object.__setattr__(self, name, value)
+
+
+@dataclass_transform(frozen_default=True)
+def frozen(kind: type[R]) -> type[R]:
+    """A `Value` with the fields that the class names."""
+    return dataclass(init=False, repr=False, eq=False, slots=True)(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +152,7 @@ class Resolution:
 
     endpoints: tuple[Endpoint, ...]
     ttl: float
-    """How long the answer holds, in seconds: the smallest TTL of every record that led to it."""
+    """How long the answer holds, in seconds: the smallest TTL of every frozen that led to it."""
     source: str
     """Where it came from, for people: `dns`, `hosts`, `static`, …"""
     partial: bool = False

@@ -10,8 +10,12 @@ import pytest
 
 import ecs_discovery
 from ecs_discovery import AsyncDiscovery, Discovery
+from ecs_discovery.client.aio.asking import AsyncAsker
 from ecs_discovery.client.aio.background import AsyncBackground
+from ecs_discovery.client.aio.probing import AsyncProber
+from ecs_discovery.client.sync.asking import Asker
 from ecs_discovery.client.sync.background import Background
+from ecs_discovery.client.sync.probing import Prober
 from ecs_discovery.core.balancing.node import Node
 
 ROOT = Path(ecs_discovery.__file__).parent
@@ -32,7 +36,7 @@ LAYERS = [
 BESIDE = "testing"  # may use anything, and only the demo uses it
 ROOMS = 13
 HOMES = {
-    "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo"},
+    "dns": {"resolvers.dns.dnspython", "testing.lab", "cli.demo", "cli.commands"},
     "aiodns": set(),
     "pycares": set(),
     "boto3": {"resolvers.cloud_map"},
@@ -203,7 +207,7 @@ def test_each_slot_of_a_node_is_assigned_in_one_module():
     assert not {slot: names for slot, names in writers.items() if len(names) > 1}
     assert writers.keys() | AT_FIRST == SLOTS
     health = {slot for slot, names in writers.items() if names == {"core.balancing.health"}}
-    assert {"health", "until", "ejected_until", "reason", "ejections", "probe", "failed_checks"} <= health
+    assert {"health", "state_ends_at", "ejection_ends_at", "reason", "ejections", "probe", "failed_checks"} <= health
 
 
 def test_nobody_sets_an_attribute_of_a_node_by_its_name():
@@ -216,7 +220,7 @@ MACHINE = ("runtime", "testing", "cli")
 SOURCES = {"time": {"monotonic", "time", "perf_counter", "monotonic_ns", "time_ns"}, "datetime": {"now", "utcnow"}}
 OWN = {
     ("client.engine", "random.Random"): "what its parameter `rng` is without one",
-    ("resolvers.dns.exchange", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
+    ("resolvers.dns.udp_client", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
 }
 
 
@@ -255,11 +259,14 @@ def parameters(function: object) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("protocol_factory", "share")]  # type: ignore[arg-type]
 
 
-def test_their_two_backgrounds_have_the_same_methods_with_the_same_parameters():
-    public = {name for name in vars(Background) if not name.startswith("_")} - {"after_fork", "close"}
-    assert public == {name for name in vars(AsyncBackground) if not name.startswith("_")} - {"aclose"}
+@pytest.mark.parametrize(
+    ("threads", "tasks"), [(Background, AsyncBackground), (Asker, AsyncAsker), (Prober, AsyncProber)]
+)
+def test_their_two_backgrounds_have_the_same_methods_with_the_same_parameters(threads: type, tasks: type):
+    public = {name for name in vars(threads) if not name.startswith("_")} - {"close", "after_fork"}
+    assert public == {name for name in vars(tasks) if not name.startswith("_")} - {"close", "aclose"}
     for name in public:
-        assert parameters(getattr(Background, name)) == parameters(getattr(AsyncBackground, name)), name
+        assert parameters(getattr(threads, name)) == parameters(getattr(tasks, name)), name
 
 
 def test_the_two_drivers_have_the_same_methods_with_the_same_parameters():

@@ -45,7 +45,7 @@ def message(call: Any) -> str:
 
 def test_a_short_name_without_a_namespace_is_told_to_lack_one():
     with Discovery() as discovery:
-        discovery._driver.background.dns = failing(srv("orders"))
+        discovery._driver.background.asker.dns = failing(srv("orders"))
         text = message(lambda: discovery.resolve("orders"))
     assert "no namespace is set" in text
     assert "ECS_DISCOVERY_NAMESPACE" in text
@@ -55,7 +55,7 @@ def test_a_short_name_without_a_namespace_is_told_to_lack_one():
 
 def test_an_unknown_name_is_not_told_to_lack_a_port():
     with Discovery(namespace="prod.local") as discovery:
-        discovery._driver.background.dns = failing(srv("nope.prod.local"))
+        discovery._driver.background.asker.dns = failing(srv("nope.prod.local"))
         text = message(lambda: discovery.resolve("nope"))
     assert "check the spelling" in text
     assert "port" not in text
@@ -242,7 +242,7 @@ def test_another_client_is_pointed_to_call_and_lease():
 
 def test_an_error_names_the_target_as_this_caller_wrote_it():
     with Discovery(namespace="prod.local") as discovery:
-        discovery._driver.background.dns = failing(
+        discovery._driver.background.asker.dns = failing(
             srv("orders.prod.local"), a("orders.prod.local"), aaaa("orders.prod.local")
         )
         session = wrap_session(requests.Session(), discovery)
@@ -255,7 +255,7 @@ def test_an_error_names_the_target_as_this_caller_wrote_it():
 def test_a_lookup_that_holds_up_an_event_loop_is_told_once(caplog: pytest.LogCaptureFixture):
     async def main() -> None:
         with Discovery(namespace="prod.local") as discovery:
-            discovery._driver.background.dns = failing(srv("orders.prod.local"), srv("users.prod.local"))
+            discovery._driver.background.asker.dns = failing(srv("orders.prod.local"), srv("users.prod.local"))
             for name in ("orders", "users"):
                 with pytest.raises(DiscoveryError):
                     discovery.resolve(name)

@@ -45,7 +45,7 @@ class Threads:
             settings["dns"] = settings.pop("dnspolicy")
         self.discovery = Discovery(**settings)
         if resolver is not None:
-            self.discovery._driver.background.dns = resolver
+            self.discovery._driver.background.asker.dns = resolver
 
     @property
     def engine(self) -> Any:
@@ -120,7 +120,7 @@ class Asyncio:
             }
         self.discovery = AsyncDiscovery(**settings)
         if resolver is not None:
-            self.discovery._driver.background.dns = AsyncResolverOf(resolver)
+            self.discovery._driver.background.asker.dns = AsyncResolverOf(resolver)
 
     @property
     def engine(self) -> Any:

@@ -70,10 +70,12 @@ def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
     wrapped session lost nothing.
     """
     try:
+        import dns  # noqa: F401  # the lab's name server
         import h11  # noqa: F401  # the lab's HTTP
         import requests  # noqa: F401
     except ModuleNotFoundError as error:
-        sys.exit(fail(f"{error.name} is not installed: from a clone, pip install '.[demo]'", 1))
+        missing = "dnspython" if error.name == "dns" else error.name
+        sys.exit(fail(f"{missing} is not installed: from a clone, pip install '.[demo]'", 1))
     from ecs_discovery.cli.demo.command import show
 
     sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json))

@@ -12,13 +12,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecs_discovery.client.emitter import EventEmitter
+from ecs_discovery.client.observing import Observers
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.failure_kinds import Decision, Judgement
+from ecs_discovery.core.calls.failure_kinds import Decision, Judgement, Retry
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.rate_limiter import RateLimiter
@@ -34,7 +35,7 @@ from ecs_discovery.errors import (
     foreign,
     without_frames,
 )
-from ecs_discovery.events import Event
+from ecs_discovery.events import Event, Observer
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.resolvers.hosts import HostsFile
@@ -102,6 +103,7 @@ class Engine:
         """Lookups begun."""
         self.rate_limiter = RateLimiter(settings.dns.max_queries, settings.dns.max_queries)
         self.emitter = EventEmitter(on_event)
+        self.observers: Observers | None = None
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self._closed = False
@@ -297,14 +299,14 @@ class Engine:
             idempotent = chosen.idempotent if idempotent is None else idempotent
             key = chosen.key if key is None else key
         timeout = service.timeout
-        until = now + (timeout.deadline if deadline is None else deadline)
-        connect_until = now + (timeout.connect if connect is None else connect)
+        deadline_at = now + (timeout.deadline if deadline is None else deadline)
+        connect_deadline_at = now + (timeout.connect if connect is None else connect)
         return Call(
             service.target if target is None else target,
             service.retry,
             service.budget,
-            until,
-            connect_until if connect_until < until else until,
+            deadline_at,
+            connect_deadline_at if connect_deadline_at < deadline_at else deadline_at,
             repeatable if idempotent is None else idempotent,
             key,
             deadline is not None,
@@ -361,6 +363,10 @@ class Engine:
                 choices=service.untried(call.tried),
                 seconds=now - lease.started_at,
             )
+        if call.observed is not None:
+            if isinstance(error, BaseException):
+                call.observed.raised(lease, error)
+            call.observed.judged(lease, judgement, decision.after if isinstance(decision, Retry) else None)
         if has_events:
             self.emit(service)
         if judgement.outcome in (Outcome.CONNECT, Outcome.UNANSWERED):
@@ -393,6 +399,11 @@ class Engine:
         from ecs_discovery.client.snapshot import snapshot_of  # for a look at it only
 
         return snapshot_of(service, self.clock())
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this observer of each call that begins from now on, and of its attempts."""
+        known = () if self.observers is None else self.observers.each
+        self.observers = Observers((*known, observer), self.clock)
 
     def emit(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""

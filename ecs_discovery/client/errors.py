@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ecs_discovery.core.calls.call import Call
@@ -16,7 +17,7 @@ from ecs_discovery.errors import (
     foreign,
 )
 
-__all__ = ["as_os_error", "hint_of", "no_connection", "noted"]
+__all__ = ["as_os_error", "hint_of", "no_attribute", "no_connection", "noted"]
 
 
 def no_connection(call: Call, error: OSError) -> DiscoveryError:
@@ -61,3 +62,9 @@ def noted(error: Exception, call: Call) -> None:
         tried = "; ".join(map(str, call.reports))
         why = f"; not retried: {call.reason}" if call.reason else ""
         error.add_note(f"ecs_discovery: {call.target}: {tried}{why}")
+
+
+def no_attribute(owner: object, name: str, elsewhere: Mapping[str, str]) -> AttributeError:
+    """The error for an attribute that is not there. `elsewhere`: a name in the other world → the name here."""
+    meant = f"; did you mean {elsewhere[name]!r}?" if name in elsewhere else ""
+    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{meant}", name=name, obj=owner)

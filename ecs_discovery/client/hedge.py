@@ -59,4 +59,7 @@ class Hedge:
 
     def lost(self, loser: Lease) -> None:
         """This attempt is of no more use: that is no judgement of its endpoint."""
-        self._call.report(loser.node, "overtaken", self._engine.clock() - loser.started_at)
+        call = self._call
+        call.report(loser.node, "overtaken", self._engine.clock() - loser.started_at)
+        if call.observed is not None:
+            call.observed.attempt_ended(loser, "overtaken", "overtaken")

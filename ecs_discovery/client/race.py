@@ -51,7 +51,7 @@ class RaceState:
         left = call.connect_share(now, 0)
         delay = head_start(service.connect_time, policy.race_delay)
         rounds = min(-(-(rivals + 1) // policy.race_limit), service.retry.attempts)
-        self.race = Race(limit=policy.race_limit, delay=delay, share=max(delay, left / rounds), until=now + left)
+        self.race = Race(limit=policy.race_limit, delay=delay, share=max(delay, left / rounds), deadline_at=now + left)
         self._next = lease.hand_over()
 
     # Without a race

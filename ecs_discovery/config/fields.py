@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from ecs_discovery.config.targets import parse_host_port
-from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.errors import ConfigurationError, unknown_setting
+from ecs_discovery.models import Value
 
 P = TypeVar("P", bound="Policy")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What a field accepts (`check`, which may normalise), how its text form is read, and both in words."""
 
     check: Callable[[Any], Any]
@@ -100,7 +100,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def nameservers(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (tuple, list)):
+    if not isinstance(value, (tuple, list)) or not all(isinstance(item, str) for item in value):
         raise ValueError
     for item in value:
         parse_host_port("nameserver", item, 53)
@@ -190,44 +190,34 @@ NETWORKS = Rule(networks, split, "networks such as '169.254.8.0/24' or 'fe80::/6
 TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying object, or None")
 
 
-class Policy:
-    """Runs every field through its rule.
+class Policy(Value):
+    """Runs every field through its rule. Raises `ConfigurationError` for a value out of range and an unknown field."""
 
-    Comparing, hashing and showing are written once: dataclasses would compile them for each policy at import.
-    """
+    __slots__ = ()
 
-    __slots__: tuple[str, ...] = ()
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in self.__slots__])
-
-    def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if type(other) is type(self) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._values())
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
-        return f"{type(self).__qualname__}({shown})"
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+    def __init__(self, **named: Any) -> None:
+        items, kind = fields(self), type(self).__name__  # type: ignore[arg-type]  # only dataclasses derive from it
+        for item in items:
             rule: Rule = item.metadata["rule"]
-            value = getattr(self, item.name)
+            value = named.pop(item.name, item.default)
             try:
                 checked = rule.check(value)
             except (ValueError, TypeError):
-                raise ConfigurationError(f"{type(self).__name__}.{item.name}", value, rule.words) from None
-            if checked is not value:
-                object.__setattr__(self, item.name, checked)
-        for item in fields(self):  # type: ignore[arg-type]  # only dataclasses derive from it
+                raise ConfigurationError(f"{kind}.{item.name}", value, rule.words) from None
+            object.__setattr__(self, item.name, checked)
+        for name, value in named.items():
+            raise unknown_setting(name, value, self.__slots__, of=kind)
+        for item in items:
             if "_min" in item.name or "min_" in item.name:
                 upper = item.name.replace("min", "max")
                 if getattr(self, upper, inf) < getattr(self, item.name):
-                    raise ConfigurationError(
-                        f"{type(self).__name__}.{item.name}", getattr(self, item.name), f"at most {upper}"
-                    )
+                    raise ConfigurationError(f"{kind}.{item.name}", getattr(self, item.name), f"at most {upper}")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def policy(kind: type[P]) -> type[P]:
+    """A `Policy` with the fields that the class names."""
+    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(kind)
 
 
 def variables(cls: type[Policy]) -> frozenset[str]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ecs_discovery.errors import ConfigurationError
 
 __all__ = ["Options", "check_flag", "check_key", "check_seconds", "current_options", "options"]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What a `with options(...)` block says; None where it says nothing."""
 
     deadline: float | None = None

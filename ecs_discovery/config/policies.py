@@ -8,7 +8,6 @@ example `ECS_DISCOVERY_RETRY_ATTEMPTS=2`. What is passed in code wins over the e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ecs_discovery.config.fields import (
@@ -24,6 +23,7 @@ from ecs_discovery.config.fields import (
     number,
     one_of,
     path,
+    policy,
     port,
     ruled,
     split,
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class CachePolicy(Policy):
     """How long answers are held."""
 
@@ -76,7 +76,7 @@ class CachePolicy(Policy):
     """Answers held; beyond it the least recently used one goes. Default 10,000."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class DnsPolicy(Policy):
     """How DNS is asked."""
 
@@ -106,7 +106,7 @@ class DnsPolicy(Policy):
     none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class CloudMapPolicy(Policy):
     """How the AWS Cloud Map API is asked."""
 
@@ -142,7 +142,7 @@ class CloudMapPolicy(Policy):
     none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
@@ -179,7 +179,7 @@ class BalancingPolicy(Policy):
     """Picks kept for `snapshot`: one of 16 ordinary ones, and every other. Default 64."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class ZonePolicy(Policy):
     """Whether endpoints of the own availability zone are preferred. Needs endpoints with zones: those that Cloud Map
     names (`AVAILABILITY_ZONE`)."""
@@ -195,7 +195,7 @@ class ZonePolicy(Policy):
     """With fewer endpoints zones are ignored. Default 6 (Envoy)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class OutlierPolicy(Policy):
     """When an endpoint is taken out of choice for a while."""
 
@@ -229,7 +229,7 @@ class OutlierPolicy(Policy):
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class HealthCheckPolicy(Policy):
     """Whether the endpoints of a service in use are checked besides the requests they get.
 
@@ -262,7 +262,7 @@ class HealthCheckPolicy(Policy):
     """Good checks in a row that bring it back. Default 2: one answer may be luck."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class RetryPolicy(Policy):
     """When and how often a call is tried again."""
 
@@ -287,7 +287,7 @@ class RetryPolicy(Policy):
     say. `retry=Retrying(…)` is short for it. Set in code only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class HedgePolicy(Policy):
     """Whether a call that is slow is sent to a second endpoint as well; the first good answer counts.
 
@@ -306,7 +306,7 @@ class HedgePolicy(Policy):
     """No call is hedged sooner than this. Default 0.001 (Finagle)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class TimeoutPolicy(Policy):
     """Time limits."""
 
@@ -316,7 +316,7 @@ class TimeoutPolicy(Policy):
     """No attempt and no wait begins later than this after the call began. Default 30."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@policy
 class ConnectionPolicy(Policy):
     """How connections are made and kept."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -30,6 +30,7 @@ from ecs_discovery.config.policies import (
 )
 from ecs_discovery.config.targets import Target, check_name, is_address, parse_target
 from ecs_discovery.errors import ConfigurationError, unknown_setting
+from ecs_discovery.models import Value, frozen
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying as Retrying
@@ -72,8 +73,8 @@ class Policies(TypedDict, total=False):
     health_check: HealthCheckPolicy | None
 
 
-@dataclass(frozen=True)
-class ServiceConfig:
+@frozen
+class ServiceConfig(Value):
     """Where one service is found and how it is treated.
 
     `sources` is a target or a row of them: `srv://…`, `dns://…`, `cloudmap://…`, `static://…` or a plain name. When
@@ -83,14 +84,14 @@ class ServiceConfig:
     """
 
     sources: tuple[str, ...]
-    tls_name: str | None = field(default=None, kw_only=True)
-    balancing: BalancingPolicy | None = field(default=None, kw_only=True)
-    outlier: OutlierPolicy | None = field(default=None, kw_only=True)
-    retry: RetryPolicy | None = field(default=None, kw_only=True)
-    timeout: TimeoutPolicy | None = field(default=None, kw_only=True)
-    zone: ZonePolicy | None = field(default=None, kw_only=True)
-    hedge: HedgePolicy | None = field(default=None, kw_only=True)
-    health_check: HealthCheckPolicy | None = field(default=None, kw_only=True)
+    tls_name: str | None = None
+    balancing: BalancingPolicy | None = None
+    outlier: OutlierPolicy | None = None
+    retry: RetryPolicy | None = None
+    timeout: TimeoutPolicy | None = None
+    zone: ZonePolicy | None = None
+    hedge: HedgePolicy | None = None
+    health_check: HealthCheckPolicy | None = None
 
     def __init__(
         self,
@@ -136,8 +137,8 @@ class ServiceConfig:
         return tuple(map(parse_target, self.sources))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+@frozen
+class Settings(Value):
     """All that distinguishes one discovery from another. Make them with `Settings.make`."""
 
     namespace: str | None
@@ -195,12 +196,17 @@ class Settings:
             raise unknown_setting(name, value, ("namespace", "services", "nameservers", *_POLICIES))
         if isinstance(nameservers, str):
             raise ConfigurationError("nameservers", nameservers, "a list of them: ['10.0.0.2', '127.0.0.1:5353']")
-        servers = nameservers
+        servers, source, written = nameservers, "nameservers", nameservers
         if servers is None and not chosen["dns"].nameservers and env.get("ECS_DISCOVERY_NAMESERVERS"):
-            servers = [item.strip() for item in env["ECS_DISCOVERY_NAMESERVERS"].split(",") if item.strip()]
+            source = "ECS_DISCOVERY_NAMESERVERS"
+            written = env[source]
+            servers = [item.strip() for item in written.split(",") if item.strip()]
         if servers is not None:
-            values = {item.name: getattr(chosen["dns"], item.name) for item in fields(DnsPolicy)}
-            chosen["dns"] = DnsPolicy(**{**values, "nameservers": tuple(servers)})
+            try:
+                chosen["dns"] = replace(chosen["dns"], nameservers=tuple(servers))
+            except (ConfigurationError, TypeError) as error:
+                allowed = error.allowed if isinstance(error, ConfigurationError) else "a list of them: ['10.0.0.2']"
+                raise ConfigurationError(source, written, allowed) from None
         return cls(
             namespace=None if namespace is None else check_name(field_name, namespace),
             services=_services(services or {}, env),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
 from ecs_discovery.errors import ConfigurationError
@@ -16,8 +16,7 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What the application asks for, taken apart.
 
     `scheme` is `auto` for a plain name, else `srv`, `dns`, `cloudmap`, `static` or a registered one. `port` is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from math import inf
 from threading import RLock
 
@@ -202,7 +201,7 @@ class Directory:
                 name = source.name if short else settings.qualified(source.name)
                 source = Target(source.scheme, name, source.port)
             elif source.scheme == "cloudmap":
-                source = replace(source, port=source.port or parsed.port or settings.cloud_map.default_port)
+                source = source._replace(port=source.port or parsed.port or settings.cloud_map.default_port)
             sources.append(source)
         # Checks the schemes.
         plan(sources, port=parsed.port, default_port=default_port, families=("a",), schemes=self._schemes)

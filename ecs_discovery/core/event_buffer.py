@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.events import Event, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
 
@@ -44,9 +44,9 @@ class EventBuffer:
             )
             self.add(Notice(self._target, told))
 
-    def health(self, node: Node, change: Change, now: float) -> None:
+    def health(self, node: Node, change: HealthChange, now: float) -> None:
         """The health of a node changed."""
-        seconds = max(0.0, change.until - now) if change.after is not Health.HEALTHY else 0.0
+        seconds = max(0.0, change.ends_at - now) if change.after is not Health.HEALTHY else 0.0
         self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds))
 
     def panic(self, panic: bool) -> None:

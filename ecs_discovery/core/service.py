@@ -23,7 +23,7 @@ from ecs_discovery.config.policies import (
     ZonePolicy,
 )
 from ecs_discovery.core.balancing.balancer import Balancer
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.calls import liveness
@@ -135,7 +135,7 @@ class Service:
             if events is None:
                 return Due(again=True)
             evaluation = self._sources.evaluate(looks, now, known=bool(self._membership.nodes))
-            self.refresh_at = evaluation.until
+            self.refresh_at = evaluation.refresh_at
             if evaluation.notice:
                 self._events.add(Notice(self.target, evaluation.notice))
             if evaluation.answer is not None:
@@ -253,7 +253,7 @@ class Service:
     def push_back(self, node: Node, now: float, seconds: float) -> bool:
         """The node said that it is overloaded: others are chosen before it. True if there are events to tell."""
         with self._lock:
-            known = now < node.pushed_back_until
+            known = now < node.pushback_ends_at
             self._balancer.push_back(node, now, now + seconds)
             if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
                 return False
@@ -396,7 +396,7 @@ class Service:
         named.__cause__ = error
         return named
 
-    def _record_change_locked(self, node: Node, change: Change, now: float) -> None:
+    def _record_change_locked(self, node: Node, change: HealthChange, now: float) -> None:
         down = change.after is Health.DOWN
         self.generation += down  # its idle connections are worth nothing
         self._events.health(node, change, now)

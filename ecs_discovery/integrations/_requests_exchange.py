@@ -31,7 +31,7 @@ from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.errors import ConnectTimeout, DeadlineExceeded, DiscoveryError, ResolutionTimeout
 from ecs_discovery.integrations._requests_errors import FailedRequest
-from ecs_discovery.integrations._requests_routes import Route
+from ecs_discovery.integrations._requests_routes import RequestsRoute
 from ecs_discovery.integrations._urllib3_body import put_back, read_whole
 from ecs_discovery.integrations._urllib3_pool import Overtaken, PoolUse, UseTimeout
 from ecs_discovery.integrations._urllib3_table import TABLE
@@ -49,7 +49,7 @@ _PLAIN = HTTPAdapter()
 class RequestPool(Protocol):
     """What an exchange needs of the pool that requests' adapter was given."""
 
-    route: Route
+    route: RequestsRoute
     request: requests.PreparedRequest
     stream: bool
     pinned: Node | None

@@ -11,7 +11,7 @@ from urllib3.response import HTTPResponse
 
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.integrations._requests_exchange import RequestsExchange
-from ecs_discovery.integrations._requests_routes import TLS_OPTIONS, Route
+from ecs_discovery.integrations._requests_routes import TLS_OPTIONS, RequestsRoute
 
 __all__ = ["ServicePool"]
 
@@ -32,7 +32,7 @@ class ServicePool:
 
     def __init__(
         self,
-        route: Route,
+        route: RequestsRoute,
         request: requests.PreparedRequest,
         stream: bool,
         adapter: HTTPAdapter,

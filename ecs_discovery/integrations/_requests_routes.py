@@ -10,7 +10,7 @@ from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, HttpsEndpointPool
 
-__all__ = ["TLS_OPTIONS", "Route"]
+__all__ = ["TLS_OPTIONS", "RequestsRoute"]
 
 _VARIANTS = 64  # connection pools to one endpoint with different TLS options
 TLS_OPTIONS = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file", "assert_hostname", "assert_fingerprint")
@@ -18,7 +18,7 @@ TLS_OPTIONS = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file", 
 _DEFAULT_SIZE = 10  # of requests' pools: the application did not say
 
 
-class Route:
+class RequestsRoute:
     """One origin (`http://orders:8080`) of ours: its service, and connection pools per endpoint."""
 
     def __init__(self, driver: Driver, service: Service, target: str, scheme: str, host: str, port: int | None) -> None:

@@ -80,26 +80,26 @@ def _alive(tracked: set[ref[R]]) -> list[R]:
 def _before() -> None:
     _importing.acquire(timeout=_LONGEST_IMPORT)
     _forking.append(get_ident())
-    until = monotonic() + _PATIENCE
-    threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(until))]
+    deadline_at = monotonic() + _PATIENCE
+    threads = [thread for thing in _alive(_threaded) for thread in thing.before_fork(_left(deadline_at))]
     for thread in threads:
-        _join(thread, until)
+        _join(thread, deadline_at)
 
 
-def _join(thread: Thread, until: float) -> None:
+def _join(thread: Thread, deadline_at: float) -> None:
     """Wait until it has ended: for the system too, which may take a moment longer. Python 3.12 counts there."""
     try:
-        thread.join(_left(until))
+        thread.join(_left(deadline_at))
     except RuntimeError:
         return  # it is this one, or another thread is just starting it
     if thread.native_id == get_native_id():
         return  # a greenlet
-    while not thread.is_alive() and os.path.exists(f"/proc/self/task/{thread.native_id}") and _left(until):
+    while not thread.is_alive() and os.path.exists(f"/proc/self/task/{thread.native_id}") and _left(deadline_at):
         sleep(0.0005)
 
 
-def _left(until: float) -> float:
-    return max(0.0, until - monotonic())
+def _left(deadline_at: float) -> float:
+    return max(0.0, deadline_at - monotonic())
 
 
 def _in_parent() -> None:
@@ -110,9 +110,9 @@ def _in_parent() -> None:
     except ValueError:
         return  # this module came while the fork was in flight
     if not _forking:
-        until = monotonic() + _PATIENCE
+        deadline_at = monotonic() + _PATIENCE
         for thing in _alive(_threaded):
-            thing.after_fork_in_parent(_left(until))
+            thing.after_fork_in_parent(_left(deadline_at))
 
 
 def _in_child() -> None:

@@ -24,23 +24,23 @@ Flight = Future[None]
 _SOON = 1.0  # seconds within which a lookup begins though no caller waits any more: the next caller needs it too
 
 
-class _UnderWay:
-    __slots__ = ("flight", "loop", "until", "wanted")
+class _InFlight:
+    __slots__ = ("flight", "loop", "lost_at", "wanted")
 
-    def __init__(self, flight: Flight, until: float, loop: AbstractEventLoop | None, wanted: float) -> None:
+    def __init__(self, flight: Flight, lost_at: float, loop: AbstractEventLoop | None, wanted: float) -> None:
         self.flight = flight
-        self.until = until  # when it is given up for lost
+        self.lost_at = lost_at  # when it is given up for lost
         self.loop = loop  # the event loop that its leader runs in; None for a thread
         self.wanted = wanted  # until when a caller waits for it
 
     def lost(self, now: float) -> bool:
         """It will bring no answer in time: its leader is late, or in a loop that runs no more."""
-        return now >= self.until or (self.loop is not None and not self.loop.is_running())
+        return now >= self.lost_at or (self.loop is not None and not self.loop.is_running())
 
 
 class Flights:
     def __init__(self) -> None:
-        self._flights: dict[Question, _UnderWay] = {}
+        self._flights: dict[Question, _InFlight] = {}
         self._lock = RLock()
 
     def __len__(self) -> int:
@@ -69,10 +69,10 @@ class Flights:
                 return known.flight, False
             flight: Flight = Future()
             flight.set_running_or_notify_cancel()
-            until = now + limit
-            wanted = until if wanted is None else max(wanted, now + _SOON)
+            lost_at = now + limit
+            wanted = lost_at if wanted is None else max(wanted, now + _SOON)
             # Until it begins it waits in a queue, which loses nothing: for as long as a caller waits for it.
-            self._flights[question] = _UnderWay(flight, max(until, wanted), loop, wanted)
+            self._flights[question] = _InFlight(flight, max(lost_at, wanted), loop, wanted)
         if known is not None:
             _end(known.flight)
         return flight, True
@@ -84,7 +84,7 @@ class Flights:
             if known is None or known.flight is not flight:
                 return False  # it was given up for lost meanwhile
             if now < known.wanted:
-                known.until = now + limit
+                known.lost_at = now + limit
                 return True
         self.land(question, flight)
         return False

@@ -137,7 +137,7 @@ def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit
     a time-out of the socket alone would begin anew with every byte of the handshake."""
     import ssl  # the context has it loaded
 
-    until = time.monotonic() + limit
+    deadline_at = time.monotonic() + limit
     secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
     try:
         secured.setblocking(False)
@@ -150,7 +150,7 @@ def secure(sock: socket.socket, context: ssl.SSLContext, name: str | None, limit
                 readable = True
             except ssl.SSLWantWriteError:
                 readable = False
-            left = until - time.monotonic()
+            left = deadline_at - time.monotonic()
             if left <= 0 or not is_ready(secured, left, read=readable):
                 raise TimeoutError("timed out in the TLS handshake")
     except BaseException:  # interrupted too: no other code knows of the socket

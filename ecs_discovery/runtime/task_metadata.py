@@ -10,10 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ecs_discovery.runtime import fork
 
@@ -24,8 +23,7 @@ _MAX_BYTES = 256 * 1024  # of the answer; ten containers make a tenth of it
 _LONGEST = 255  # characters of a fact
 
 
-@dataclass(frozen=True, slots=True)
-class TaskMetadata:
+class TaskMetadata(NamedTuple):
     """The task this process runs in. None where the endpoint does not say."""
 
     cluster: str | None = None
@@ -88,15 +86,15 @@ def _ask(uri: str, timeout: float) -> TaskMetadata | None:
     from http.client import HTTPException, HTTPResponse
 
     # By hand: urllib follows redirects, and waits anew for each byte.
-    until = time.monotonic() + timeout
+    deadline_at = time.monotonic() + timeout
     try:
         place = urllib.parse.urlsplit(f"{uri.rstrip('/')}/task")
         host, port = place.hostname or "", place.port or 80
         request = f"GET {place.path} HTTP/1.0\r\nHost: {place.netloc}\r\nAccept: */*\r\n\r\n".encode("ascii")
-        with socket.create_connection((host, port), _left(until)) as sock:
-            sock.settimeout(_left(until))
+        with socket.create_connection((host, port), _left(deadline_at)) as sock:
+            sock.settimeout(_left(deadline_at))
             sock.sendall(request)
-            answer = HTTPResponse(_Limited(sock, until))  # type: ignore[arg-type]  # all that it uses of a socket
+            answer = HTTPResponse(_Limited(sock, deadline_at))  # type: ignore[arg-type]  # all that it uses of a socket
             answer.begin()
             if answer.status != 200:
                 return None
@@ -105,8 +103,8 @@ def _ask(uri: str, timeout: float) -> TaskMetadata | None:
         return None
 
 
-def _left(until: float) -> float:
-    left = until - time.monotonic()
+def _left(deadline_at: float) -> float:
+    left = deadline_at - time.monotonic()
     if left <= 0:
         raise TimeoutError
     return left
@@ -115,9 +113,9 @@ def _left(until: float) -> float:
 class _Limited(RawIOBase):
     """A socket's bytes until a time: a limit of each read alone would let a byte now and then go on for ever."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    def __init__(self, sock: socket.socket, deadline_at: float) -> None:
         self._sock = sock
-        self._until = until
+        self._deadline_at = deadline_at
         self._more = _MAX_BYTES
 
     def makefile(self, mode: str) -> BufferedReader:
@@ -127,7 +125,7 @@ class _Limited(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._until))
+        self._sock.settimeout(_left(self._deadline_at))
         count = self._sock.recv_into(buffer)
         self._more -= count
         if self._more < 0:

@@ -49,7 +49,7 @@ def test_pick_with_a_third_of_the_endpoints_out_and_one_excluded(benchmark, coun
     service = discovery._driver.engine.service("orders")
     for node in service.nodes[: count // 3]:
         node.health = type(node.health).DOWN
-        node.until = 1e9
+        node.state_ends_at = 1e9
     service.observe(service.nodes[0], Outcome.CONNECT, 0.0)
     exclude = [service.nodes[-1]]
     benchmark.pedantic(service.pick, (0.0, exclude), **ROUNDS)

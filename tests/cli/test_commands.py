@@ -31,12 +31,12 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(run, monkeypatch,
     assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n"
 
 
-@pytest.mark.parametrize("missing", ["requests", "h11"])
-def test_the_demo_names_its_own_extra(run, monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
+@pytest.mark.parametrize(("module", "package"), [("requests", "requests"), ("h11", "h11"), ("dns", "dnspython")])
+def test_the_demo_names_its_own_extra(run, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
     status, out, err = run("demo")
     assert (status, out) == (1, "")
-    assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n"
+    assert err == f"ecs-discovery: {package} is not installed: from a clone, pip install '.[demo]'\n"
 
 
 def test_a_demo_too_short_for_its_script_is_refused(run):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery import (
-    ClosedError,
-    ConfigurationError,
-)
+from ecs_discovery import AsyncDiscovery, ClosedError, ConfigurationError, Discovery
 from tests.support import FakeResolver
 from tests.worlds import Worlds
 
@@ -67,3 +64,21 @@ def test_a_discovery_cannot_be_pickled_and_says_what_to_do(kind: str):
     with pytest.raises(TypeError, match="one per process"):
         pickle.dumps(made)
     assert "prod.local" in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "meant"),
+    [
+        (AsyncDiscovery, "connect", "open_connection"),
+        (AsyncDiscovery, "close", "aclose"),
+        (Discovery, "open_connection", "connect"),
+        (Discovery, "aclose", "close"),
+    ],
+)
+def test_a_method_of_the_other_world_is_told_with_its_name_here(kind: type, wrong: str, meant: str):
+    with pytest.raises(AttributeError, match=f"no attribute '{wrong}'; did you mean '{meant}'") as caught:
+        getattr(kind(), wrong)
+    assert caught.value.name == wrong
+    with pytest.raises(AttributeError, match=r"has no attribute 'conect'$"):
+        getattr(kind(), "conect")  # noqa: B009
+    assert not hasattr(kind(), "nothing")

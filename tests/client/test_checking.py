@@ -269,7 +269,9 @@ with Lab(namespace="prod.local") as lab:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     os._exit(0)  # its own checks hang for another half minute
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert (ran.stdout.strip(), ran.stderr) == ("0", "")
 
 

@@ -42,7 +42,7 @@ def addresses(found: Resolution) -> list[str]:
 def test_a_loop_per_request_learns_of_new_tasks_although_no_look_up_outlasts_a_loop():
     clock, source = FakeClock(), Slow()
     discovery = AsyncDiscovery(clock=clock, cache=CALM, timeout=PATIENT)
-    discovery._driver.background.dns = source
+    discovery._driver.background.asker.dns = source
 
     def request() -> list[str]:
         return addresses(asyncio.run(discovery.resolve("dns://orders:80")))
@@ -65,9 +65,9 @@ def test_a_look_up_whose_loop_runs_no_more_is_made_by_somebody_else(stopped: str
             return answer("10.0.0.2")
 
     with Discovery(timeout=PATIENT) as discovery:
-        discovery._driver.background.dns = Quick()
+        discovery._driver.background.asker.dns = Quick()
         shared, source = AsyncDiscovery(share=discovery), Slow()
-        shared._driver.background.dns, source.seconds = source, 3600
+        shared._driver.background.asker.dns, source.seconds = source, 3600
         loop, found = asyncio.new_event_loop(), list[Any]()
         waiting = threading.Thread(target=lambda: found.append(discovery.resolve("dns://orders:80")))
 
@@ -156,7 +156,7 @@ def test_a_resolver_that_blocks_does_not_stop_dns():
             return answer("10.0.0.2")
 
     with Discovery(resolvers={"own": Blocking()}, timeout=PATIENT) as discovery:
-        discovery._driver.background.dns = Quick()
+        discovery._driver.background.asker.dns = Quick()
         for number in range(40):
             discovery._driver.background.ask(Question("own", f"name{number}"))
         assert addresses(discovery.resolve("dns://orders:80", timeout=10)) == ["10.0.0.2"]

@@ -57,7 +57,7 @@ def gated(**settings: Any) -> Iterator[tuple[Discovery, Gated, Callable[[str], N
     with Discovery(resolvers={"own": source}, **settings) as discovery:
 
         def ask(name: str) -> None:
-            discovery._driver.background.ask(Question("own", name), until=discovery._driver.engine.clock() + 2)
+            discovery._driver.background.ask(Question("own", name), deadline_at=discovery._driver.engine.clock() + 2)
 
         for number in range(32):
             ask(f"busy{number}")
@@ -153,13 +153,13 @@ def test_a_lookup_that_waited_for_a_thread_is_not_made_twice():
     """It began a moment ago, however long ago it was asked for."""
     clock, question = FakeClock(), Question("own", "orders")
     with gated(clock=clock) as (discovery, source, _):
-        flight = discovery._driver.background.ask(question, until=clock() + 30)
+        flight = discovery._driver.background.ask(question, deadline_at=clock() + 30)
         clock.advance(4)
         source.slow.add("orders")
         source.gate.set()
         eventually(lambda: source.asked[question])
         clock.advance(4)
-        assert discovery._driver.background.ask(question, until=clock() + 30) is flight
+        assert discovery._driver.background.ask(question, deadline_at=clock() + 30) is flight
         source.later.set()
         assert flight.result(10) is None
     assert source.asked[question] == 1
@@ -172,12 +172,12 @@ def test_a_silent_source_is_not_asked_for_names_that_nobody_waits_for_any_more()
             for number in range(500):
                 ask(f"name{number}")
             clock.advance(4)  # the callers have gone, and come again
-            assert len(discovery._driver.background._pool("own").queued()) <= 500
+            assert len(discovery._driver.background.asker._pool("own").queued()) <= 500
         ask("wanted")
         wanted = Question("own", "wanted")
         source.gate.set()
         eventually(lambda: source.asked[wanted])
-        eventually(lambda: not discovery._driver.background._pool("own").queued())
+        eventually(lambda: not discovery._driver.background.asker._pool("own").queued())
         assert len(source.asked) <= 34
 
 
@@ -186,7 +186,7 @@ def test_of_lookups_that_wait_for_a_thread_the_one_asked_for_last_begins_first()
         for number in range(100):
             ask(f"name{number}")
         ask("name7")
-        assert list(discovery._driver.background._pool("own").queued())[-1] == Question("own", "name7")
+        assert list(discovery._driver.background.asker._pool("own").queued())[-1] == Question("own", "name7")
 
 
 def test_when_too_many_lookups_wait_the_oldest_fails_and_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -202,13 +202,13 @@ def test_when_too_many_lookups_wait_the_oldest_fails_and_says_so(monkeypatch: py
 
         waiter = threading.Thread(target=wait)
         waiter.start()
-        eventually(lambda: Question("own", "oldest") in discovery._driver.background._pool("own").queued())
+        eventually(lambda: Question("own", "oldest") in discovery._driver.background.asker._pool("own").queued())
         for number in range(50):
             ask(f"name{number}")
         waiter.join(10)
         assert not waiter.is_alive()
         assert "other lookups wait" in str(failed[0])
-        assert len(discovery._driver.background._pool("own").queued()) <= 10
+        assert len(discovery._driver.background.asker._pool("own").queued()) <= 10
 
 
 def test_a_lookup_of_a_resolver_in_threads_has_its_whole_time_once_it_starts():

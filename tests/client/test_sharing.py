@@ -29,7 +29,7 @@ def test_asyncio_and_threads_can_share_what_is_known():
 
     dns = dns_of("10.0.0.1")
     with Discovery() as discovery:
-        discovery._driver.background.dns = dns
+        discovery._driver.background.asker.dns = dns
         discovery.resolve("orders:80")
 
         async def main():
@@ -90,7 +90,7 @@ def test_one_async_discovery_serves_several_loops_one_after_another():
 
     clock, dns = FakeClock(), dns_of("10.0.0.1")
     discovery = AsyncDiscovery(clock=clock)
-    discovery._driver.background.dns = AsyncResolverOf(dns)
+    discovery._driver.background.asker.dns = AsyncResolverOf(dns)
     for _ in range(3):
         found = asyncio.run(discovery.resolve("orders:80"))
         assert found.endpoints[0].host == "10.0.0.1"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import inspect
 import pickle
 import re
 import ssl
@@ -167,6 +170,34 @@ def test_policies_are_values(policy: type):
     assert pickle.loads(pickle.dumps(policy())) == policy()
     with pytest.raises(TypeError):
         policy(1)
+    first = dataclasses.fields(policy())[0].name
+    assert dataclasses.replace(policy()) == copy.deepcopy(policy()) == policy()
+    for change in (lambda made: setattr(made, first, 1), lambda made: delattr(made, first)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change(policy())
+
+
+def test_help_names_the_fields_of_a_policy_and_their_defaults():
+    shown = inspect.signature(RetryPolicy).parameters
+    assert list(shown)[:2] == ["attempts", "backoff_min"]
+    assert (shown["attempts"].default, shown["attempts"].kind) == (3, inspect.Parameter.KEYWORD_ONLY)
+
+
+def test_a_misspelt_field_of_a_policy_is_told_with_the_name_that_was_meant():
+    with pytest.raises(
+        ConfigurationError, match="unknown setting 'attemps' of RetryPolicy; did you mean 'attempts'"
+    ) as e:
+        RetryPolicy(attemps=3)  # type: ignore[call-arg]
+    assert (e.value.field, e.value.value) == ("RetryPolicy.attemps", 3)
+
+
+@pytest.mark.parametrize("wrong", [["abc"], ["10.0.0.2", "10.0.0.2:x"], [5], 5])
+def test_wrong_nameservers_are_named_as_they_were_written(wrong: Any):
+    with pytest.raises(ConfigurationError, match=r"^nameservers is") as caught:
+        Settings.make(nameservers=wrong, environ={})
+    assert caught.value.value is wrong
+    with pytest.raises(ConfigurationError, match=r"^ECS_DISCOVERY_NAMESERVERS is 'abc'"):
+        Settings.make(environ={"ECS_DISCOVERY_NAMESERVERS": "abc"})
 
 
 @pytest.mark.parametrize(

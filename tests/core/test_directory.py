@@ -290,7 +290,7 @@ def test_answers_of_eight_are_joined_and_asked_for_more_often_while_they_name_ne
     directory = directory_of()
     question = a()
     directory.store(question, answer(*(f"10.0.0.{n}" for n in range(8)), ttl=1.0), 0.0)
-    assert directory.cache.lookup(question, 0.0).until < 1.5
+    assert directory.cache.lookup(question, 0.0).changes_at < 1.5
     directory.store(question, answer(*(f"10.0.0.{n}" for n in range(4, 12)), ttl=1.0), 1.2)
     look = directory.cache.lookup(question, 1.2)
     assert look.value is not None

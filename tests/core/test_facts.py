@@ -9,7 +9,7 @@ from typing import Any
 
 from ecs_discovery.config.policies import ZonePolicy
 from ecs_discovery.core.balancing.node import Outcome
-from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints, service_of, srv
@@ -17,7 +17,7 @@ from tests.support import endpoints, service_of, srv
 
 def told(service: Service, serial: int, found: tuple[Endpoint, ...]) -> None:
     """A source gives this answer, its `serial`th."""
-    look = Lookup(Freshness.FRESH, Resolution(found, 10.0, "dns"), None, False, 9999.0, serial)
+    look = Look(Freshness.FRESH, Resolution(found, 10.0, "dns"), None, False, 9999.0, serial)
     service.judge({question: look for question in service.wanted() if question == srv()}, 1000.0)
 
 

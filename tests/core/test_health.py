@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from ecs_discovery.config.policies import OutlierPolicy
 from ecs_discovery.core.balancing import health
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Health, Node
 from tests.support import nodes
 
 POLICY = OutlierPolicy()
-EVENTS: dict[str, Callable[[Node, float], Change | None]] = {
+EVENTS: dict[str, Callable[[Node, float], HealthChange | None]] = {
     "answered": health.answered,
     "failed": lambda node, now: health.failed(node, POLICY, now, lambda: 0.5),
     "failed under the cap": lambda node, now: health.failed(node, POLICY, now, lambda: 0.5, may_eject=False),
@@ -49,7 +49,7 @@ def test_every_change_is_a_row_of_the_table_and_is_told(steps: list[tuple[str, f
             continue
         assert (change.before, change.after) == (before, node.health)
         assert (before.name, node.health.name) in table()
-        assert (change.reason, change.until) == (node.reason, node.until)
+        assert (change.reason, change.ends_at) == (node.reason, node.state_ends_at)
         assert bool(node.reason) is (node.health is not Health.HEALTHY)
         assert not node.failed_checks or node.health in (Health.EJECTED, Health.DOWN)
 

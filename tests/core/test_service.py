@@ -12,7 +12,7 @@ import pytest
 from ecs_discovery.config.policies import BalancingPolicy, HedgePolicy
 from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import NoEndpoints, Overloaded, ResolutionError, ResolutionTimeout, TargetNotFound
@@ -20,18 +20,18 @@ from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, 
 from ecs_discovery.models import PROXIED, Question, Resolution
 from tests.support import a, aaaa, answer, endpoints, service_of, srv
 
-MISSING: Lookup[Resolution] = Lookup(Freshness.MISSING, refresh=True)
+MISSING: Look[Resolution] = Look(Freshness.MISSING, refresh=True)
 NXDOMAIN = TargetNotFound("no such name", target="a://orders")
 NODATA = NoEndpoints("no such record", target="a://orders")
 SERVFAIL = ResolutionError("SERVFAIL", target="a://orders")
 
 
-def fresh(*hosts: str, port: int = 0, until: float = 2000.0, serial: int = 1) -> Lookup[Resolution]:
-    return Lookup(Freshness.FRESH, answer(*hosts, port=port), None, False, until, serial)
+def fresh(*hosts: str, port: int = 0, changes_at: float = 2000.0, serial: int = 1) -> Look[Resolution]:
+    return Look(Freshness.FRESH, answer(*hosts, port=port), None, False, changes_at, serial)
 
 
-def none(error: Exception = NODATA, until: float = 1005.0, serial: int = 1) -> Lookup[Resolution]:
-    return Lookup(Freshness.NEGATIVE, None, error, False, until, serial)
+def none(error: Exception = NODATA, changes_at: float = 1005.0, serial: int = 1) -> Look[Resolution]:
+    return Look(Freshness.NEGATIVE, None, error, False, changes_at, serial)
 
 
 def hosts(service: Service) -> list[str]:
@@ -63,7 +63,7 @@ def test_what_a_name_turned_out_to_be_is_remembered_so_that_it_costs_one_questio
 
 def test_both_families_are_used_together():
     service = service_of()
-    service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", until=1500.0), srv(): none()}, 1000.0)
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", changes_at=1500.0), srv(): none()}, 1000.0)
     assert hosts(service) == ["10.0.0.1:80", "[::1]:80"]
     assert service.wanted() == (a(), aaaa())
     assert service.refresh_at == 1500.0
@@ -79,7 +79,7 @@ def test_one_family_is_served_while_the_other_is_still_asked():
 
 def test_a_family_that_could_not_be_asked_is_asked_again_later():
     service = service_of()
-    service.judge({a(): fresh("10.0.0.1"), aaaa(): none(SERVFAIL, until=1001.0), srv(): none()}, 1000.0)
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): none(SERVFAIL, changes_at=1001.0), srv(): none()}, 1000.0)
     assert service.wanted() == (a(), aaaa())
     assert service.refresh_at == 1001.0
 
@@ -173,7 +173,7 @@ def test_answers_without_any_port_are_an_error_that_says_so():
 
 def test_a_stale_answer_is_refreshed_in_the_background():
     service = known()
-    stale = Lookup(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), None, True, 1010.0, 1)
+    stale = Look(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), None, True, 1010.0, 1)
     assert service.judge({a(): stale}, 1010.0) == Due(ask=(a(),))
     assert service.resolution is not None
     assert service.resolution.stale
@@ -181,23 +181,23 @@ def test_a_stale_answer_is_refreshed_in_the_background():
 
 def test_an_expired_answer_is_waited_for_and_served_stale_if_that_fails():
     service = known()
-    expired = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), None, True, 1100.0, 1)
+    expired = Look(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), None, True, 1100.0, 1)
     assert service.judge({a(): expired}, 1100.0) == Due(wait=(a(),))
-    failed = Lookup(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, True, 1101.0, 2)
+    failed = Look(Freshness.EXPIRED, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, True, 1101.0, 2)
     assert service.judge({a(): failed}, 1101.0, waited=(a(),)) == Due()
     assert len(service.nodes) == 2
 
 
 def test_what_was_just_asked_in_vain_is_not_waited_for_again():
     service = service_of()
-    looks = {a(): Lookup(Freshness.MISSING, None, SERVFAIL, True), aaaa(): none(), srv(): none()}
+    looks = {a(): Look(Freshness.MISSING, None, SERVFAIL, True), aaaa(): none(), srv(): none()}
     assert service.judge(looks, 1000.0).wait == (a(),)
     assert service.judge(looks, 1000.0, waited=(a(),)).error is not None
 
 
 def test_failing_lookups_keep_the_endpoints_and_are_told_once():
     service = known()
-    failed = Lookup(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, False, 1050.0, 2)
+    failed = Look(Freshness.STALE, answer("10.0.0.1", "10.0.0.2"), SERVFAIL, False, 1050.0, 2)
     for _ in range(3):
         service.judge({a(): failed}, 1040.0)
     assert [type(event) for event in service.pop_events()] == [LookupFailed]
@@ -288,7 +288,7 @@ def test_changes_of_health_and_panic_are_told():
     assert isinstance(event, HealthChanged)
     assert (event.health, event.seconds, str(event)) == ("down", 1.0, "orders: 10.0.0.1:80 is down: 1 failed connect")
     second.health = Health.EJECTED
-    second.until = 1001.0
+    second.state_ends_at = 1001.0
     assert service.observe(first, Outcome.SUCCESS, 1000.5)
     assert [type(event) for event in service.pop_events()] == [HealthChanged]
     first.health = Health.DOWN
@@ -390,9 +390,9 @@ def test_the_child_of_a_fork_has_its_own_locks_and_no_uses():
     assert service.pick(1000.0) is node
 
 
-def partial(*hosts: str, serial: int = 1, estimate: int | None = 12) -> Lookup[Resolution]:
+def partial(*hosts: str, serial: int = 1, estimate: int | None = 12) -> Look[Resolution]:
     found = Resolution(answer(*hosts, port=80).endpoints, 10.0, "dns", True, estimate)
-    return Lookup(Freshness.FRESH, found, None, False, 2000.0, serial)
+    return Look(Freshness.FRESH, found, None, False, 2000.0, serial)
 
 
 def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on_if_it_knows_all():
@@ -413,7 +413,7 @@ def test_a_possibly_partial_answer_makes_the_next_source_be_asked_and_settled_on
     [none(SERVFAIL, serial=2), none(NXDOMAIN, serial=2), partial("10.0.0.9", serial=2)],
     ids=["it fails", "it knows none", "it is partial too"],
 )
-def test_a_partial_answer_stands_where_the_next_source_is_no_better(second: Lookup[Resolution]):
+def test_a_partial_answer_stands_where_the_next_source_is_no_better(second: Look[Resolution]):
     service = service_of("orders", sources=["srv://orders", "cloudmap://ns/orders"], schemes=("cloudmap",))
     service.judge({srv(): partial("10.0.0.1", "10.0.0.2"), Question("cloudmap", "ns/orders"): second}, 1000.0)
     assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
@@ -448,7 +448,7 @@ def test_a_service_connect_proxy_is_one_endpoint_that_is_never_taken_out():
     service = service_of()
     proxy = replace(answer("127.255.0.1").endpoints[0], attributes=(PROXIED,))
     other = replace(answer("2600:f0f0::1").endpoints[0], attributes=(PROXIED,))
-    look = Lookup(Freshness.FRESH, Resolution((proxy, other), 5.0, "service-connect"), None, False, 2000.0, 1)
+    look = Look(Freshness.FRESH, Resolution((proxy, other), 5.0, "service-connect"), None, False, 2000.0, 1)
     service.judge({a(): look, aaaa(): none(), srv(): none()}, 1000.0)
     assert hosts(service) == ["127.255.0.1:80"]
     for outcome in (Outcome.CONNECT, *[Outcome.FAILURE] * 10, Outcome.NEUTRAL):
@@ -489,7 +489,7 @@ def test_of_a_joined_answer_only_what_the_newest_one_named_was_seen_now():
     service = service_of()
     joined = Resolution(answer("10.0.0.1", "10.0.0.2").endpoints, 10.0, "dns", True, 12)
     for now, serial, named in ((1000.0, 1, {"10.0.0.1", "10.0.0.2"}), (1010.0, 2, {"10.0.0.2"})):
-        look = Lookup(Freshness.FRESH, replace(joined, named=frozenset(named)), None, False, 2000.0, serial)
+        look = Look(Freshness.FRESH, replace(joined, named=frozenset(named)), None, False, 2000.0, serial)
         service.judge({a(): look, aaaa(): none(), srv(): none()}, now)
     assert [node.seen["dns"] for node in service.nodes] == [1000.0, 1010.0]
 
@@ -524,7 +524,7 @@ def test_an_endpoint_that_refuses_and_is_not_in_the_newest_answer_is_gone_at_onc
     service = service_of("orders")
     both = partial("10.0.0.1", "10.0.0.2")
     assert both.value is not None
-    service.judge({srv(): replace(both, value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
+    service.judge({srv(): both._replace(value=replace(both.value, named=frozenset({"10.0.0.1"})))}, 1000.0)
     named, unnamed = service.nodes
     service.pop_events()
     service.observe(unnamed, Outcome.CONNECT, 1001.0)
@@ -552,7 +552,7 @@ def test_refused_hosts_are_told_once_and_again_when_none_are_left():
     for number, refused in enumerate([(), ("169.254.1.1",) * 5, ("169.254.1.2",), (), ("169.254.1.1",)]):
         found = replace(answer("10.0.0.1"), refused=refused)
         looks = {
-            question: Lookup(Freshness.FRESH, found, serial=number + 1, until=1001.0 + number)
+            question: Look(Freshness.FRESH, found, serial=number + 1, changes_at=1001.0 + number)
             for question in service.wanted()
         }
         service.judge(looks, 1000.0 + number)

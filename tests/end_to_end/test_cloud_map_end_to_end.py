@@ -275,7 +275,7 @@ def test_both_drivers_of_one_engine_ask_through_one_built_in_resolver():
             thread.start()
         for thread in threads:
             thread.join()
-        joined: Any = AsyncDiscovery(share=discovery)._driver.background._resolver("cloudmap")
+        joined: Any = AsyncDiscovery(share=discovery)._driver.background.asker._resolver("cloudmap")
         assert {*made, joined._resolver} == {discovery._driver.engine.cloud_map()}
     with pytest.raises(ResolutionError, match="closed"):
         made[0].resolve(discovery._driver.engine.directory.service("orders", None, 0.0).questions[0], 1)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns import wire
-from ecs_discovery.resolvers.dns.exchange import NoEdns, Truncated
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, plain_name, wire_ttl
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
+from ecs_discovery.resolvers.dns.udp_client import NoEdns, Truncated
 from tests.fuzz.bounds import assert_cheap, unhurried
 from tests.fuzz.messages import KINDS, message, record
 

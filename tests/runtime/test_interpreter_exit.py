@@ -121,7 +121,7 @@ class Slow:
 def test_without_threads_the_questions_of_a_lookup_share_its_timeout():
     with Discovery() as discovery:
         slow: Any = Slow()
-        discovery._driver.background.dns = slow
+        discovery._driver.background.asker.dns = slow
         with pytest.raises(ResolutionError):
             discovery.resolve("orders", timeout=0.2)
     assert sum(slow.limits) <= 0.21
@@ -140,7 +140,7 @@ def test_without_threads_a_refresh_takes_no_more_than_half_of_the_time_of_a_call
     clock = [1000.0]
     with Discovery(clock=lambda: clock[0] + time.monotonic()) as discovery:
         source: Any = Once()
-        discovery._driver.background.dns = source
+        discovery._driver.background.asker.dns = source
         discovery.resolve("dns://orders:80")
         source.known = True
         clock[0] += 20
@@ -153,7 +153,7 @@ def test_without_threads_a_refresh_takes_no_more_than_half_of_the_time_of_a_call
 def test_without_threads_a_lookup_that_nobody_waits_for_is_brief():
     with Discovery() as discovery:
         slow: Any = Slow()
-        discovery._driver.background.dns = slow
+        discovery._driver.background.asker.dns = slow
         discovery._driver.background.force(
             [Question("a", "orders"), Question("aaaa", "orders"), Question("srv", "orders")]
         )

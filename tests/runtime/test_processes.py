@@ -48,7 +48,7 @@ with Lab(namespace="prod.local") as lab:
         time.sleep(0.005)
     asked = lab.dns.total
     locks = (inner._lock, discovery._driver.engine.directory._lock, discovery._driver.engine.directory.cache._lock,
-             discovery._driver.engine.flights._lock, _registry._lock, discovery._driver.background._workers._wake)
+             discovery._driver.engine.flights._lock, _registry._lock, discovery._driver.background.asker._workers._wake)
     for lock in locks:
         lock.acquire()
     children = []

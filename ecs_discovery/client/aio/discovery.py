@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.attempt import SILENT, AsyncAttempt, Vanished, perform
 from ecs_discovery.client.aio.driver import AsyncDriver
-from ecs_discovery.client.aio.hedging import hedged
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
 from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.errors import as_os_error, no_connection, noted
+from ecs_discovery.client.errors import as_os_error, no_attribute, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.tls import verified_name
@@ -41,6 +40,9 @@ __all__ = ["AsyncDiscovery"]
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+_ELSEWHERE = {"connect": "open_connection", "close": "aclose"}
+"""Methods of `Discovery`, and what they are called here."""
 
 
 class AsyncDiscovery:
@@ -90,26 +92,31 @@ class AsyncDiscovery:
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("an AsyncDiscovery holds tasks and sockets and cannot be pickled: make one per process")
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _ELSEWHERE)
+
     # Resolving
 
     async def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
         """As `Discovery.resolve`."""
         service = self._service(target)
         if self._engine.clock() >= service.refresh_at:
-            await self._background.ready(service, self._until(service, timeout))
+            await self._background.ready(service, self._deadline_at(service, timeout))
         return self._engine.use(service)
 
     async def warm(self, *targets: str, timeout: float | None = None) -> None:
         """As `Discovery.warm`."""
         services = [self._service(target) for target in targets]
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+        deadline_at = max((self._deadline_at(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self._engine.due(service).wait:
-                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
+                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < deadline_at:
                     await self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay, until=until)
+                self._background.ask(question, allowed=not delay, deadline_at=deadline_at)
         for service in services:
-            await self._background.ready(service, until)
+            await self._background.ready(service, deadline_at)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """As `Discovery.snapshot`."""
@@ -174,11 +181,8 @@ class AsyncDiscovery:
         hard = asyncio.timeout(limit)
         try:
             async with hard:
-                await self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
-                if service.hedging is None:
-                    return await self._driver.run(service, call, attempt, judge)
-                hedge = hedged(self._background, service.hedging, call, attempt, judge)
-                return await self._driver.run(service, call, hedge, judge)
+                lookup_deadline_at = call.connect_deadline_at if limit is None else call.deadline_at
+                return await self._driver.run(service, call, attempt, judge, lookup_deadline_at, service.hedging)
         except Exception as error:
             if hard.expired() and isinstance(error, TimeoutError):
                 raise DeadlineExceeded(
@@ -230,8 +234,9 @@ class AsyncDiscovery:
                 return await transports.create(sock, protocol_factory, context, name)
 
         try:
-            await self._background.ready(service, call.connect_deadline_at)
-            return await self._driver.run(service, call, attempt, judge_connect)
+            return await self._driver.run(
+                service, call, attempt, judge_connect, call.connect_deadline_at, kind="connect"
+            )
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
         except OSError as error:
@@ -268,5 +273,5 @@ class AsyncDiscovery:
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 
-    def _until(self, service: Service, timeout: float | None) -> float:
+    def _deadline_at(self, service: Service, timeout: float | None) -> float:
         return self._engine.clock() + self._limit(service, timeout)

@@ -15,10 +15,10 @@ __all__ = ["examine"]
 async def examine(check: Check) -> Result:
     """Check an endpoint, within the policy's time limit."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + check.policy.timeout
+    deadline_at = loop.time() + check.policy.timeout
     sock: socket.socket | None = None
     try:
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout_at(deadline_at):
             sock = await sockets.connect_async(check.node.endpoint)
             if check.policy.kind == "tcp":
                 return GOOD
@@ -28,7 +28,7 @@ async def examine(check: Check) -> Result:
                 answer.feed(await loop.sock_recv(sock, BLOCK))
         return judged(check, answer.status)
     except (OSError, ValueError) as error:
-        return failed(check, error, sock is not None, loop.time() - until)
+        return failed(check, error, sock is not None, loop.time() - deadline_at)
     finally:
         if sock is not None:
             sock.close()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ecs_discovery.client.aio.background import AsyncBackground
+from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Judgement
@@ -45,14 +46,13 @@ class Trial(Generic[T]):
         self.task = asyncio.get_running_loop().create_task(self._run())
         self.task.add_done_callback(partial(self._end, told))
 
-    def give_up(self, tasks: set[asyncio.Task[None]]) -> None:
+    def give_up(self, tasks: Tasks) -> None:
         """No caller waits for it any more: cancel it. Its task is among `tasks` until it has ended."""
         self._given_up = True
         if self.task is None or self.task.done():  # no task: it could not be made
             self._let_go()
             return
-        tasks.add(self.task)
-        self.task.add_done_callback(tasks.discard)
+        tasks.hold(self.task)
         self.task.cancel()
 
     def outcome(self) -> T:
@@ -176,6 +176,8 @@ def hedged(
             failed,
         )
         lease.adopt(winner.lease)
+        if call.observed is not None:
+            call.observed.moved(winner.lease, lease)
         return winner.outcome()
 
     return run

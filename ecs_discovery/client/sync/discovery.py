@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.errors import as_os_error, no_connection, noted
+from ecs_discovery.client.errors import as_os_error, no_attribute, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
-from ecs_discovery.client.sync.hedging import hedged
 from ecs_discovery.client.sync.lease import LeaseContext
 from ecs_discovery.client.tls import default_context, verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Discovery"]
 
 T = TypeVar("T")
+
+_ELSEWHERE = {"open_connection": "connect", "create_connection": "connect", "aclose": "close"}
+"""Methods of `AsyncDiscovery`, and what they are called here."""
 
 
 class Discovery:
@@ -88,6 +90,11 @@ class Discovery:
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a Discovery holds threads and sockets and cannot be pickled: make one per process")
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _ELSEWHERE)
+
     # Resolving
 
     def resolve(self, target: str, *, timeout: float | None = None) -> Resolution:
@@ -99,7 +106,7 @@ class Discovery:
         """
         service = self._engine.service(target)
         if self._engine.clock() >= service.refresh_at:
-            self._background.ready(service, self._until(service, timeout))
+            self._background.ready(service, self._deadline_at(service, timeout))
         return self._engine.use(service)
 
     def warm(self, *targets: str, timeout: float | None = None) -> None:
@@ -110,14 +117,14 @@ class Discovery:
         that is not resolved in time.
         """
         services = [self._engine.service(target) for target in targets]
-        until = max((self._until(service, timeout) for service in services), default=0.0)
+        deadline_at = max((self._deadline_at(service, timeout) for service in services), default=0.0)
         for service in services:
             for question in self._engine.due(service).wait:
-                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < until:
+                while (delay := self._engine.delay(question)) and self._engine.clock() + delay < deadline_at:
                     self._driver.sleep(delay)  # there is time: more names than may be asked for at once
-                self._background.ask(question, allowed=not delay, until=until)
+                self._background.ask(question, allowed=not delay, deadline_at=deadline_at)
         for service in services:
-            self._background.ready(service, until)
+            self._background.ready(service, deadline_at)
 
     def snapshot(self, target: str) -> ServiceSnapshot:
         """What is known of a target and why. Sends no query. Raises `ClosedError` and `ConfigurationError`."""
@@ -165,8 +172,9 @@ class Discovery:
         engine = self._engine
         now = engine.clock()
         call = engine.call(service, idempotent=idempotent, deadline=limit, key=key, now=now)
+        lookup_deadline_at = None
         if now >= service.refresh_at:
-            self._background.ready(service, call.connect_deadline_at if limit is None else call.deadline_at)
+            lookup_deadline_at = call.connect_deadline_at if limit is None else call.deadline_at
         is_failure = service.outlier.is_failure
         handled = sys.exc_info()[1]
 
@@ -194,11 +202,7 @@ class Discovery:
             return judge_exception(error, is_failure, accepts=accepts, handled=handled)
 
         try:
-            if service.hedging is None:
-                return self._driver.run(service, call, attempt, judge)
-            return self._driver.run(
-                service, call, hedged(self._background, service.hedging, call, attempt, judge), judge
-            )
+            return self._driver.run(service, call, attempt, judge, lookup_deadline_at, service.hedging)
         except Exception as error:
             noted(error, call)
             raise
@@ -237,8 +241,7 @@ class Discovery:
             return sock
 
         try:
-            self._background.ready(service, call.connect_deadline_at)
-            return self._driver.run(service, call, attempt, judge_connect)
+            return self._driver.run(service, call, attempt, judge_connect, call.connect_deadline_at, kind="connect")
         except ResolutionError as error:
             raise as_os_error(error) from error.__cause__
         except OSError as error:
@@ -265,5 +268,5 @@ class Discovery:
         chosen = current_options().deadline
         return chosen if chosen is not None else service.timeout.connect
 
-    def _until(self, service: Service, timeout: float | None) -> float:
+    def _deadline_at(self, service: Service, timeout: float | None) -> float:
         return self._engine.clock() + self._limit(service, timeout)

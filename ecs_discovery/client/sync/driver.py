@@ -10,13 +10,17 @@ from typing import TypeVar
 
 from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.observing import ObservedCall
 from ecs_discovery.client.sync.background import Background
+from ecs_discovery.client.sync.hedging import hedged
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import GOOD, Decision, Judgement
+from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded
+from ecs_discovery.events import CallStarted
 from ecs_discovery.runtime import fork
 
 __all__ = ["Driver"]
@@ -24,6 +28,7 @@ __all__ = ["Driver"]
 T = TypeVar("T")
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
+_PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 
 
 class Driver:
@@ -42,8 +47,23 @@ class Driver:
         call: Call,
         attempt: Callable[[Lease], T],
         judge: Callable[[T | None, Exception | None], Judgement],
+        lookup_deadline_at: float | None = None,
+        hedging: Hedging | None = None,
+        kind: str = "call",
     ) -> T:
-        """Attempts of one call until one is good or no other is allowed; the last result or exception."""
+        """Attempts of one call until one is good or no other is allowed; the last result or exception.
+
+        Before the first the service is waited for until `lookup_deadline_at` (monotonic), unless that is None.
+        """
+        if self.engine.observers is not None and call.observed is None:
+            observed = self.engine.observers.call_started(CallStarted(kind, call.target, ""))
+            if observed is not None:
+                call.observed = observed
+                return self._run_observed(observed, service, call, attempt, judge, lookup_deadline_at, hedging)
+        if lookup_deadline_at is not None:
+            self.background.ready(service, lookup_deadline_at)
+        if hedging is not None:
+            attempt = hedged(self.background, hedging, call, attempt, judge)
         attempted: AttemptResult[T] | None = None
         if service.retry.tenacity is None:
             attempted = self._attempt(service, call, attempt, judge)
@@ -54,6 +74,32 @@ class Driver:
             return self._attempt(service, call, attempt, judge)
 
         return self.pursue(call, once, attempted)
+
+    def _run_observed(
+        self,
+        observed: ObservedCall,
+        service: Service,
+        call: Call,
+        attempt: Callable[[Lease], T],
+        judge: Callable[[T | None, Exception | None], Judgement],
+        lookup_deadline_at: float | None,
+        hedging: Hedging | None,
+    ) -> T:
+        def seen(lease: Lease) -> T:
+            with observed.attempt(lease):
+                return attempt(lease)
+
+        def judged(result: T | None, error: Exception | None) -> Judgement:
+            judgement = judge(result, error)
+            return _PLAIN if judgement is GOOD else judgement  # so that it is recorded as any other is
+
+        try:
+            result = self.run(service, call, seen, judged, lookup_deadline_at, hedging)
+        except BaseException as error:
+            observed.ended(error, call.deadline_at if call.hard else None)
+            raise
+        observed.ended(None)
+        return result
 
     def pursue(self, call: Call, once: Callable[[], AttemptResult[T]], attempted: AttemptResult[T] | None = None) -> T:
         """Run `once`, which records each attempt, until the call is over; the last result or exception.

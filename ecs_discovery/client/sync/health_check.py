@@ -15,23 +15,23 @@ __all__ = ["examine"]
 
 def examine(check: Check, clock: Callable[[], float] = time.monotonic) -> Result:
     """Check an endpoint, within the policy's time limit."""
-    until = clock() + check.policy.timeout
+    deadline_at = clock() + check.policy.timeout
     sock: socket.socket | None = None
     try:
         sock = sockets.connect(check.node.endpoint, check.policy.timeout)
         if check.policy.kind == "tcp":
             return GOOD
         answer = Answer()
-        sock.settimeout(_left(until - clock()))
+        sock.settimeout(_left(deadline_at - clock()))
         sock.sendall(request(check))
         while answer.status is None:
             sock.settimeout(
-                _left(until - clock())
+                _left(deadline_at - clock())
             )  # a limit of each read alone would let a byte now and then go on for ever
             answer.feed(sock.recv(BLOCK))
         return judged(check, answer.status)
     except (OSError, ValueError) as error:
-        return failed(check, error, sock is not None, clock() - until)
+        return failed(check, error, sock is not None, clock() - deadline_at)
     finally:
         if sock is not None:
             sock.close()

@@ -185,6 +185,8 @@ def hedged(
             failed,
         )
         lease.adopt(winner.lease)
+        if call.observed is not None:
+            call.observed.moved(winner.lease, lease)
         return winner.outcome()
 
     return run

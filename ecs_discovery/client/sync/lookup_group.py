@@ -66,13 +66,13 @@ class LookupGroup:
             self.lose()
         return tuple(following)
 
-    def finish(self, until: float | None = None) -> tuple[Question, ...]:
-        """Go on to the end, or `until` then (monotonic). Questions to ask next."""
+    def finish(self, deadline_at: float | None = None) -> tuple[Question, ...]:
+        """Go on to the end, or `deadline_at` then (monotonic). Questions to ask next."""
         clock = self._engine.clock
         following: dict[Question, None] = {}
         try:
-            while self.flights and self._lookups.pending and (until is None or clock() < until):
-                seconds = _TURN if until is None else min(_TURN, until - clock())
+            while self.flights and self._lookups.pending and (deadline_at is None or clock() < deadline_at):
+                seconds = _TURN if deadline_at is None else min(_TURN, deadline_at - clock())
                 following.update(dict.fromkeys(self.run(seconds)))
         finally:
             self.lose()

@@ -12,7 +12,7 @@ from math import inf
 from ecs_discovery.config.policies import BalancingPolicy, HealthCheckPolicy, OutlierPolicy, ZonePolicy
 from ecs_discovery.core.balancing import cost, health, outlier, slow_start
 from ecs_discovery.core.balancing.cost import CROWD, MOST, observe
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
@@ -84,7 +84,7 @@ class Balancer:
         """Is there no node that connects?"""
         return not self._fleet.connecting and all(node.health is Health.DOWN for node in self._reserve)
 
-    def update(self, nodes: tuple[Node, ...], now: float, change: membership.Change | None = None) -> None:
+    def update(self, nodes: tuple[Node, ...], now: float, change: membership.MembersChange | None = None) -> None:
         """Choose from these nodes from now on. `change` is what became of them, if that is known."""
         if self._balancing.subset or change is None:
             known = {*self._fleet, *self._reserve}
@@ -122,7 +122,7 @@ class Balancer:
             node = self._pick_specially(now, exclude, key)
         else:
             node = picker.pick(self._rng, exclude)
-            if node is None or now < node.deprioritised_until:
+            if node is None or now < node.full_priority_at:
                 node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
             if self._count >= self._note_at and node is not None:
                 self._note_at = self._count + SAMPLE
@@ -179,7 +179,7 @@ class Balancer:
 
     def finish(
         self, node: Node, outcome: Outcome, now: float, seconds: float | None = None, use: Use | None = None
-    ) -> Change | None:
+    ) -> HealthChange | None:
         """`release`, and then `observe`: first, so that an exception in what follows leaves no use over."""
         if (
             outcome is not _SUCCESS
@@ -212,12 +212,12 @@ class Balancer:
             node.load = score + CROWD[MOST]
         return None
 
-    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> Change | None:
+    def observe(self, node: Node, outcome: Outcome, now: float, seconds: float | None = None) -> HealthChange | None:
         """Judge a node by something that happened to it.
 
         `seconds` is how long the use took; None if it was no use.
         """
-        change: Change | None = None
+        change: HealthChange | None = None
         if outcome is _SUCCESS:
             node.answered_at = now
             if seconds is not None:
@@ -259,7 +259,7 @@ class Balancer:
                 self._schedule()
         return self._follow(node, change, now)
 
-    def _follow(self, node: Node, change: Change | None, now: float) -> Change | None:
+    def _follow(self, node: Node, change: HealthChange | None, now: float) -> HealthChange | None:
         """Do what a change of health asks for."""
         if change is None:
             return None
@@ -272,7 +272,7 @@ class Balancer:
         self._arrange()
         return change
 
-    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> Change | None:
+    def checked(self, check: Check, outcome: Outcome, why: str, now: float) -> HealthChange | None:
         """Judge a node by a check that ended, `why` being its result in words."""
         node, before = check.node, check.node.health
         if outcome is Outcome.UNANSWERED:
@@ -289,9 +289,9 @@ class Balancer:
             self._schedule()
         return change
 
-    def push_back(self, node: Node, now: float, until: float) -> None:
+    def push_back(self, node: Node, now: float, ends_at: float) -> None:
         """The node said that it is overloaded: it is chosen after all others until then, unless most say so."""
-        self._overload.add(node, now, until)
+        self._overload.add(node, now, ends_at)
 
     def picks(self) -> tuple[Pick, ...]:
         """The last picks, oldest first: all that were out of the ordinary and a sample of the others."""
@@ -341,7 +341,7 @@ class Balancer:
                 node = self._by_key(tier, key, exclude)
             else:
                 node = tier.picker.pick(self._rng, exclude)
-                if node is not None and now < node.deprioritised_until:
+                if node is not None and now < node.full_priority_at:
                     node = self._look_again(tier.picker, node, now, exclude)
             if node is not None:
                 if self._count >= self._note_at:
@@ -368,19 +368,19 @@ class Balancer:
         for _ in range(_LOOKS):
             if chosen is None:
                 return resort
-            if now >= chosen.deprioritised_until:
+            if now >= chosen.full_priority_at:
                 return chosen
             if not chosen.full:
-                if all_carry or now >= chosen.pushed_back_until:
+                if all_carry or now >= chosen.pushback_ends_at:
                     if self._rng() < slow_start.share(chosen, self._balancing, now):
                         return chosen
                     chosen.picked = self._count  # it had its turn
                 # Of those that are all to be spared the picker's first choice, which has the least load.
-                if resort is None or chosen.pushed_back_until <= now < resort.pushed_back_until:
+                if resort is None or chosen.pushback_ends_at <= now < resort.pushback_ends_at:
                     resort = chosen
             passed.append(chosen)
             chosen = picker.pick(self._rng, passed)
-        if chosen is not None and now >= chosen.deprioritised_until:
+        if chosen is not None and now >= chosen.full_priority_at:
             return chosen
         return resort or next((other for tier in self._tiers for other in tier.nodes if _free(other, exclude)), None)
 

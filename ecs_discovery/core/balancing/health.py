@@ -28,7 +28,7 @@ from ecs_discovery.core.balancing import outlier
 from ecs_discovery.core.balancing.node import Health, Node
 
 __all__ = [
-    "Change",
+    "HealthChange",
     "after_fork",
     "answered",
     "checks_failed",
@@ -45,18 +45,18 @@ __all__ = [
 _CALM = 30.0  # healthy for this many seconds takes off one ejection
 
 
-class Change(NamedTuple):
+class HealthChange(NamedTuple):
     """A node's health changed."""
 
     before: Health
     after: Health
     reason: str
     """Why it is not healthy, for people; "" if it is."""
-    until: float
+    ends_at: float
     """When its ejection, or the pause before the next connect, ends."""
 
 
-def answered(node: Node, now: float) -> Change | None:
+def answered(node: Node, now: float) -> HealthChange | None:
     """It did well: a request succeeded, or a connect."""
     outlier.end_streak(node)
     node.connect_failures = 0
@@ -64,8 +64,8 @@ def answered(node: Node, now: float) -> Change | None:
     before = node.health
     if before is Health.HEALTHY or before is Health.EJECTED:
         return None  # a request from before the ejection, or one sent in panic: the probe decides
-    if before is Health.DOWN and (now < node.ejected_until or node.failed_checks):
-        return _changed(node, Health.EJECTED, node.failed_checks or node.reason, node.ejected_until)
+    if before is Health.DOWN and (now < node.ejection_ends_at or node.failed_checks):
+        return _changed(node, Health.EJECTED, node.failed_checks or node.reason, node.ejection_ends_at)
     if node.ejections:
         node.ejections -= 1
     return _healthy(node, now)
@@ -80,7 +80,7 @@ def failed(
     good: int = 0,
     bad: int = 0,
     may_eject: bool = True,
-) -> Change | None:
+) -> HealthChange | None:
     """A request failed, which is counted already.
 
     `good` and `bad` are the successes and failures of all nodes together. `may_eject` is whether one more may be taken
@@ -101,29 +101,29 @@ def failed(
         return None
     span = min(policy.eject_max, policy.eject_min * 2.0 ** min(node.ejections, 30))
     # Half fixed, half drawn, so that clients do not come back together; never past the cap.
-    node.ejected_until = now + span * (0.5 + 0.5 * rng())
+    node.ejection_ends_at = now + span * (0.5 + 0.5 * rng())
     node.ejections += 1
-    return _changed(node, Health.EJECTED, reason, node.ejected_until)
+    return _changed(node, Health.EJECTED, reason, node.ejection_ends_at)
 
 
-def refused(node: Node, policy: OutlierPolicy, now: float) -> Change | None:
+def refused(node: Node, policy: OutlierPolicy, now: float) -> HealthChange | None:
     """A connect failed: it is down until a connect succeeds, and the next may be tried after a pause."""
     down = node.health is Health.DOWN
-    until = node.until
-    if not down or node.reconnecting or now >= until:  # connects that began together are one piece of news
+    ends_at = node.state_ends_at
+    if not down or node.reconnecting or now >= ends_at:  # connects that began together are one piece of news
         node.reconnecting = False
-        until = now + min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures, 30))
+        ends_at = now + min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures, 30))
         node.connect_failures += 1
     reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-    change = _changed(node, Health.DOWN, reason, until)
+    change = _changed(node, Health.DOWN, reason, ends_at)
     return None if down else change
 
 
-def time_up(node: Node, now: float) -> Change | None:
+def time_up(node: Node, now: float) -> HealthChange | None:
     """If its ejection is over, and no health check keeps it out, one request decides."""
-    if node.health is not Health.EJECTED or now < node.until or node.failed_checks:
+    if node.health is not Health.EJECTED or now < node.state_ends_at or node.failed_checks:
         return None
-    return _changed(node, Health.PROBING, node.reason, node.until)
+    return _changed(node, Health.PROBING, node.reason, node.state_ends_at)
 
 
 def start_probe(node: Node) -> None:
@@ -134,7 +134,7 @@ def start_probe(node: Node) -> None:
 def start_reconnect(node: Node, policy: OutlierPolicy, now: float) -> None:
     """It is down, and the driver is to try whether it accepts connections again."""
     node.reconnecting = True
-    node.until = now + policy.connect_max  # in case the driver never reports
+    node.state_ends_at = now + policy.connect_max  # in case the driver never reports
 
 
 def shorten(node: Node, policy: OutlierPolicy, now: float) -> bool:
@@ -143,11 +143,11 @@ def shorten(node: Node, policy: OutlierPolicy, now: float) -> bool:
         return False
     pause = min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures - 1, 30))
     node.connect_failures = 1
-    node.until = min(node.until, max(now, node.until - pause + policy.connect_min))
+    node.state_ends_at = min(node.state_ends_at, max(now, node.state_ends_at - pause + policy.connect_min))
     return True
 
 
-def checks_failed(node: Node, reason: str, until: float, now: float, *, may_eject: bool) -> Change | None:
+def checks_failed(node: Node, reason: str, ends_at: float, now: float, *, may_eject: bool) -> HealthChange | None:
     """So many health checks failed that it must not be used, for this reason. The next check is `until` then.
 
     Where it `may_eject` no more, a healthy one stays: the next failed check asks again.
@@ -155,15 +155,15 @@ def checks_failed(node: Node, reason: str, until: float, now: float, *, may_ejec
     if node.health is Health.HEALTHY and not may_eject:
         return None
     if not node.failed_checks:
-        down = node.health is Health.DOWN and now >= node.ejected_until
+        down = node.health is Health.DOWN and now >= node.ejection_ends_at
         node.out_by_checks = down or node.health is Health.HEALTHY
     node.failed_checks = reason
     if node.health in (Health.DOWN, Health.EJECTED):
         return None  # it is out already; now only good checks bring it back
-    return _changed(node, Health.EJECTED, reason, until)
+    return _changed(node, Health.EJECTED, reason, ends_at)
 
 
-def checks_passed(node: Node, now: float) -> Change | None:
+def checks_passed(node: Node, now: float) -> HealthChange | None:
     """So many health checks succeeded that they keep it out no longer."""
     if not node.failed_checks:
         return None
@@ -174,7 +174,7 @@ def checks_passed(node: Node, now: float) -> Change | None:
     return _healthy(node, now)
 
 
-def returned(node: Node, now: float) -> Change | None:
+def returned(node: Node, now: float) -> HealthChange | None:
     """It is a choice again, after it had left. A probe of before is lost: a new one decides."""
     return _changed(node, Health.EJECTED, node.reason, now) if node.health is Health.PROBING else None
 
@@ -184,13 +184,13 @@ def after_fork(node: Node) -> None:
     node.reconnecting = False
 
 
-def _healthy(node: Node, now: float) -> Change:
+def _healthy(node: Node, now: float) -> HealthChange:
     node.healthy_since = now
     outlier.forgive(node)
-    return _changed(node, Health.HEALTHY, "", node.until)
+    return _changed(node, Health.HEALTHY, "", node.state_ends_at)
 
 
-def _changed(node: Node, after: Health, reason: str, until: float) -> Change:
-    change = Change(node.health, after, reason, until)
-    node.health, node.reason, node.until = after, reason, until
+def _changed(node: Node, after: Health, reason: str, ends_at: float) -> HealthChange:
+    change = HealthChange(node.health, after, reason, ends_at)
+    node.health, node.reason, node.state_ends_at = after, reason, ends_at
     return change

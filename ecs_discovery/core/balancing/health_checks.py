@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import inf
 
 from ecs_discovery.config.policies import HealthCheckPolicy
 from ecs_discovery.core.balancing import health
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Checked, Node, Outcome
 
 __all__ = ["Check", "Checks"]
@@ -24,16 +23,18 @@ _LOOKS = 50  # times in an interval that a pick looks whose check is due: that i
 _LOST = 10.0  # seconds beyond its time limit after which a check that was not reported is given up
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Check:
     """One check of a node, begun then."""
 
-    node: Node
-    checked: Checked
-    began: float
-    policy: HealthCheckPolicy
-    host: str
-    """What it says in the Host header."""
+    __slots__ = ("began", "checked", "host", "node", "policy")
+
+    def __init__(self, node: Node, checked: Checked, began: float, policy: HealthCheckPolicy, host: str) -> None:
+        self.node = node
+        self.checked = checked
+        self.began = began
+        self.policy = policy
+        self.host = host
+        """What it says in the Host header."""
 
 
 class Checks:
@@ -116,7 +117,7 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, check: Check, now: float, *, may_eject: bool) -> Change | None:
+    def judge(self, check: Check, now: float, *, may_eject: bool) -> HealthChange | None:
         """Take its node out of choice, or back, by what was booked."""
         node, checked = check.node, check.checked
         failures = checked.failures

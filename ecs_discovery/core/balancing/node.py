@@ -38,7 +38,7 @@ class Outcome(Enum):
 class _Pickable:
     """What a pick reads and writes, side by side in memory: with thousands of endpoints that is what it waits for."""
 
-    __slots__ = ("deprioritised_until", "full", "health", "load", "pending", "picked", "score", "uses")
+    __slots__ = ("full", "full_priority_at", "health", "load", "pending", "picked", "score", "uses")
 
 
 class Checked:
@@ -71,7 +71,7 @@ class Node(_Pickable):
         "consecutive",
         "cost",
         "cost_at",
-        "ejected_until",
+        "ejection_ends_at",
         "ejections",
         "endpoint",
         "failed_checks",
@@ -85,17 +85,17 @@ class Node(_Pickable):
         "log_cost",
         "out_by_checks",
         "probe",
+        "pushback_ends_at",
         "pushed_at",
         "pushed_back",
-        "pushed_back_until",
         "reason",
         "reconnecting",
         "removed",
         "seen",
+        "state_ends_at",
         "streak",
         "successes",
         "suspect_again_at",
-        "until",
         "waiting",
         "warm_at",
         "window",
@@ -127,9 +127,9 @@ class Node(_Pickable):
         """Uses in flight when its probe had begun: with fewer the probe is over, or another may begin."""
         self.healthy_since = -inf
         """When it last came back."""
-        self.until = 0.0
+        self.state_ends_at = 0.0
         """When an ejection or the pause before the next connect ends."""
-        self.ejected_until = 0.0
+        self.ejection_ends_at = 0.0
         """When its last ejection ends, whatever happens to it meanwhile."""
         self.reason = ""
         """Why it is not healthy, for people."""
@@ -161,11 +161,11 @@ class Node(_Pickable):
         """It is counted among those that are."""
         self.pushed_at = -inf
         """When it last said that it is overloaded."""
-        self.pushed_back_until = -inf
+        self.pushback_ends_at = -inf
         """It said that it is overloaded, and is to be left alone until then."""
         self.full = False
         """It has as many uses as it may have."""
-        self.deprioritised_until = -inf
+        self.full_priority_at = -inf
         """Until then a pick looks twice: it is full, pushed back or warming up."""
         self.seen: dict[str, float] = {}
         """When each source last named it."""

@@ -26,26 +26,26 @@ class Overload:
         self._serial = 0
         self._ends: list[tuple[float, int, Node]] = []  # a heap; a node that was pushed back again has two
 
-    def add(self, node: Node, now: float, until: float) -> None:
+    def add(self, node: Node, now: float, ends_at: float) -> None:
         """The node says so at this moment, and is to be spared until then."""
         self._expire(now)
         node.pushed_at = now
-        if until <= node.pushed_back_until:
+        if ends_at <= node.pushback_ends_at:
             return
-        node.pushed_back_until = until
+        node.pushback_ends_at = ends_at
         slow_start.deprioritise(node)
         if not node.pushed_back:
             node.pushed_back = True
             self._count += 1
         self._serial += 1
-        heappush(self._ends, (until, self._serial, node))
+        heappush(self._ends, (ends_at, self._serial, node))
 
     def drop_all(self, nodes: Iterable[Node]) -> None:
         """It is so no longer: they answered a request that came after, or are not used any more."""
         for node in nodes:
             if node.pushed_back:
                 node.pushed_back = False
-                node.pushed_back_until = -inf
+                node.pushback_ends_at = -inf
                 self._count -= 1
                 slow_start.deprioritise(node)
 
@@ -57,5 +57,5 @@ class Overload:
     def _expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             node = heappop(self._ends)[2]
-            if node.pushed_back_until <= now:
+            if node.pushback_ends_at <= now:
                 self.drop_all((node,))

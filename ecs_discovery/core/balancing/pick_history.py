@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.models import Endpoint
@@ -18,8 +18,7 @@ _CANDIDATES = 4
 _Seen = tuple[Endpoint, float, int, float]  # with its load, its uses in flight and its cost
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A node that was compared, as it stood then."""
 
     endpoint: str
@@ -30,8 +29,7 @@ class Candidate:
     """What a use of it cost lately, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(NamedTuple):
     """One pick."""
 
     at: float

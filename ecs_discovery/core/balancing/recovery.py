@@ -99,15 +99,15 @@ class Recovery:
                 self.probes.append(node)  # it left and came back, or its probe was forgotten
         elif node in self.probes:
             self.probes.remove(node)
-        if state is Health.DOWN and now >= node.until:
+        if state is Health.DOWN and now >= node.state_ends_at:
             self._due[node] = None
             self._trying.discard(node)
             health.start_reconnect(node, self._policy, now)
-        if state in (Health.DOWN, Health.EJECTED) and now < node.until:
-            if self._timed.get(node) != node.until:
-                self._timed[node] = node.until
+        if state in (Health.DOWN, Health.EJECTED) and now < node.state_ends_at:
+            if self._timed.get(node) != node.state_ends_at:
+                self._timed[node] = node.state_ends_at
                 self._serial += 1
-                heappush(self._ends, (node.until, self._serial, node))
+                heappush(self._ends, (node.state_ends_at, self._serial, node))
         else:
             self._timed.pop(node, None)
         self._fleet.move(node)
@@ -121,8 +121,8 @@ class Recovery:
         """Look at the nodes whose time is up. True if there are any."""
         found = False
         while self._ends and self._ends[0][0] <= now:
-            until, _, node = heappop(self._ends)
-            if self._timed.get(node) == until:
+            ends_at, _, node = heappop(self._ends)
+            if self._timed.get(node) == ends_at:
                 del self._timed[node]
                 self.look(node, now)
                 found = True

@@ -61,7 +61,7 @@ def share(node: Node, policy: BalancingPolicy, now: float) -> float:
 def fill(node: Node) -> None:
     """It has as many uses as it may have: nothing is chosen before it has fewer."""
     node.full = True
-    node.deprioritised_until = inf
+    node.full_priority_at = inf
 
 
 def free(node: Node) -> None:
@@ -72,4 +72,4 @@ def free(node: Node) -> None:
 
 def deprioritise(node: Node) -> None:
     """Work out until when a pick looks twice at it."""
-    node.deprioritised_until = inf if node.full else max(node.warm_at, node.pushed_back_until)
+    node.full_priority_at = inf if node.full else max(node.warm_at, node.pushback_ends_at)

@@ -39,6 +39,7 @@ class Call:
         "idempotent",
         "key",
         "number",
+        "observed",
         "reason",
         "replayable",
         "reports",
@@ -82,6 +83,8 @@ class Call:
         """Why no attempt follows the last failure."""
         self.failure: FailureKind | None = None
         """What the last failure was; None after an attempt that was good, if the policy is the application's own."""
+        self.observed: Any = None
+        """What tells observers of it (`client.observing.ObservedCall`), if they are interested."""
         self._free = True
         self._backoff = 0
 

@@ -43,6 +43,8 @@ class Fault(Enum):
     """This side's: no descriptor left, a pool that was closed."""
     OWN_FILE = (FailureKind.OTHER, "own", Outcome.NEUTRAL)
     """This side's: a certificate file that cannot be read."""
+    REFUSED_STREAM = (FailureKind.NOT_SENT, "refused stream", Outcome.NEUTRAL)
+    """It said that it has not looked at the request (HTTP/2)."""
     SILENT = (FailureKind.CLOSED, "silent", Outcome.CONNECT)
     """Its kernel acknowledges nothing: the host is gone."""
     DOUBTED = (FailureKind.CLOSED, "doubted", Outcome.NEUTRAL)

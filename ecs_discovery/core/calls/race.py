@@ -36,16 +36,16 @@ def probe_timeout(learnt: float | None) -> float:
 class Race(Generic[E]):
     """One race of connects, at most `limit` at once.
 
-    An entrant has `share` seconds; all is over at `until`. Times are monotonic seconds, given by the caller.
+    An entrant has `share` seconds; all is over at `deadline_at`. Times are monotonic seconds, given by the caller.
     """
 
-    __slots__ = ("_delay", "_limit", "_next", "_share", "_started", "_until", "running")
+    __slots__ = ("_deadline_at", "_delay", "_limit", "_next", "_share", "_started", "running")
 
-    def __init__(self, *, limit: int, delay: float, share: float, until: float) -> None:
+    def __init__(self, *, limit: int, delay: float, share: float, deadline_at: float) -> None:
         self._limit = limit
         self._delay = delay
         self._share = share
-        self._until = until
+        self._deadline_at = deadline_at
         self._next = -inf
         self._started = 0
         self.running: dict[E, float] = {}
@@ -56,7 +56,9 @@ class Race(Generic[E]):
 
     def due(self, now: float) -> bool:
         """Should another endpoint start now?"""
-        return now >= self._next and len(self.running) < self._limit and self._started < _MOST and now < self._until
+        return (
+            now >= self._next and len(self.running) < self._limit and self._started < _MOST and now < self._deadline_at
+        )
 
     def start(self, entrant: E, now: float) -> None:
         """It started. The next one is due after the head start."""
@@ -75,7 +77,7 @@ class Race(Generic[E]):
 
     def overdue(self, now: float) -> tuple[E, ...]:
         """The entrants whose time is over."""
-        return tuple(e for e, began in self.running.items() if now >= self._until or now >= began + self._share)
+        return tuple(e for e, began in self.running.items() if now >= self._deadline_at or now >= began + self._share)
 
     def late(self, now: float) -> tuple[E, ...]:
         """The entrants that took longer than a head start: when another has won, they may well be gone."""
@@ -83,7 +85,7 @@ class Race(Generic[E]):
 
     def pause(self, now: float) -> float:
         """Seconds until something is due, if no entrant connects or fails before."""
-        then = min([self._until, *(began + self._share for began in self.running.values())])
+        then = min([self._deadline_at, *(began + self._share for began in self.running.values())])
         if len(self.running) < self._limit and self._started < _MOST:
             then = min(then, self._next)
         return max(0.0, then - now)

@@ -1,6 +1,6 @@
 """The TTL cache: what was answered, how fresh it is, and whether a caller should ask again.
 
-It holds answers and failures of lookups by question. It never asks by itself; `Lookup.refresh`
+It holds answers and failures of lookups by question. It never asks by itself; `Look.refresh`
 tells exactly one caller per period to do so. The states follow RFC 8767 (serving stale data).
 """
 
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from threading import RLock
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ecs_discovery.config.policies import CachePolicy
 
-__all__ = ["Freshness", "Lookup", "TtlCache"]
+__all__ = ["Freshness", "Look", "TtlCache"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -32,11 +31,10 @@ class Freshness(Enum):
     MISSING = "missing"
     """Nothing known: wait for an answer."""
     NEGATIVE = "negative"
-    """The last lookup failed and it is too early for the next; `Lookup.error` says how."""
+    """The last lookup failed and it is too early for the next; `Look.error` says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup(Generic[V]):
+class Look(NamedTuple, Generic[V]):
     """What the cache knows of a question at one moment."""
 
     freshness: Freshness
@@ -45,7 +43,7 @@ class Lookup(Generic[V]):
     """The failure of the last lookup, if it failed."""
     refresh: bool = False
     """True for the one caller that should ask again now."""
-    until: float = 0.0
+    changes_at: float = 0.0
     """When this changes by itself."""
     serial: int = 0
     """Grows with every report on any question: the higher one is the later."""
@@ -84,7 +82,7 @@ class TtlCache(Generic[K, V]):
     def __repr__(self) -> str:
         return f"<TtlCache {len(self._entries)} of {self._policy.max_entries} entries>"
 
-    def lookup(self, key: K, now: float, claim: float = 0.0) -> Lookup[V]:
+    def lookup(self, key: K, now: float, claim: float = 0.0) -> Look[V]:
         """What is known of `key`.
 
         With `claim` above 0, a caller that is told to refresh has that many seconds to report
@@ -93,19 +91,19 @@ class TtlCache(Generic[K, V]):
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
-                return Lookup(Freshness.MISSING, refresh=True, until=now)
+                return Look(Freshness.MISSING, refresh=True, changes_at=now)
             self._entries.move_to_end(key)
             if entry.value is None:
                 return self._without_value_locked(entry, now, claim)
             if now < entry.refresh_at:
-                return Lookup(Freshness.FRESH, entry.value, None, False, entry.refresh_at, entry.serial)
+                return Look(Freshness.FRESH, entry.value, None, False, entry.refresh_at, entry.serial)
             due = now >= entry.next_try
             # An answer of TTL 0 was for those who waited for it; later callers wait again.
             idle = entry.ttl == 0 or now >= entry.tried + entry.ttl + self._policy.idle_grace
             freshness = Freshness.EXPIRED if due and idle else Freshness.STALE
             if due:
                 self._claim_locked(entry, now, claim)
-            return Lookup(freshness, entry.value, entry.error, due, max(entry.next_try, now), entry.serial)
+            return Look(freshness, entry.value, entry.error, due, max(entry.next_try, now), entry.serial)
 
     def store(self, key: K, value: V, ttl: float, now: float, *, floor: float = inf) -> None:
         """Keep an answer for its TTL, within the policy's floor (or `floor`, if that is less) and cap, plus jitter."""
@@ -164,11 +162,11 @@ class TtlCache(Generic[K, V]):
         """A fresh lock, for the child of a fork: another thread may have held the old one."""
         self._lock = RLock()
 
-    def _without_value_locked(self, entry: _Entry[V], now: float, claim: float) -> Lookup[V]:
+    def _without_value_locked(self, entry: _Entry[V], now: float, claim: float) -> Look[V]:
         if entry.error is not None and now < entry.next_try:
-            return Lookup(Freshness.NEGATIVE, None, entry.error, False, entry.next_try, entry.serial)
+            return Look(Freshness.NEGATIVE, None, entry.error, False, entry.next_try, entry.serial)
         self._claim_locked(entry, now, claim)
-        return Lookup(Freshness.MISSING, None, entry.error, True, now, entry.serial)
+        return Look(Freshness.MISSING, None, entry.error, True, now, entry.serial)
 
     def _claim_locked(self, entry: _Entry[V], now: float, claim: float) -> None:
         if claim > 0 and entry.value is not None:  # without a value every caller waits for the flight anyway

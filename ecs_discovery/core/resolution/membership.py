@@ -15,7 +15,7 @@ from ecs_discovery.core.balancing import health
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.models import Endpoint, Resolution
 
-__all__ = ["Change", "Membership"]
+__all__ = ["MembersChange", "Membership"]
 
 Key = tuple[str, int, str | None]
 
@@ -29,7 +29,7 @@ _HISTORY_SIZE = 1000
 _RULES = attrgetter("priority", "weight", "zone", "proxied")
 
 
-class Change(NamedTuple):
+class MembersChange(NamedTuple):
     """What an answer changed."""
 
     came: tuple[Node, ...]
@@ -54,7 +54,7 @@ class Membership:
         """True while empty answers contradict the endpoints that are still used."""
         return self._empty_since is not None
 
-    def replace(self, endpoints: Iterable[Endpoint], now: float) -> Change | None:
+    def replace(self, endpoints: Iterable[Endpoint], now: float) -> MembersChange | None:
         """Take over an answer. What it changed of what is chosen from, and how; None if nothing."""
         self._empty_since = None
         current = {node.endpoint.key: node for node in self.nodes}
@@ -76,7 +76,7 @@ class Membership:
             self.nodes = tuple(kept.values())
         elif not altered:
             return None
-        return Change(tuple(came), tuple(left), tuple(altered))
+        return MembersChange(tuple(came), tuple(left), tuple(altered))
 
     def witness(self, answers: Iterable[Resolution], now: float) -> None:
         """Keep which source named which endpoint, and when."""

@@ -35,7 +35,7 @@ class PartialAnswers:
         self._misses: dict[Key, int] = {}
         self._recent: dict[Key, int] = {}  # single records: answers since each was seen
         self._last: frozenset[Key] = frozenset()
-        self._cached_until = 0.0
+        self._expires_at = 0.0
         self._marked = self._recaptured = 0.0
         self._same = 0
         self._quiet = 0
@@ -59,10 +59,10 @@ class PartialAnswers:
     def add(self, answer: Resolution, now: float) -> Resolution:
         """Take an answer in; what is known with it."""
         keys = frozenset(endpoint.key for endpoint in answer.endpoints)
-        if keys == self._last and now < self._cached_until:
+        if keys == self._last and now < self._expires_at:
             return self._joined(answer) if self._joining else answer  # the same answer from a cache on the way
         same, self._last = keys == self._last, keys
-        self._cached_until = now + answer.ttl
+        self._expires_at = now + answer.ttl
         if not self._partial(answer, keys, same):
             self._start_over()
             return answer

@@ -7,7 +7,8 @@ records (and SRV if asked for); bridge and host mode have SRV records only.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from ecs_discovery.config.targets import Target
 from ecs_discovery.errors import ConfigurationError
@@ -16,8 +17,7 @@ from ecs_discovery.models import Endpoint, Question
 __all__ = ["Group", "plan"]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Questions whose answers count together."""
 
     questions: tuple[Question, ...]

@@ -7,10 +7,10 @@ endpoints: whether an answer is believed is the service's business.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import NamedTuple
 
-from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
 from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
@@ -22,11 +22,10 @@ _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could n
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
 
-Looks = Mapping[Question, Lookup[Resolution]]
+Looks = Mapping[Question, Look[Resolution]]
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """What a driver must do before the service can be used."""
 
     ask: tuple[Question, ...] = ()
@@ -39,11 +38,10 @@ class Due:
     """What is wanted or known has changed meanwhile: judge again with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What one look at the cache came to."""
 
-    until: float
+    refresh_at: float
     """When to look again."""
     ask: tuple[Question, ...] = ()
     """Due for a lookup that no caller need wait for."""
@@ -119,7 +117,7 @@ class SourceSelection:
                 # Nothing of this group is known: everything that may be needed is asked at once.
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
                 if partial is not None:
-                    return replace(partial, ask=(*partial.ask, *cold))
+                    return partial._replace(ask=(*partial.ask, *cold))
                 return Evaluation(now, ask=cold if known else (), wait=() if known else cold)
             errors = [look.error for look in mine.values() if look.error is not None]
             trouble = next((error for error in errors if not isinstance(error, _NONE)), None)
@@ -134,12 +132,12 @@ class SourceSelection:
         if self._chosen is not None and failed is None and self._gone_for_good(self._chosen, now):
             self._chosen, self._narrowed = None, ()  # look at everything again
             return Evaluation(now, again=True)
-        until = min((look.until for look in looks.values()), default=now)
+        refresh_at = min((look.changes_at for look in looks.values()), default=now)
         # Of "no such name" and "no such record" the second says more: the name is there.
         absent.sort(key=lambda error: not isinstance(error, NoEndpoints))
         agreed = any(question.scheme in REGISTRIES for question in looks)
         return Evaluation(
-            until, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
+            refresh_at, error=failed or next(iter(absent), None), empty=failed is None, agreed=failed is None and agreed
         )
 
     def _choose_group(self, index: int, looks: Looks) -> None:
@@ -155,9 +153,9 @@ class SourceSelection:
         endpoints = group.endpoints(endpoint for row in rows for endpoint in row if endpoint is not None)
         wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
-        until = min(look.until for look in looks.values() if not _absent(look))
+        refresh_at = min(look.changes_at for look in looks.values() if not _absent(look))
         if not endpoints:
-            return Evaluation(until, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
+            return Evaluation(refresh_at, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
         partial = any(value.partial for value in values)
         notice = "" if self._surprised else group.surprise
         self._surprised = self._surprised or bool(notice)
@@ -172,7 +170,7 @@ class SourceSelection:
             refused=tuple(dict.fromkeys(host for look in looks.values() for host in _refused(look))),
         )
         error = next((look.error for look in answered if look.error is not None), None)
-        return Evaluation(until, ask, wait, answer=answer, error=error, notice=notice)
+        return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
 
     def _with_last_answers(self, looks: Looks, now: float) -> Looks:
         """The group's lookups, with the last answer in place of a newly empty one while others of the group answer.
@@ -191,7 +189,7 @@ class SourceSelection:
                 since = now if since is None else since
                 if now - since < EMPTY_APART:
                     self._held[question] = (value, since)
-                    held[question] = replace(look, freshness=Freshness.STALE, value=value, error=None)
+                    held[question] = look._replace(freshness=Freshness.STALE, value=value, error=None)
                 else:
                     del self._held[question]
         return held
@@ -216,22 +214,22 @@ class SourceSelection:
         return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])
 
 
-def without_wait(look: Lookup[Resolution]) -> Lookup[Resolution]:
+def without_wait(look: Look[Resolution]) -> Look[Resolution]:
     """A lookup that was just made, as a lookup that no caller need wait for again."""
     if look.freshness is Freshness.EXPIRED:
-        return replace(look, freshness=Freshness.STALE, refresh=False)
+        return look._replace(freshness=Freshness.STALE, refresh=False)
     if look.freshness is Freshness.MISSING and look.error is not None:
-        return replace(look, freshness=Freshness.NEGATIVE, refresh=False)
+        return look._replace(freshness=Freshness.NEGATIVE, refresh=False)
     return look
 
 
-def _refused(look: Lookup[Resolution]) -> tuple[str, ...]:
+def _refused(look: Look[Resolution]) -> tuple[str, ...]:
     """The hosts that were refused: of an answer some, or all of them where the others of its group answer."""
     if look.value is not None:
         return look.value.refused
     return look.error.refused if isinstance(look.error, ResolutionError) else ()
 
 
-def _absent(look: Lookup[Resolution]) -> bool:
+def _absent(look: Look[Resolution]) -> bool:
     """Is the answer that there is none?"""
     return look.value is None and isinstance(look.error, _NONE)

@@ -91,11 +91,15 @@ class AsyncExchange(Exchange[R, A]):
                 return await self.driver.go_on(attempted, self.attempt)
             call = self.call
             if not call.hard:
-                return await (self._run() if call.own_policy is None else self.by_own_policy())
+                response = await (self._run() if call.own_policy is None else self.by_own_policy())
+                self.over(None)
+                return response
             limit = asyncio.timeout(max(0.0, call.deadline_at - self.engine.clock()))
             try:
                 async with limit:
-                    return await (self._run() if call.own_policy is None else self.by_own_policy())
+                    response = await (self._run() if call.own_policy is None else self.by_own_policy())
+                self.over(None)
+                return response
             except TimeoutError as error:
                 if not limit.expired():
                     raise
@@ -106,18 +110,18 @@ class AsyncExchange(Exchange[R, A]):
                 ) from without_frames(error)
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
-        except asyncio.CancelledError as error:
+        except BaseException as error:  # cancelled
             self._drop_held()
-            why = self.cancelled(error)
-            if why is None:
-                raise
-            raise why from error
-        except BaseException:  # interrupted
-            self._drop_held()
+            why = self.cancelled(error) if isinstance(error, asyncio.CancelledError) else None
+            self.over(why or error)
+            if why is not None:
+                raise why from error
             raise
         self._drop_held()
         try:
-            raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+            failed = self.error_for_caller(failed)
+            self.over(failed)
+            raise failed  # outside of the block: its context is none of the reader's business
         finally:
             del failed  # kept in this frame, the error would keep the frame
 
@@ -137,7 +141,7 @@ class AsyncExchange(Exchange[R, A]):
             self.driver.background.work(self.service)
         use = self._use = self.make_use(lease)
         try:
-            if self.service.hedging is None:
+            if self._call is None:
                 try:
                     response = await self.send(use)
                 except asyncio.CancelledError as error:
@@ -241,10 +245,10 @@ class AsyncExchange(Exchange[R, A]):
         """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
         hedging, background = self.service.hedging, self.driver.background
         if hedging is None or not self.may_hedge():
-            return await self._watched(use)
+            return await self._observed(use)
         hedge = Hedge(self.engine, hedging, self.call, use.lease)
         if hedge.delay is None:
-            response = await self._watched(use)
+            response = await self._observed(use)
             if self.is_wanted(response):
                 hedge.won(use.lease)
             return response
@@ -252,7 +256,7 @@ class AsyncExchange(Exchange[R, A]):
 
         def trial(lease: Lease) -> Trial[R]:
             made = uses[lease] = self.make_use(lease)
-            return Trial(lease, partial(self._watched, made), drop=self._drop)
+            return Trial(lease, partial(self._observed, made), drop=self._drop)
 
         def wanted(trial: Trial[R]) -> bool:
             return trial.result is not None and self.is_wanted(trial.result)
@@ -270,6 +274,13 @@ class AsyncExchange(Exchange[R, A]):
         self._use = uses[winner.lease]
         return winner.outcome()
 
+    async def _observed(self, use: A) -> R:
+        observed = self.call.observed
+        if observed is None:
+            return await self._watched(use)
+        with observed.attempt(use.lease):
+            return await self._watched(use)
+
     def _drop_held(self) -> None:
         """Let go of an answer that was to be followed by another attempt."""
         response, self._response = self._response, None
@@ -277,10 +288,7 @@ class AsyncExchange(Exchange[R, A]):
             self._drop(response)
 
     def _drop(self, response: R) -> None:
-        tasks = self.driver.background.tasks
-        task = asyncio.get_running_loop().create_task(self.discard(response))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self.driver.background.tasks.spawn(self.discard(response))
 
 
 class _FirstLooks:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.config.options import NONE as NO_OPTIONS
@@ -29,6 +29,7 @@ from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, judge_st
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
+from ecs_discovery.events import CallStarted
 from ecs_discovery.integrations.http.errors import reason_of, without_frames
 from ecs_discovery.integrations.http.failure_table import FailureTable
 from ecs_discovery.integrations.http.history import AttemptHistory
@@ -82,7 +83,7 @@ class Exchange(Generic[R, U], ABC):
         "target",
     )
 
-    table: ClassVar[FailureTable]
+    table: FailureTable
     """The library's exceptions."""
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
@@ -177,6 +178,11 @@ class Exchange(Generic[R, U], ABC):
         engine, service = self.engine, self.service
         engine.check_open(service.target)
         self._started_at = engine.clock()
+        if engine.observers is not None:
+            observed = engine.observers.call_started(CallStarted("http", self.target, self.method))
+            if observed is not None:
+                self.call.observed = observed
+                return False
         return current_options() is NO_OPTIONS and service.retry.tenacity is None and service.hedging is None
 
     def quick_lease(self) -> Lease | None:
@@ -234,6 +240,8 @@ class Exchange(Generic[R, U], ABC):
             patience=self.read if isinstance(self.read, (int, float)) else None,
             alone=not service.untried(call.tried),
         )
+        if call.observed is not None:
+            call.observed.answered(lease, status)
         has_events = lease.observe(judgement.outcome, now)
         spared = pushback(status, asked, service.balancing)
         if spared is not None:
@@ -257,6 +265,8 @@ class Exchange(Generic[R, U], ABC):
         deadline has passed."""
         call, lease, engine = self.call, use.lease, self.engine
         use.recorded = True
+        if call.observed is not None:
+            call.observed.raised(lease, error)
         fault = self.table.fault(error, sent=use.sent, handled=self._handled)
         wrong = isinstance(error, DiscoveryError) or (fault is None and isinstance(error, ValueError))
         if wrong and not use.sent:
@@ -280,6 +290,8 @@ class Exchange(Generic[R, U], ABC):
             if not lease.service.untried(call.tried):
                 # The same endpoint has the same certificate.
                 kind, why = FailureKind.OTHER, "no endpoint is left that might have another certificate or protocol"
+        elif self.is_counted(use):
+            outcome = Outcome.NEUTRAL
         elif fault is Fault.SILENT:
             engine.vanished(lease.node, now - engine.settings.connection.ack_timeout)  # others may wait for it
         has_events = lease.observe(outcome, now)
@@ -296,6 +308,24 @@ class Exchange(Generic[R, U], ABC):
             ) from without_frames(error)
         return decision, ask
 
+    def failed_in_body(self, error: Exception, use: U) -> Exception:
+        """Record that an answer broke off while the caller read it: the error for the caller."""
+        fault = self.table.fault(error, sent=True) or Fault.UNKNOWN
+        if not self.is_of_connection(error):
+            return error
+        call, lease, now = self.call, use.lease, self.engine.clock()
+        if call.hard and now >= call.deadline_at:
+            fault = Fault.DEADLINE
+        self._fault = fault
+        call.report(lease.node, fault.label, now - lease.started_at, reason_of(error))
+        if lease.observe(fault.outcome, now):
+            self.engine.emit(self.service)
+        if fault is not Fault.DEADLINE:
+            return self.error_for_caller(error)
+        late = DeadlineExceeded("not done within the deadline", target=call.target, attempts=call.reports)
+        late.__cause__ = without_frames(error)
+        return self.error_for_caller(late)
+
     def ran_out(self) -> None:
         """The caller's deadline has ended the attempt in flight."""
         use = self._use
@@ -303,19 +333,32 @@ class Exchange(Generic[R, U], ABC):
             return
         use.recorded = True
         lease, now = use.lease, self.engine.clock()
-        self.call.report(lease.node, Fault.DEADLINE.label, now - lease.started_at, "no answer by then")
-        if lease.observe(Fault.DEADLINE.outcome, now):
+        fault, call = Fault.DEADLINE, self.call
+        call.report(lease.node, fault.label, now - lease.started_at, "no answer by then")
+        if call.observed is not None:
+            call.observed.attempt_ended(lease, fault.kind.value, fault.label)
+        if lease.observe(fault.outcome, now):
             self.engine.emit(self.service)
+
+    def over(self, error: BaseException | None) -> None:
+        """The call is over: this is raised, if anything."""
+        observed = self._call.observed if self._call is not None else None
+        if observed is not None:
+            observed.ended(error)
 
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""
         return isinstance(error, OSError)
 
+    def is_counted(self, use: U) -> bool:
+        """Has the end of the connection been held against the endpoint by another request on it (HTTP/2)?"""
+        return False
+
     def error_for_caller(self, error: Exception) -> Exception:
         """The error for the caller."""
         if isinstance(error, DiscoveryError):
-            if error.target == self.service.target:
-                error.target = self.target
+            if error.target == self.service.target != self.target:
+                error = error.about(self.target)
             return self.as_error(error, error, self._use)
         call = self._call
         if call is None or not call.reports or not self.is_of_connection(error):

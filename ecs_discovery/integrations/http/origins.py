@@ -12,7 +12,7 @@ __all__ = ["Origins", "Route", "default_port"]
 
 _ROUTES = 1000  # origins with their connections; those beyond are made again
 _FOREIGN = 1000  # origins known not to be ours
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Route(Protocol):
@@ -69,6 +69,13 @@ class Origins(Generic[T]):
                     oldest.close()
             route = self._routes.setdefault(origin, made)
         return route
+
+    def find(self, origin: str) -> T | None:
+        """The route of an origin; None if it is not ours. Raises what `make` raises."""
+        route = self._routes.get(origin)
+        if route is not None or origin in self._foreign:
+            return route
+        return self.route(origin) if self.owns(origin) else None
 
     def close(self) -> None:
         """Close the connections. Requests may follow."""

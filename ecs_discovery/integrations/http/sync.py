@@ -62,13 +62,18 @@ class SyncExchange(Exchange[R, U]):
                 return self._run()
             call = self.call
             with self.driver.background.alarms.at(call.deadline_at, self.cut) if call.hard else nullcontext():
-                if call.own_policy is not None:
-                    return self.by_own_policy()
-                return self._run()
+                response = self._run() if call.own_policy is None else self.by_own_policy()
+            self.over(None)
+            return response
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
+        except BaseException as error:  # interrupted
+            self.over(error)
+            raise
         try:
-            raise self.error_for_caller(failed)  # outside of the block: its context is none of the reader's business
+            failed = self.error_for_caller(failed)
+            self.over(failed)
+            raise failed  # outside of the block: its context is none of the reader's business
         finally:
             del failed  # kept in this frame, the error would keep the frame
 
@@ -84,7 +89,7 @@ class SyncExchange(Exchange[R, U]):
         lease = self._start()
         use = self._use = self.make_use(lease)
         try:
-            response = self.send(use) if self.service.hedging is None else self._hedged(use)
+            response = self.send(use) if self._call is None else self._hedged(use)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
@@ -136,10 +141,10 @@ class SyncExchange(Exchange[R, U]):
         """The first attempt, and another beside it when it takes long. `_use` is then that of the one that counts."""
         hedging, background = self.service.hedging, self.driver.background
         if hedging is None or not self.may_hedge():
-            return self.send(use)
+            return self._observed(use)
         hedge = Hedge(self.engine, hedging, self.call, use.lease)
         if hedge.delay is None:
-            response = self.send(use)
+            response = self._observed(use)
             if self.is_wanted(response):
                 hedge.won(use.lease)
             return response
@@ -165,8 +170,15 @@ class SyncExchange(Exchange[R, U]):
         self._use = uses[winner.lease]
         return winner.outcome()
 
+    def _observed(self, use: U) -> R:
+        observed = self.call.observed
+        if observed is None:
+            return self.send(use)
+        with observed.attempt(use.lease):
+            return self.send(use)
+
     def _tried(self, use: U) -> R:
         try:
-            return self.send(use)
+            return self._observed(use)
         finally:
             self.ended(use)

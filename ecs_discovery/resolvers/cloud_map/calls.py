@@ -17,11 +17,11 @@ __all__ = ["Calls"]
 
 
 class _Running:
-    __slots__ = ("abort", "lost", "thread", "until")
+    __slots__ = ("abort", "lost", "overdue_at", "thread")
 
-    def __init__(self, thread: Thread, until: float) -> None:
+    def __init__(self, thread: Thread, overdue_at: float) -> None:
         self.thread = thread
-        self.until = until
+        self.overdue_at = overdue_at
         self.abort = AbortHandle()
         self.lost = False
 
@@ -57,7 +57,7 @@ class Calls:
         """End the calls that have had their time."""
         now = self._clock()
         with self._lock:
-            overdue = [each for each in self._running.values() if now >= each.until]
+            overdue = [each for each in self._running.values() if now >= each.overdue_at]
             lost = sum(each.lost for each in overdue)
             for each in overdue:
                 if not each.lost and lost < self._spare:

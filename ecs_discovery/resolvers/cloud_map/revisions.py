@@ -34,13 +34,13 @@ class Asked:
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("answer", "denied_until", "full_at", "invalidations", "revisions")
+    __slots__ = ("allowed_at", "answer", "full_at", "invalidations", "revisions")
 
     def __init__(self) -> None:
         self.answer: V | None = None
         self.revisions: frozenset[int] = frozenset()
         self.full_at = -inf  # when the answer was asked for
-        self.denied_until = -inf
+        self.allowed_at = -inf
         self.invalidations = 0
 
 
@@ -62,7 +62,7 @@ class Revisions(Generic[K, V]):
         with self._lock:
             entry = self._entry_locked(key)
             young = entry.answer is not None and now < entry.full_at + self._full_after
-            return Asked(young and bool(entry.revisions) and now >= entry.denied_until, now, entry.invalidations)
+            return Asked(young and bool(entry.revisions) and now >= entry.allowed_at, now, entry.invalidations)
 
     def confirm(self, key: K, asked: Asked, revision: int | None) -> V | None:
         """The remembered answer if it still stands; None if the whole one must be asked for.
@@ -97,8 +97,8 @@ class Revisions(Generic[K, V]):
         """The source does not tell its revision: do without for ten minutes. True the first time."""
         with self._lock:
             entry = self._entry_locked(key)
-            first = entry.denied_until == -inf
-            entry.denied_until = now + _DENIED
+            first = entry.allowed_at == -inf
+            entry.allowed_at = now + _DENIED
             return first
 
     def reset_lock(self) -> None:

@@ -1,4 +1,4 @@
-"""DNS lookups for asyncio: the exchange of the threads, with an event loop that waits for its sockets."""
+"""DNS lookups for asyncio: the client of the threads, with an event loop that waits for its sockets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import ResolutionTimeout
 from ecs_discovery.models import Question, Resolution
-from ecs_discovery.resolvers.dns.exchange import Exchange, Lookup, random_id
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.search import steps_for
 from ecs_discovery.resolvers.dns.servers import Allowance, Server
 from ecs_discovery.resolvers.dns.steps import Steps, normal
 from ecs_discovery.resolvers.dns.system import configured_servers
+from ecs_discovery.resolvers.dns.udp_client import RunningLookup, UdpClient, random_id
 from ecs_discovery.resolvers.hosts import HostsFile
 
 __all__ = ["AsyncDnsResolver"]
@@ -120,27 +120,27 @@ class AsyncDnsResolver:
 
 
 class _Driver:
-    """One lookup's exchange in its event loop."""
+    """One lookup's client in its event loop."""
 
     def __init__(self, servers: Sequence[Server], query_timeout: float, next_id: Callable[[], int]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._exchange = Exchange(
+        self._client = UdpClient(
             servers, _Query, self, query_timeout=query_timeout, clock=self._loop.time, next_id=next_id
         )
-        self._lookup: Lookup | None = None
+        self._lookup: RunningLookup | None = None
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, steps: Steps, deadline: float, allowance: Allowance) -> Resolution:
         try:
-            self._lookup = self._exchange.add(steps, deadline, allowance)
+            self._lookup = self._client.add(steps, deadline, allowance)
             self._proceed()
             await self._done
             return self._lookup.result()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            self._exchange.close()
+            self._client.close()
 
     def watch(self, sock: socket.socket, *, write: bool = False) -> None:
         """See `Watcher.watch`."""
@@ -161,7 +161,7 @@ class _Driver:
         if self._done.done():
             return
         try:
-            self._exchange.receive(descriptor)
+            self._client.receive(descriptor)
         except Exception as error:  # noqa: BLE001  # a fault of ours belongs to who waits, not to the loop
             self._done.set_exception(error)
         else:
@@ -172,7 +172,7 @@ class _Driver:
         if self._done.done():
             return
         try:
-            due = self._exchange.proceed()
+            due = self._client.proceed()
         except Exception as error:  # noqa: BLE001
             self._done.set_exception(error)
             return

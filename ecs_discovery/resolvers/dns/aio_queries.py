@@ -23,13 +23,13 @@ async def first_replies(
 ) -> Mapping[Question, QueryResult]:
     """What became of each question after at most `seconds`: asked side by side, each with its own tries."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    deadline_at = loop.time() + seconds
     window = asyncio.Semaphore(WINDOW)
 
     async def outcome(question: Question) -> QueryResult:
         tries = Tries(question, servers)
         try:
-            async with asyncio.timeout_at(until), window:
+            async with asyncio.timeout_at(deadline_at), window:
                 while not allowance.question():
                     await asyncio.sleep(PAUSE)
                 return await _first_reply(tries, lambda server: ask(question, server), query_timeout, allowance)

@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable
 
 from ecs_discovery.models import Question
-from ecs_discovery.resolvers.dns.exchange import Message, NoEdns, Truncated, random_id
 from ecs_discovery.resolvers.dns.records import Reply
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
+from ecs_discovery.resolvers.dns.udp_client import NoEdns, Query, Truncated, random_id
 
 __all__ = ["ask_with_asyncio"]
 
 
 async def ask_with_asyncio(question: Question, server: Server, *, next_id: Callable[[], int] = random_id) -> Reply:
     """Ask once over asyncio's own transports. Waits without a limit; raises `BadAnswer` or `OSError`."""
-    message: Message = _Query(question, next_id())
+    message: Query = _Query(question, next_id())
     while True:
         try:
             return await _ask_datagram(message, server)
@@ -26,7 +26,7 @@ async def ask_with_asyncio(question: Question, server: Server, *, next_id: Calla
             return await _ask_stream(message, server)
 
 
-async def _ask_datagram(message: Message, server: Server) -> Reply:
+async def _ask_datagram(message: Query, server: Server) -> Reply:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Reply] = loop.create_future()
     transport, _ = await loop.create_datagram_endpoint(
@@ -42,7 +42,7 @@ async def _ask_datagram(message: Message, server: Server) -> Reply:
 class _Listener(asyncio.DatagramProtocol):
     """Takes the first datagram that answers the message."""
 
-    def __init__(self, message: Message, server: Server, answer: asyncio.Future[Reply]) -> None:
+    def __init__(self, message: Query, server: Server, answer: asyncio.Future[Reply]) -> None:
         self._message = message
         self._server = server
         self._answer = answer
@@ -63,7 +63,7 @@ class _Listener(asyncio.DatagramProtocol):
             self._answer.set_exception(exc)
 
 
-async def _ask_stream(message: Message, server: Server) -> Reply:
+async def _ask_stream(message: Query, server: Server) -> Reply:
     reader, writer = await asyncio.open_connection(server.host, server.port)
     try:
         writer.write(len(message.wire).to_bytes(2, "big") + message.wire)

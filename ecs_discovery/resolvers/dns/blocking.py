@@ -1,4 +1,4 @@
-"""Waiting for the sockets of an exchange, for threads."""
+"""Waiting for the sockets of a client, for threads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Sockets"]
 
 
 class Sockets:
-    """The sockets of one exchange, and a wait until one of them is ready.
+    """The sockets of one client, and a wait until one of them is ready.
 
-    Without a descriptor of its own: an exchange has a few sockets, and lives for a millisecond.
+    Without a descriptor of its own: a client has a few sockets, and lives for a millisecond.
     """
 
     def __init__(self) -> None:

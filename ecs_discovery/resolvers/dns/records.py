@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ecs_discovery.models import Endpoint
 from ecs_discovery.resolvers.addresses import is_usable
@@ -34,8 +34,7 @@ class AliasLoop(ValueError):
     """The CNAME records lead in a circle, or through more names than are ever meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddressRecord:
+class AddressRecord(NamedTuple):
     """An A or AAAA record."""
 
     name: str
@@ -45,8 +44,7 @@ class AddressRecord:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class AliasRecord:
+class AliasRecord(NamedTuple):
     """A CNAME record."""
 
     name: str
@@ -54,8 +52,7 @@ class AliasRecord:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
+class SrvRecord(NamedTuple):
     """An SRV record (RFC 2782)."""
 
     name: str
@@ -70,8 +67,7 @@ class SrvRecord:
 Record = AddressRecord | AliasRecord | SrvRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A server's valid answer to one question, positive or negative."""
 
     server: str

@@ -6,9 +6,9 @@ import math
 
 from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns import wire as wire_module
-from ecs_discovery.resolvers.dns.exchange import Message, NoEdns, Truncated
 from ecs_discovery.resolvers.dns.records import AliasLoop, Reply, follow_chain
 from ecs_discovery.resolvers.dns.servers import BadAnswer, Server
+from ecs_discovery.resolvers.dns.udp_client import NoEdns, Query, Truncated
 
 __all__: list[str] = []
 
@@ -47,7 +47,7 @@ class _Query:
             raise BadAnswer(f"cannot be asked: {exc}") from exc
         self._asked = wire_module.read(self.wire).questions
 
-    def plain(self) -> Message:
+    def plain(self) -> Query:
         return _Query(self._question, self._number, edns=False)
 
     def read(self, wire: bytes, server: Server) -> Reply | None:

@@ -1,6 +1,6 @@
 """DNS lookups for threads.
 
-Messages and sockets are ours (`wire`, `exchange`). dnspython takes seconds to read some answers and
+Messages and sockets are ours (`wire`, `udp_client`). dnspython takes seconds to read some answers and
 measures time with the wall clock. It misses an answer that comes later than the first wait. It is asked only what
 Windows is set to use.
 """
@@ -14,12 +14,12 @@ from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.dns.blocking import Sockets
-from ecs_discovery.resolvers.dns.exchange import Exchange, Lookup, random_id
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.search import steps_for
 from ecs_discovery.resolvers.dns.servers import Allowance
 from ecs_discovery.resolvers.dns.steps import normal
 from ecs_discovery.resolvers.dns.system import configured_servers
+from ecs_discovery.resolvers.dns.udp_client import RunningLookup, UdpClient, random_id
 from ecs_discovery.resolvers.hosts import HostsFile
 
 __all__ = ["DnsResolver", "Lookups"]
@@ -83,8 +83,8 @@ class Lookups:
     def __init__(self, resolver: DnsResolver) -> None:
         self._resolver = resolver
         self._sockets = Sockets()
-        self._exchange: Exchange | None = None
-        self._lookups: dict[Question, Lookup] = {}
+        self._client: UdpClient | None = None
+        self._lookups: dict[Question, RunningLookup] = {}
         self._ended: list[tuple[Question, Resolution | Exception]] = []
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Lookups:
     @property
     def broken(self) -> bool:
         """True in the child of a fork: what was in flight is the parent's."""
-        return self._exchange is not None and self._exchange.broken
+        return self._client is not None and self._client.broken
 
     def add(self, question: Question, timeout: float) -> None:
         """Begin a lookup that takes `timeout` seconds at most. Raises `ConfigurationError` for a question that is none
@@ -106,9 +106,9 @@ class Lookups:
             if local is not None:
                 self._ended.append((question, local))
                 return
-            exchange = self._exchange
-            if exchange is None:
-                exchange = self._exchange = Exchange(
+            client = self._client
+            if client is None:
+                client = self._client = UdpClient(
                     configured_servers(plain, resolver._policy.nameservers),
                     _Query,
                     self._sockets,
@@ -120,7 +120,7 @@ class Lookups:
         except ResolutionError as error:
             self._ended.append((question, error))
         else:
-            self._lookups[question] = exchange.add(steps, resolver._clock() + timeout, Allowance(resolver._may_ask))
+            self._lookups[question] = client.add(steps, resolver._clock() + timeout, Allowance(resolver._may_ask))
 
     @property
     def pending(self) -> bool:
@@ -129,25 +129,25 @@ class Lookups:
 
     def run(self, seconds: float) -> list[tuple[Question, Resolution | Exception]]:
         """Wait until something has ended, `seconds` at most: the questions that have, each with its outcome."""
-        exchange, clock = self._exchange, self._resolver._clock
-        until = clock() + seconds
+        client, clock = self._client, self._resolver._clock
+        deadline_at = clock() + seconds
         ready = self._sockets.wait(0.0)  # what came while no thread looked, before anything is given up
-        while exchange is not None and self._lookups:
+        while client is not None and self._lookups:
             for descriptor in ready:
-                exchange.receive(descriptor)
-            due = exchange.proceed()
+                client.receive(descriptor)
+            due = client.proceed()
             self._collect()
             now = clock()
-            if self._ended or exchange.broken or now >= until:
+            if self._ended or client.broken or now >= deadline_at:
                 break
-            ready = self._sockets.wait(min(due, until) - now)
+            ready = self._sockets.wait(min(due, deadline_at) - now)
         ended, self._ended = self._ended, []
         return ended
 
     def close(self) -> None:
         """Let go of the sockets. What is in flight is given up."""
-        if self._exchange is not None:
-            self._exchange.close()
+        if self._client is not None:
+            self._client.close()
         self._lookups = {}
 
     def _collect(self) -> None:

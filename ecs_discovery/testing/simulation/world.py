@@ -181,7 +181,7 @@ class Client:
             clock=asyncio.get_running_loop().time,
             rng=Random(seed),
         )
-        self.discovery._driver.background.dns = dns
+        self.discovery._driver.background.asker.dns = dns
         self.service: Service = self.discovery._driver.engine.service(target)
         self._idle: dict[str, list[Connection]] = {}
 

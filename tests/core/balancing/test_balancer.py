@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from ecs_discovery.core.balancing.balancer import Balancer
 from ecs_discovery.core.balancing.cost import CROWD, MOST
-from ecs_discovery.core.balancing.health import Change
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.models import Endpoint
 from tests.support import nodes
@@ -38,7 +38,7 @@ def eject(balancer: Balancer, node: Node, now: float) -> None:
         balancer.observe(node, Outcome.FAILURE, now)
 
 
-def after(change: Change | None) -> Health | None:
+def after(change: HealthChange | None) -> Health | None:
     return change.after if change is not None else None
 
 
@@ -73,13 +73,13 @@ def test_a_failed_probe_ejects_for_twice_as_long():
     fleet = nodes(3)
     balancer = balancer_of(fleet, seed=3)
     eject(balancer, fleet[0], 0.0)
-    first = fleet[0].until
+    first = fleet[0].state_ends_at
     probe = balancer.pick(first)
     assert probe is fleet[0]
     assert after(balancer.observe(probe, Outcome.FAILURE, first)) is Health.EJECTED
     balancer.release(probe)
     assert fleet[0].ejections == 2
-    assert 5.0 <= fleet[0].until - first <= 10.0
+    assert 5.0 <= fleet[0].state_ends_at - first <= 10.0
 
 
 def test_a_probe_that_told_nothing_is_followed_by_another():
@@ -220,7 +220,7 @@ def test_every_fleet_of_one_to_four_serves_whatever_its_health(mask: tuple[str, 
     fleet = nodes(len(mask))
     for node, letter in zip(fleet, mask, strict=True):
         node.health = {"H": Health.HEALTHY, "E": Health.EJECTED, "D": Health.DOWN}[letter]
-        node.until = 100.0
+        node.state_ends_at = 100.0
     balancer = balancer_of(fleet)
     chosen = {use(balancer, Outcome.NEUTRAL, 1.0).health for _ in range(20)}
 

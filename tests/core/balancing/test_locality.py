@@ -109,7 +109,7 @@ def test_as_endpoints_of_the_own_zone_fail_its_share_shrinks_and_panic_ends_the_
         balancer.observe(node, Outcome.CONNECT, 0.5)
     assert 1900 < uses(balancer)["a"] < 2100
     for node in fleet[2:7]:
-        node.health, node.until = Health.EJECTED, 100.0
+        node.health, node.state_ends_at = Health.EJECTED, 100.0
     balancer.update(fleet, 1.0)
     assert balancer.panic
     assert 900 < uses(balancer)["a"] < 1100

@@ -58,7 +58,7 @@ def test_a_failure_that_may_eject_nobody_leaves_earlier_ejections_to_count():
     node.ejections = 3
     for _ in range(9):
         assert health.failed(node, POLICY, 1e6, highest, may_eject=False) is None
-    assert (node.health, node.ejections, node.until) == (Health.HEALTHY, 3, 0.0)
+    assert (node.health, node.ejections, node.state_ends_at) == (Health.HEALTHY, 3, 0.0)
 
 
 def test_a_success_in_between_starts_the_count_again():
@@ -74,10 +74,10 @@ def test_ejections_double_from_five_seconds_to_three_hundred():
     node.health = Health.PROBING
     spans = []
     for _ in range(9):
-        began = node.until
+        began = node.state_ends_at
         assert fail(node, began)
-        spans.append(round(node.until - began, 6))
-        health.time_up(node, node.until)
+        spans.append(round(node.state_ends_at - began, 6))
+        health.time_up(node, node.state_ends_at)
     assert spans == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
@@ -85,7 +85,7 @@ def test_jitter_shortens_an_ejection_by_half_at_most():
     (node,) = nodes(1)
     node.health = Health.PROBING
     fail(node, 100.0, lambda: 0.0)
-    assert node.until == 102.5
+    assert node.state_ends_at == 102.5
 
 
 def test_an_ejected_node_is_not_revived_by_a_request_from_before():
@@ -118,8 +118,8 @@ def test_failed_connects_set_aside_for_one_second_doubling_to_thirty_two():
     now, spans = 0.0, []
     for _ in range(8):
         health.refused(node, POLICY, now)
-        spans.append(node.until - now)
-        now = node.until
+        spans.append(node.state_ends_at - now)
+        now = node.state_ends_at
     assert spans == [1, 2, 4, 8, 16, 32, 32, 32]
     assert node.health is Health.DOWN
 
@@ -128,15 +128,15 @@ def test_connects_that_failed_together_count_once():
     (node,) = nodes(1)
     assert health.refused(node, POLICY, 0.0)
     assert not health.refused(node, POLICY, 0.1)
-    assert (node.until, node.connect_failures) == (1.0, 1)
+    assert (node.state_ends_at, node.connect_failures) == (1.0, 1)
 
 
 def test_a_failed_reconnect_counts_although_its_pause_was_moved():
     (node,) = nodes(1)
     health.refused(node, POLICY, 0.0)
-    node.reconnecting, node.until = True, 33.0
+    node.reconnecting, node.state_ends_at = True, 33.0
     health.refused(node, POLICY, 1.1)
-    assert (node.until, node.connect_failures, node.reconnecting) == (3.1, 2, False)
+    assert (node.state_ends_at, node.connect_failures, node.reconnecting) == (3.1, 2, False)
 
 
 # H healthy, E ejected, P probing, D down
@@ -176,9 +176,9 @@ def test_panic_is_under_half_healthy_of_those_that_connect(fleet_now: str, panic
 
 def test_one_that_was_ejected_before_it_was_down_is_ejected_still_when_it_connects_again():
     (node,) = nodes(1)
-    node.health, node.ejected_until = Health.DOWN, 120.0
+    node.health, node.ejection_ends_at = Health.DOWN, 120.0
     assert not revived(node, 50.0)
-    assert (node.health, node.until) == (Health.EJECTED, 120.0)
+    assert (node.health, node.state_ends_at) == (Health.EJECTED, 120.0)
     node.health = Health.DOWN
     assert revived(node, 120.0)
     assert node.health is Health.HEALTHY
@@ -242,4 +242,4 @@ def test_each_half_minute_of_health_takes_an_ejection_off():
         fail(node, 1095.0)
     assert fail(node, 1095.0)
     assert node.ejections == 3, "two that are left, and this one"
-    assert node.until == pytest.approx(1095.0 + 20)
+    assert node.state_ends_at == pytest.approx(1095.0 + 20)

@@ -160,4 +160,4 @@ def test_a_probe_that_fails_while_all_do_doubles_no_ejection():
     assert probe is fleet[0]
     balancer.observe(probe, Outcome.FAILURE, 6.0, 0.001)
     assert (fleet[0].health, fleet[0].ejections) == (Health.EJECTED, 1)
-    assert fleet[0].until <= 6.0 + 5.0
+    assert fleet[0].state_ends_at <= 6.0 + 5.0

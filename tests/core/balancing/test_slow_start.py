@@ -64,7 +64,7 @@ def test_two_of_three_replaced_within_the_time_end_the_warming_up():
     fleet = nodes(5)
     balancer = balancer_of(fleet[:3])
     balancer.update((fleet[0], fleet[1], fleet[3]), 100.0)
-    assert fleet[3].deprioritised_until == 120.0
+    assert fleet[3].full_priority_at == 120.0
     balancer.update((fleet[0], fleet[3], fleet[4]), 105.0)
     assert uses(balancer, 300, 106.0)[fleet[4]] == 100
 

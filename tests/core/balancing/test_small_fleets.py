@@ -23,7 +23,7 @@ def fleet(mask: Mask, pending: tuple[int, ...] = ()) -> Service:
     service = service_of(static=endpoints(len(mask)), now=NOW)
     for node, health in zip(service.nodes, mask, strict=True):
         node.health = health
-        node.until = node.ejected_until = NOW + 100
+        node.state_ends_at = node.ejection_ends_at = NOW + 100
     for node, count in zip(service.nodes, pending, strict=False):
         node.pending = count
     for index, node in enumerate(service.nodes):

@@ -16,7 +16,7 @@ from ecs_discovery.config.policies import OutlierPolicy, RetryPolicy
 from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Question, Resolution
 from tests.support import endpoints, service_of
@@ -71,7 +71,7 @@ class Fleet(RuleBasedStateMachine):
         gone = {node: node.health for _, node in self.removed.values()}
         endpoints = tuple(Endpoint(host, 80, instance_id=f"i-{number}") for host, number in members.items())
         self.serial += 1
-        look = Lookup(Freshness.FRESH, Resolution(endpoints, 10.0, "registry"), None, False, self.now + 10, self.serial)
+        look = Look(Freshness.FRESH, Resolution(endpoints, 10.0, "registry"), None, False, self.now + 10, self.serial)
         self.service.judge({QUESTION: look}, self.now)
         assert {node.endpoint.key for node in self.service.nodes} == {endpoint.key for endpoint in endpoints}
         for node in self.service.nodes:
@@ -168,7 +168,7 @@ class Fleet(RuleBasedStateMachine):
                 Health.HEALTHY: {Health.HEALTHY},
                 Health.EJECTED: {Health.EJECTED},
                 Health.PROBING: {Health.HEALTHY},
-                Health.DOWN: {Health.EJECTED if self.now < node.ejected_until else Health.HEALTHY},
+                Health.DOWN: {Health.EJECTED if self.now < node.ejection_ends_at else Health.HEALTHY},
             }[before]
             assert node.health in allowed
         elif outcome is Outcome.FAILURE:
@@ -194,7 +194,7 @@ class Fleet(RuleBasedStateMachine):
         if node.health is not Health.PROBING:
             seen.probes = 0
         if node.health is Health.EJECTED and before in (Health.HEALTHY, Health.PROBING):
-            assert self.now + POLICY.eject_min / 2 <= node.until <= self.now + POLICY.eject_max
+            assert self.now + POLICY.eject_min / 2 <= node.state_ends_at <= self.now + POLICY.eject_max
 
     def census(self) -> tuple[int, int]:
         """How many are healthy, and how many ejected, of those that are there."""

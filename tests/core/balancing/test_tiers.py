@@ -110,12 +110,12 @@ def test_a_revival_makes_the_reconnects_of_all_others_due_once_most_are_down():
     for now in (0.0, 2.0, 5.0, 10.0, 19.0):
         for node in fleet:
             balancer.observe(node, Outcome.CONNECT, now)
-    assert fleet[1].until == 19.0 + 16
+    assert fleet[1].state_ends_at == 19.0 + 16
     balancer.observe(fleet[0], Outcome.SUCCESS, 25.0)
     assert set(balancer.pop_reconnects()) == set(fleet[1:])
     for node in fleet[1:]:
         balancer.observe(node, Outcome.CONNECT, 25.0)
-    assert fleet[1].until == 25.0 + 2
+    assert fleet[1].state_ends_at == 25.0 + 2
     balancer.observe(fleet[1], Outcome.SUCCESS, 25.5)
     assert balancer.pop_reconnects() == (), "once a second"
 
@@ -127,7 +127,7 @@ def test_a_revival_while_most_are_up_changes_nothing_for_the_others():
         for node in fleet[:2]:
             balancer.observe(node, Outcome.CONNECT, now)
     balancer.observe(fleet[0], Outcome.SUCCESS, 6.0)
-    assert fleet[1].until == 5.0 + 4
+    assert fleet[1].state_ends_at == 5.0 + 4
     assert balancer.pop_reconnects() == ()
 
 

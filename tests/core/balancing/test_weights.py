@@ -117,7 +117,7 @@ def test_a_key_stays_in_its_tier_while_that_carries_everything():
 def test_in_panic_priorities_still_count():
     nodes = fleet((1, 1), (1, 1), (2, 1), (2, 1))
     for node in nodes[:3]:
-        node.health, node.until = Health.EJECTED, 100.0
+        node.health, node.state_ends_at = Health.EJECTED, 100.0
     balancer = balancer_of(nodes)
     assert balancer.panic
     assert set(counts(balancer, 50)) == set(nodes[:2])

@@ -7,7 +7,7 @@ import pytest
 from ecs_discovery.config.policies import BalancingPolicy, ZonePolicy
 from ecs_discovery.core.balancing.node import Health, Outcome, Use
 from ecs_discovery.core.calls.admission import AdmissionQueue, Place
-from ecs_discovery.core.resolution.cache import Freshness, Lookup
+from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints, service_of, srv
 
@@ -110,7 +110,7 @@ def test_an_endpoint_that_comes_or_comes_back_makes_room_for_many():
 
     def told(serial: int, count: int) -> None:
         answer = Resolution(endpoints(count), 10.0, "dns")
-        service.judge({srv(): Lookup(Freshness.FRESH, answer, None, False, 9999.0, serial)}, 1000.0)
+        service.judge({srv(): Look(Freshness.FRESH, answer, None, False, 9999.0, serial)}, 1000.0)
 
     told(1, 1)
     called, places = waiting(service.admission, "first", "second", "third")

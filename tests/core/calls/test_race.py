@@ -11,8 +11,8 @@ from ecs_discovery.core.lease import Lease
 from tests.support import endpoints, service_of
 
 
-def race(*, limit: int = 3, delay: float = 0.25, share: float = 1.0, until: float = 2.0) -> Race[str]:
-    return Race(limit=limit, delay=delay, share=share, until=until)
+def race(*, limit: int = 3, delay: float = 0.25, share: float = 1.0, deadline_at: float = 2.0) -> Race[str]:
+    return Race(limit=limit, delay=delay, share=share, deadline_at=deadline_at)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_those_over_their_head_start_are_late():
 
 
 def test_a_fleet_that_is_down_is_not_walked_through_by_one_race():
-    r = race(until=inf)
+    r = race(deadline_at=inf)
     for number in range(16):
         assert r.due(0.0)
         r.start(str(number), 0.0)

@@ -85,7 +85,7 @@ def test_failures_in_a_row_double_the_pause_up_to_its_cap():
     now, pauses = 20.0, []
     for _ in range(8):
         cache.store_failure("orders", FAILURE, now)
-        until = cache.lookup("orders", now).until
+        until = cache.lookup("orders", now).changes_at
         pauses.append(until - now)
         now = until
     assert pauses == [1, 2, 4, 8, 16, 32, 32, 32]
@@ -97,14 +97,14 @@ def test_a_success_resets_the_pause():
         cache.store_failure("orders", FAILURE, now)
     cache.store("orders", "A", 10.0, 4.0)
     cache.store_failure("orders", FAILURE, 20.0)
-    assert cache.lookup("orders", 20.0).until == 21.0
+    assert cache.lookup("orders", 20.0).changes_at == 21.0
 
 
 def test_a_failure_with_nothing_to_serve_is_retried_within_the_negative_cap():
     cache = cache_of(negative_ttl=5)
     for now in range(10):
         cache.store_failure("orders", FAILURE, float(now))
-    assert cache.lookup("orders", 9.0).until == 14.0
+    assert cache.lookup("orders", 9.0).changes_at == 14.0
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_jitter_only_ever_delays_a_refresh():
     ends = []
     for number in range(200):
         cache.store(str(number), "A", 10.0, 0.0)
-        ends.append(cache.lookup(str(number), 0.0).until)
+        ends.append(cache.lookup(str(number), 0.0).changes_at)
     assert min(ends) >= 10.0
     assert max(ends) <= 12.0
     assert len(set(ends)) > 150
@@ -197,9 +197,9 @@ def test_whatever_happens_a_value_is_kept_through_failures_and_times_stay_in_bou
             cache.store_failure("k", FAILURE, now)
         look = cache.lookup("k", now, claim=3.0)
         assert look.value == value
-        assert look.until - now <= policy.max_ttl * (1 + policy.jitter)
+        assert look.changes_at - now <= policy.max_ttl * (1 + policy.jitter)
         if look.freshness is Freshness.NEGATIVE:
-            assert look.until - now <= policy.negative_ttl * (1 + policy.jitter)
+            assert look.changes_at - now <= policy.negative_ttl * (1 + policy.jitter)
         if look.freshness in (Freshness.MISSING, Freshness.EXPIRED):
             assert look.refresh
         if look.freshness is Freshness.FRESH:

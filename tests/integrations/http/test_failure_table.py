@@ -15,11 +15,12 @@ from ecs_discovery import (
     DeadlineExceeded,
     DiscoveryError,
     DnsPolicy,
+    ResolutionError,
     RetryPolicy,
     options,
 )
 from ecs_discovery.testing.lab import Lab
-from tests.integrations.http.made_up import Async, Client, Request, Sync
+from tests.integrations.http.made_up import Async, Client, MadeUpError, Request, Sync
 from tests.worlds import Asyncio, Worlds, world
 
 __all__ = ["world"]
@@ -171,3 +172,28 @@ def test_an_answer_held_while_the_next_attempt_waits_is_let_go(lab: Lab):
         assert pending(w, f"orders:{service.port}") == 0
 
     Worlds(Asyncio).run(scenario, namespace="prod.local", dnspolicy=DnsPolicy(nameservers=(lab.nameserver,)))
+
+
+def test_an_error_of_a_service_with_two_names_says_the_name_that_was_asked_for_and_leaves_the_other_as_it_is(
+    lab: Lab, play: Play
+):
+    async def scenario(client: Client, w: Any) -> None:
+        service = w.engine.service("nobody", 80)
+        for _ in range(2):
+            with pytest.raises(MadeUpError) as caught:
+                await client.send(Request("GET", "nobody.prod.local"))
+            assert str(caught.value).startswith("nobody.prod.local: ")
+            with pytest.raises(MadeUpError) as caught:
+                await client.send(Request("GET", service.target))
+            assert str(caught.value).startswith(f"{service.target}: ")
+
+    play(scenario)
+
+
+def test_an_error_about_another_name_is_another_error_with_the_same_cause():
+    first = ResolutionError("no answer", target="orders", hint="wait")
+    first.__cause__ = OSError("network down")
+    second = first.about("orders.prod.local")
+    assert (first.target, second.target) == ("orders", "orders.prod.local")
+    assert (type(second), second.hint, second.__cause__) == (ResolutionError, "wait", first.__cause__)
+    assert str(second) == "orders.prod.local: no answer (wait)"

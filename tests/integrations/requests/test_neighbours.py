@@ -425,6 +425,7 @@ def test_vcrpy_records_and_replays(fleet: Any, tmp_path: Any):
     assert sorted(path for path, _ in each.seen) == ["/v1", "/v2"]
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # of betamax, from Python 3.12 on
 def test_betamax_records_and_replays(fleet: Any, tmp_path: Any):
     import betamax
 

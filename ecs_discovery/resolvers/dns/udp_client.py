@@ -1,7 +1,7 @@
 """Questions over non-blocking sockets: UDP first, TCP for what does not fit, several lookups at once.
 
 It never waits: its driver tells it which sockets are ready, and it tells when to look again. Threads wait with
-`blocking`, asyncio with `aio`. Nothing outlives an exchange: no socket, no cache, nothing to break in a forked child.
+`blocking`, asyncio with `aio`. Nothing outlives a client: no socket, no cache, nothing to break in a forked child.
 The sockets are connected, so that the kernel drops what others send and reports a closed port at once.
 """
 
@@ -21,7 +21,7 @@ from ecs_discovery.resolvers.dns.steps import Steps
 from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.sockets import finish_connect, start_connect
 
-__all__ = ["Exchange", "Lookup", "Message", "NoEdns", "Truncated", "Watcher", "random_id"]
+__all__ = ["NoEdns", "Query", "RunningLookup", "Truncated", "UdpClient", "Watcher", "random_id"]
 
 _DATAGRAM = 65_535
 _STREAM = 2 + 65_535  # the longest message over TCP, with its length before it
@@ -40,7 +40,7 @@ class NoEdns(BadAnswer):
     """The server does not know EDNS (RFC 6891): ask it without."""
 
 
-class Message(Protocol):
+class Query(Protocol):
     """One question as it goes over the wire."""
 
     @property
@@ -53,12 +53,12 @@ class Message(Protocol):
         Raises `Truncated`, `NoEdns` or `BadAnswer`.
         """
 
-    def plain(self) -> Message:
+    def plain(self) -> Query:
         """The same question without EDNS."""
 
 
 class Watcher(Protocol):
-    """What tells the driver of an exchange that a socket is ready."""
+    """What tells the driver of a client that a socket is ready."""
 
     def watch(self, sock: socket.socket, *, write: bool = False) -> None:
         """From now on, tell when it can be read, or written."""
@@ -67,7 +67,7 @@ class Watcher(Protocol):
         """Tell no longer."""
 
 
-class Lookup:
+class RunningLookup:
     """One lookup in flight: its plan, what it asks at the moment, and what came of it."""
 
     __slots__ = (
@@ -138,7 +138,7 @@ class _PendingQuery:
 
     __slots__ = ("due", "lookup", "message", "question", "stream", "tries")
 
-    def __init__(self, lookup: Lookup, question: Question, message: Message, servers: Sequence[Server]) -> None:
+    def __init__(self, lookup: RunningLookup, question: Question, message: Query, servers: Sequence[Server]) -> None:
         self.lookup = lookup
         self.question = question
         self.message = message
@@ -147,7 +147,7 @@ class _PendingQuery:
         self.stream: _Stream | None = None
 
 
-class Exchange:
+class UdpClient:
     """Asks `servers` for any number of lookups. Its driver calls `receive` for sockets that are ready, then `proceed`.
 
     `compose` makes the message of a question and an id, `next_id` gives ids that cannot be guessed.
@@ -156,7 +156,7 @@ class Exchange:
     def __init__(
         self,
         servers: Sequence[Server],
-        compose: Callable[[Question, int], Message],
+        compose: Callable[[Question, int], Query],
         watcher: Watcher,
         *,
         query_timeout: float,
@@ -172,20 +172,20 @@ class Exchange:
         self._sockets: dict[Server, socket.socket] = {}
         self._ends: dict[int, Server | _Stream] = {}  # by descriptor
         self._pending: dict[int, _PendingQuery] = {}
-        self._lookups: list[Lookup] = []
+        self._lookups: list[RunningLookup] = []
         self.broken = False
         """True in the child of a fork: what was in flight is the parent's."""
         fork.track(self)
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> UdpClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, steps: Steps, deadline_at: float, allowance: Allowance) -> Lookup:
+    def add(self, steps: Steps, deadline_at: float, allowance: Allowance) -> RunningLookup:
         """Begin a lookup, which is given up at a time of the clock. It sends nothing before `proceed`."""
-        lookup = Lookup(steps, deadline_at, allowance)
+        lookup = RunningLookup(steps, deadline_at, allowance)
         lookup.proceed(self._clock(), self._query_timeout)
         self._lookups.append(lookup)
         return lookup
@@ -225,7 +225,7 @@ class Exchange:
 
     # One lookup
 
-    def _proceed(self, lookup: Lookup) -> float:
+    def _proceed(self, lookup: RunningLookup) -> float:
         while True:
             now = self._clock()
             if now >= lookup.limit_at:
@@ -249,7 +249,7 @@ class Exchange:
         held = bool(lookup.waiting) and len(dues) < WINDOW
         return min(*dues, lookup.limit_at, now + PAUSE if held else inf)
 
-    def _give_up(self, lookup: Lookup) -> None:
+    def _give_up(self, lookup: RunningLookup) -> None:
         seconds = lookup.limit_at - lookup.began
         for number, query in list(self._pending.items()):
             if query.lookup is lookup:
@@ -258,7 +258,7 @@ class Exchange:
             lookup.outcomes[question] = Tries(question, self._servers).error(seconds)
         lookup.waiting.clear()
 
-    def _start(self, lookup: Lookup, question: Question) -> int | None:
+    def _start(self, lookup: RunningLookup, question: Question) -> int | None:
         number = self._next_id()
         while number in self._pending:
             number = self._next_id()

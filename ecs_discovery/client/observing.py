@@ -1,0 +1,171 @@
+"""Observing: what becomes of calls and attempts is told to the observers, whose faults go no further.
+
+    none ──call──> called ──attempt──> in flight ──left──> (elsewhere) ──end──> called ──end──> over
+
+The end of an attempt is told where it is judged, which may be another thread than its own; `left` is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from typing import Any, TypeVar
+
+from ecs_discovery.core.calls.failure_kinds import Judgement
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.errors import DeadlineExceeded, foreign
+from ecs_discovery.events import (
+    AttemptEnded,
+    AttemptObserver,
+    AttemptStarted,
+    CallEnded,
+    CallObserver,
+    CallStarted,
+    Observer,
+)
+
+__all__ = ["ObservedCall", "Observers"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ecs_discovery")
+
+
+class Observers:
+    """The observers of one engine. `clock` gives monotonic seconds."""
+
+    def __init__(self, observers: tuple[Observer, ...], clock: Callable[[], float]) -> None:
+        self.each = observers
+        self.clock = clock
+        self._faulty: set[int] = set()  # observers whose fault was logged
+
+    def call_started(self, started: CallStarted) -> ObservedCall | None:
+        """A call begins. None if no observer is interested."""
+        interested = [
+            (each, observing)
+            for each in self.each
+            if (observing := self.told(each, lambda each=each: each.call_started(started))) is not None  # type: ignore[misc]
+        ]
+        return ObservedCall(self, interested) if interested else None
+
+    def told(self, observer: Observer, tell: Callable[[], T]) -> T | None:
+        """What `tell` gives; None if it raises, which is logged once for each observer."""
+        try:
+            return tell()
+        except Exception:  # an observer's fault must not become the request's
+            if id(observer) not in self._faulty:
+                self._faulty.add(id(observer))
+                logger.exception("observer %s failed; what it raises is not logged again", foreign(type(observer)))
+            return None
+
+
+class ObservedCall:
+    """One call that observers are told of. Its attempts are known by their leases."""
+
+    __slots__ = ("_began", "_each", "_last", "_numbers", "_observers", "_open", "_started")
+
+    def __init__(self, observers: Observers, each: list[tuple[Observer, CallObserver]]) -> None:
+        self._observers = observers
+        self._each = each
+        self._began = observers.clock()
+        self._numbers = count(1)
+        self._started = 0
+        self._open: dict[Lease, ObservedAttempt] = {}
+        self._last: AttemptEnded | None = None
+
+    def attempt(self, lease: Lease) -> ObservedAttempt:
+        """An attempt begins, in this thread or task: `with` is to be around all of it."""
+        number = self._started = next(self._numbers)
+        started = AttemptStarted(number, lease.endpoint)
+        told = self._observers.told
+        each = [
+            (observer, observing)
+            for observer, call in self._each
+            if (observing := told(observer, lambda call=call: call.attempt_started(started))) is not None  # type: ignore[misc]
+        ]
+        made = self._open[lease] = ObservedAttempt(self._observers, each, number, lease)
+        return made
+
+    def moved(self, lease: Lease, to: Lease) -> None:
+        """The attempt's use has another lease now."""
+        found = self._open.pop(lease, None)
+        if found is not None:
+            found.lease = to
+            self._open[to] = found
+
+    def answered(self, lease: Lease, status: int) -> None:
+        """The attempt's answer has come."""
+        found = self._open.get(lease)
+        if found is not None:
+            found.status = status
+
+    def raised(self, lease: Lease, error: BaseException) -> None:
+        """The attempt has raised an error."""
+        found = self._open.get(lease)
+        if found is not None:
+            found.error_type = type(error).__name__
+
+    def judged(self, lease: Lease, judgement: Judgement, pause: float | None) -> None:
+        """The attempt was judged; another follows after `pause` seconds, if any."""
+        failure = judgement.failure
+        self.attempt_ended(lease, "" if failure is None else failure.value, judgement.label, pause)
+
+    def attempt_ended(self, lease: Lease, kind: str, label: str, pause: float | None = None) -> None:
+        """The attempt is over. Told once: what is said later of it is of no account."""
+        found = self._open.pop(lease, None)
+        if found is not None:
+            end = found.end(kind, label, pause)
+            if kind != "overtaken":
+                self._last = end
+
+    def ended(self, error: BaseException | None, deadline_at: float | None = None) -> None:
+        """The call is over, and with it what was still open of it: cut at `deadline_at`, if that has passed."""
+        now = self._observers.clock()
+        kind = "" if error is None else type(error).__name__
+        said = "" if error is None else foreign(error)
+        if error is None or isinstance(error, Exception):
+            left = ("error", "error")
+        elif deadline_at is not None and now >= deadline_at:
+            left = ("error", "deadline")
+            kind, said = DeadlineExceeded.__name__, "not done within the deadline"
+        else:
+            left = ("cancelled", "cancelled")
+        for lease in list(self._open):
+            self.attempt_ended(lease, *left)
+        end = CallEnded(self._started, self._last, kind, said, now - self._began)
+        each, self._each = self._each, []
+        for observer, observing in each:
+            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+
+
+class ObservedAttempt:
+    """One attempt that observers are told of."""
+
+    __slots__ = ("_each", "_number", "_observers", "error_type", "lease", "status")
+
+    def __init__(
+        self, observers: Observers, each: list[tuple[Observer, AttemptObserver]], number: int, lease: Lease
+    ) -> None:
+        self._observers = observers
+        self._each = each
+        self._number = number
+        self.lease = lease
+        self.status: int | None = None
+        self.error_type = ""
+
+    def __enter__(self) -> None:
+        """The observers were told when it was made."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        for observer, observing in self._each:
+            self._observers.told(observer, observing.left)
+
+    def end(self, kind: str, label: str, pause: float | None) -> AttemptEnded:
+        """Tell the observers that it is over."""
+        lease = self.lease
+        seconds = self._observers.clock() - lease.started_at
+        end = AttemptEnded(self._number, lease.endpoint, kind, label, self.error_type, self.status, seconds, pause)
+        for observer, observing in self._each:
+            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+        return end

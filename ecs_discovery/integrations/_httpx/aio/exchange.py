@@ -1,0 +1,146 @@
+"""One request of an httpx client over its attempts. For asyncio."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from functools import cache
+from typing import Any
+
+from ecs_discovery.client.aio import race
+from ecs_discovery.core.calls.http import keep_alive_timeout
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
+from ecs_discovery.integrations._httpx.aio.stream import AsyncHttpxUse, current
+from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations.http.aio import AsyncExchange
+from ecs_discovery.runtime.sockets import Tuning
+
+__all__ = ["AsyncHttpxExchange"]
+
+
+class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
+    """One request over all its attempts."""
+
+    __slots__ = ("library", "request", "route", "sni", "table")
+
+    def __init__(self, route: AsyncHttpxRoute, request: Any) -> None:
+        limits = request.extensions.get("timeout") or {}
+        super().__init__(
+            route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
+        )
+        self.route = route
+        self.library = route.library
+        self.table = route.library.table
+        self.request = request
+        self.sni = request.extensions.get("sni_hostname")
+
+    # Sending
+
+    def make_use(self, lease: Lease) -> AsyncHttpxUse:
+        use = AsyncHttpxUse(lease, self.idempotent and self.replayable(), self)
+        use.deadline_at = self.deadline_at()
+        return use
+
+    async def send(self, use: AsyncHttpxUse) -> Any:
+        token = current.set(use)
+        try:
+            try:
+                response = await self._transport(use).handle_async_request(self.request)
+            except Overtaken:
+                response = await self._transport(use).handle_async_request(self.request)
+            if use.replayable and self.is_small(response):
+                use.in_body = True
+                await self._read_body(response)
+            return response
+        except self.library.client.TransportError as error:
+            other = self.broken_by_another(error, use)
+            if other is not None:
+                raise other from other.__cause__
+            raise
+        finally:
+            current.reset(token)
+            use.connector = None  # else the two would keep each other until the collector comes
+            if use.connected is not None:
+                use.connected.close()  # the winner's pool had an idle connection
+
+    def _transport(self, use: AsyncHttpxUse) -> Any:
+        return self.route.transport(use.lease.node, self.sni)
+
+    async def _read_body(self, response: Any) -> None:
+        """Read it here, so that a body cut short is this attempt's failure."""
+        stream = response.stream
+        if self.is_done(response):  # a mock's
+            return
+        try:
+            body = b"".join([piece async for piece in stream])
+        finally:
+            await stream.aclose()
+        response.stream = self.library.client.ByteStream(body)
+
+    async def connect_socket(self, lease: Lease, tuning: Tuning | None) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+        return await race.connect(self.driver.background, self.call, lease, tuning)
+
+    # The answer
+
+    def keep(self, response: Any, use: AsyncHttpxUse) -> None:
+        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
+            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        if self.route.encrypted:
+            self.route.verified.add(self.sni)
+        response.extensions["ecs_discovery"] = use.history
+        if not self.is_done(response):
+            response.stream = _body_class(self.library)(response.stream, self, use)
+
+    async def discard(self, response: Any) -> None:
+        await response.aclose()
+
+    # Errors
+
+    @property
+    def verified(self) -> bool:  # type: ignore[override]
+        return self.sni in self.route.verified
+
+
+class _Body:
+    """The body of an answer that is not read yet. Its use of the endpoint ends with it."""
+
+    def __init__(self, stream: Any, exchange: AsyncHttpxExchange, use: AsyncHttpxUse) -> None:
+        self._stream = stream
+        self._exchange: AsyncHttpxExchange | None = exchange
+        self._use = use
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        use = self._use
+        pieces = aiter(self._stream)
+        while True:
+            token = current.set(use) if use.deadline_at is not None else None  # a deadline holds for the body too
+            try:
+                piece = await anext(pieces, None)
+            except Exception as error:
+                exchange, self._exchange = self._exchange, None
+                use.lease.release()
+                if exchange is None:
+                    raise
+                raise exchange.failed_in_body(error, use) from error
+            finally:
+                if token is not None:
+                    current.reset(token)
+            if piece is None:
+                return
+            yield piece
+
+    async def aclose(self) -> None:
+        self._exchange = None
+        try:
+            await self._stream.aclose()
+        finally:
+            self._use.lease.release()
+
+
+@cache
+def _body_class(library: Library) -> Any:
+    client: Any = library.client
+    return type("Body", (_Body, client.AsyncByteStream), {})

@@ -1,0 +1,105 @@
+"""The transport of a client: requests to our hosts by discovery, all others as before. For asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any
+
+from ecs_discovery.client.aio.discovery import AsyncDiscovery
+from ecs_discovery.client.aio.shared import shared_async_discovery
+from ecs_discovery.config.settings import Settings
+from ecs_discovery.errors import ConfigurationError, DiscoveryError
+from ecs_discovery.integrations._httpx.aio.exchange import AsyncHttpxExchange
+from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
+from ecs_discovery.integrations._httpx.exchange import class_of
+from ecs_discovery.integrations._httpx.library import Library
+from ecs_discovery.integrations._httpx.options import default_options, options_of
+from ecs_discovery.integrations.http.errors import as_class
+from ecs_discovery.integrations.http.origins import Origins, default_port
+
+__all__ = ["AsyncTransport", "transport_class"]
+
+
+class AsyncTransport:
+    """`original` serves hosts that are not ours, and shows how connections are to be made."""
+
+    def __init__(self, library: Library, settings: Settings, discovery: AsyncDiscovery | None, original: Any) -> None:
+        self._library = library
+        self._client = library.client
+        self._discovery = discovery
+        self.settings = settings
+        self.original = original
+        self._origins: Origins[AsyncHttpxRoute] = Origins(settings, self._host_of, self._route)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.original!r}>"
+
+    @property
+    def discovery(self) -> AsyncDiscovery:
+        """The discovery in use: the one given, or the default discovery of the settings."""
+        if self._discovery is None:
+            self._discovery = shared_async_discovery(self.settings)
+        return self._discovery
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request: to an endpoint of its service if its host is ours."""
+        url = request.url
+        try:
+            route = self._origins.find(f"{url.scheme}://{url.netloc.decode('ascii')}")
+        except DiscoveryError as error:
+            raise as_class(error, class_of(self._client, error)) from error
+        if route is None:
+            return await self.original.handle_async_request(request)
+        return await AsyncHttpxExchange(route, request).run()
+
+    def unwrapped(self) -> Any:
+        """The transport that was there before. The connections to our endpoints close when they are free."""
+        self._origins.close()
+        return self.original
+
+    async def __aenter__(self) -> Any:
+        await self.original.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._close_connections()
+        await self.original.__aexit__(*exc)
+
+    async def aclose(self) -> None:
+        """Close the connections. The discovery stays open."""
+        await self._close_connections()
+        await self.original.aclose()
+
+    async def _close_connections(self) -> None:
+        self._origins.close()
+        for _ in range(2 if _in_asyncio() else 0):
+            await asyncio.sleep(0)  # the event loop closes them in its next turns
+
+    def _host_of(self, origin: str) -> str:
+        return self._client.URL(origin).host  # type: ignore[no-any-return]
+
+    def _route(self, origin: str) -> AsyncHttpxRoute:
+        """Raises `ClosedError`, and `ConfigurationError` for what is no target, and where asyncio does not run."""
+        if not _in_asyncio():
+            raise ConfigurationError("event loop", "none of asyncio", "asyncio: trio is not supported")
+        url = self._client.URL(origin)
+        target = url.host if url.port is None else f"{url.host}:{url.port}"
+        driver = self.discovery._driver
+        service = driver.engine.service(target, default_port(url.scheme))
+        options = options_of(self.original) or default_options(self._library)
+        return AsyncHttpxRoute(self._library, options, driver, service, target, url.scheme, url.host)
+
+
+@cache
+def transport_class(library: Library) -> Any:
+    """`AsyncTransport` as a transport of the library's."""
+    return type("AsyncDiscoveryTransport", (AsyncTransport, library.client.AsyncBaseTransport), {})
+
+
+def _in_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""One request of an httpx client: what is httpx's own of an exchange, the same for threads and asyncio."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import Fault
+from ecs_discovery.errors import (
+    ConfigurationError,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DiscoveryError,
+    ResolutionTimeout,
+)
+from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
+from ecs_discovery.integrations.http.errors import as_class, of_call
+from ecs_discovery.runtime.sockets import Tuning
+
+__all__ = ["SMALL", "Connected", "HttpxPart", "class_of", "tuning_of"]
+
+SMALL = 65_536
+"""Bytes of a body that is read within its attempt, so that a body cut short is repeated."""
+
+
+class Connected(Protocol):
+    """What an attempt's use knows of its connection."""
+
+    stream: Any
+
+
+class HttpxPart:
+    """What threads and asyncio share of an exchange."""
+
+    __slots__ = ()
+
+    library: Library
+    request: Any
+    sni: str | None
+    verified: bool
+    last_fault: Fault | None
+
+    # The body
+
+    def replayable(self) -> bool:
+        stream = self.request.stream
+        return isinstance(stream, self.library.client.ByteStream) or _rewinds(stream)
+
+    def concurrent(self) -> bool:
+        return isinstance(self.request.stream, self.library.client.ByteStream)  # two attempts would read one file
+
+    def has_key(self) -> bool:
+        return "Idempotency-Key" in self.request.headers
+
+    # The answer
+
+    def status(self, response: Any) -> int:
+        return response.status_code  # type: ignore[no-any-return]
+
+    def field(self, response: Any, name: str) -> str | None:
+        return response.headers.get(name)  # type: ignore[no-any-return]
+
+    def is_done(self, response: Any) -> bool:
+        return isinstance(response.stream, self.library.client.ByteStream)
+
+    def is_small(self, response: Any) -> bool:
+        """Is its body to be read within the attempt?"""
+        length = response.headers.get("Content-Length", "")
+        return len(length) <= 5 and length.isascii() and length.isdigit() and int(length) <= SMALL
+
+    # Errors
+
+    def is_of_connection(self, error: Exception) -> bool:
+        client = self.library.client
+        if isinstance(error, (client.LocalProtocolError, client.UnsupportedProtocol)):
+            return False  # the request itself is wrong
+        return isinstance(error, (client.TransportError, OSError))
+
+    def is_counted(self, use: Connected) -> bool:
+        """Did another request on the same connection count its end against the endpoint?"""
+        stream = use.stream
+        if stream is None or stream.broken_by is None:
+            return False
+        counted: bool = stream.counted
+        stream.counted = True
+        return counted
+
+    def broken_by_another(self, error: Exception, use: Connected) -> Exception | None:
+        """The error of an attempt whose connection another request on it broke (HTTP/2); None for any other."""
+        stream = use.stream
+        if stream is None or stream.broken_by is None or stream.broken_by is use:
+            return None
+        if not isinstance(error, self.library.client.TransportError):
+            return None
+        made: Exception = self.library.client.ReadError("the connection ended with another request on it")
+        made.__cause__ = SharedConnectionError(str(error))
+        return made
+
+    def as_error(self, told: DiscoveryError | Call, error: Exception, use: Any) -> Exception:
+        client = self.library.client
+        made: Any
+        if isinstance(told, DiscoveryError):
+            made = as_class(told, class_of(client, told))
+        else:
+            theirs = type(error) if isinstance(error, client.TransportError) else client.ReadError
+            made = of_call(told, self.last_fault, theirs, timed_out=isinstance(error, client.ConnectTimeout))
+            made.__cause__ = error
+        made._request = self.request
+        return made  # type: ignore[no-any-return]
+
+
+def class_of(client: Any, told: DiscoveryError) -> type[Exception]:
+    """The library's class of an error of ours."""
+    found: type[Exception] = client.ConnectError
+    if isinstance(told, ConfigurationError):
+        found = client.InvalidURL
+    elif isinstance(told, DeadlineExceeded):
+        found = client.ReadTimeout
+    elif isinstance(told, (ResolutionTimeout, ConnectTimeout)):
+        found = client.ConnectTimeout
+    return found
+
+
+def tuning_of(local_address: str | None, options: Any) -> Tuning | None:
+    """What the application wants of its sockets; None if that is nothing."""
+    if local_address is None and options is None:
+        return None
+    source = (local_address, 0) if local_address is not None else None
+    return Tuning(source, tuple(options or ()))
+
+
+def _rewinds(stream: Any) -> bool:
+    """A multipart body reads its files from their start each time, if they can be."""
+    fields = getattr(stream, "fields", None)
+    if type(stream).__name__ != "MultipartStream" or not isinstance(fields, list):
+        return False
+    files = [each.file for each in fields if hasattr(each, "file")]
+    return all(isinstance(each, (str, bytes)) or _can_seek(each) for each in files)
+
+
+def _can_seek(file: Any) -> bool:
+    seekable = getattr(file, "seekable", None)
+    try:
+        return bool(seekable()) if callable(seekable) else False
+    except (OSError, ValueError):
+        return False

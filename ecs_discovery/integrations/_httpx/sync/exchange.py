@@ -1,0 +1,171 @@
+"""One request of an httpx client over its attempts. For threads."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from ecs_discovery.client.sync import race
+from ecs_discovery.core.calls.http import keep_alive_timeout
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations._httpx.sync.pools import HttpxRoute
+from ecs_discovery.integrations._httpx.sync.stream import HttpxUse, current
+from ecs_discovery.integrations.http.liveness import Suspicion
+from ecs_discovery.integrations.http.sync import SyncExchange
+from ecs_discovery.runtime.sockets import AbortHandle, Tuning
+
+__all__ = ["HttpxExchange"]
+
+
+class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
+    """One request over all its attempts."""
+
+    __slots__ = ("_aborts", "_suspicion", "library", "request", "route", "sni", "table")
+
+    def __init__(self, route: HttpxRoute, request: Any) -> None:
+        limits = request.extensions.get("timeout") or {}
+        super().__init__(
+            route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
+        )
+        self.route = route
+        self.library = route.library
+        self.table = route.library.table
+        self.request = request
+        self.sni = request.extensions.get("sni_hostname")
+        self._aborts: tuple[AbortHandle, ...] = ()
+        self._suspicion: Suspicion | None = None
+
+    # Sending
+
+    def make_use(self, lease: Lease) -> HttpxUse:
+        use = HttpxUse(lease, self.idempotent and self.replayable(), self)
+        call = self._call
+        if call is not None and (call.hard or self.service.hedging is not None):
+            use.deadline_at = self.deadline_at()
+            use.abort = AbortHandle()
+            self._aborts = (*self._aborts[-1:], use.abort)  # two may be in flight
+        return use
+
+    def send(self, use: HttpxUse) -> Any:
+        token = current.set(use)
+        try:
+            try:
+                response = self._transport(use).handle_request(self.request)
+            except Overtaken:
+                response = self._transport(use).handle_request(self.request)
+            if use.replayable and self.is_small(response):
+                use.in_body = True
+                self._read_body(response)
+            return response
+        except self.library.client.TransportError as error:
+            other = self.broken_by_another(error, use)
+            if other is not None:
+                raise other from other.__cause__
+            raise
+        finally:
+            current.reset(token)
+            if use.connected is not None:
+                use.connected.close()  # the winner's pool had an idle connection
+
+    def _transport(self, use: HttpxUse) -> Any:
+        return self.route.transport(use.lease.node, self.sni)
+
+    def _read_body(self, response: Any) -> None:
+        """Read it here, so that a body cut short is this attempt's failure."""
+        stream = response.stream
+        if self.is_done(response):  # a mock's
+            return
+        try:
+            body = b"".join(stream)
+        finally:
+            stream.close()
+        response.stream = self.library.client.ByteStream(body)
+
+    def ended(self, use: HttpxUse) -> None:
+        if use.abort is not None:
+            use.abort.drop()  # the connection is for others from now on
+        use.connector = None  # else the two would keep each other until the collector comes
+
+    def connect_socket(self, lease: Lease, tuning: Tuning | None) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+        return race.connect(self.driver.background, self.call, lease, tuning)
+
+    def suspicion(self) -> Suspicion:
+        """What the request may do about a host that may be gone."""
+        if self._suspicion is None:
+            self._suspicion = Suspicion(self)
+        return self._suspicion
+
+    def cut(self) -> None:
+        for abort in self._aborts:
+            abort.cut()
+
+    def cut_attempt(self, use: HttpxUse) -> None:
+        if use.abort is not None:
+            use.abort.cut()
+
+    # The answer
+
+    def keep(self, response: Any, use: HttpxUse) -> None:
+        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
+            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        if self.route.encrypted:
+            self.route.verified.add(self.sni)
+        response.extensions["ecs_discovery"] = use.history
+        if not self.is_done(response):
+            response.stream = _body_class(self.library)(response.stream, self, use)
+
+    def discard(self, response: Any) -> None:
+        response.close()
+
+    # Errors
+
+    @property
+    def verified(self) -> bool:  # type: ignore[override]
+        return self.sni in self.route.verified
+
+
+class _Body:
+    """The body of an answer that is not read yet. Its use of the endpoint ends with it."""
+
+    def __init__(self, stream: Any, exchange: HttpxExchange, use: HttpxUse) -> None:
+        self._stream = stream
+        self._exchange: HttpxExchange | None = exchange
+        self._use = use
+
+    def __iter__(self) -> Iterator[bytes]:
+        use = self._use
+        pieces = iter(self._stream)
+        while True:
+            token = current.set(use) if use.deadline_at is not None else None  # a deadline holds for the body too
+            try:
+                piece = next(pieces, None)
+            except Exception as error:
+                exchange, self._exchange = self._exchange, None
+                use.lease.release()
+                if exchange is None:
+                    raise
+                raise exchange.failed_in_body(error, use) from error
+            finally:
+                if token is not None:
+                    current.reset(token)
+            if piece is None:
+                return
+            yield piece
+
+    def close(self) -> None:
+        self._exchange = None
+        try:
+            self._stream.close()
+        finally:
+            self._use.lease.release()
+
+
+@cache
+def _body_class(library: Library) -> Any:
+    client: Any = library.client
+    return type("Body", (_Body, client.SyncByteStream), {})

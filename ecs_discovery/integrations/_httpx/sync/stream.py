@@ -1,0 +1,213 @@
+"""A connection of httpcore's in threads: where a request meets its socket, and its answer is waited for."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from ecs_discovery.core.calls.connections import ConnectionState
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.integrations._httpx.library import Library
+from ecs_discovery.integrations.http.exchange import AttemptUse
+from ecs_discovery.integrations.http.liveness import Suspicion, wait_for_answer
+from ecs_discovery.integrations.http.timeouts import read_limit
+from ecs_discovery.runtime import sockets, tcp_info
+from ecs_discovery.runtime.sockets import AbortHandle, Tuning
+
+__all__ = ["HttpxUse", "Stream", "current"]
+
+_MILLISECOND = 1000
+_BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Connector(Protocol):
+    """What connects for a request."""
+
+    def connect_socket(self, lease: Lease, tuning: Tuning | None) -> socket.socket:
+        """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
+
+    def connect_limit(self) -> float:
+        """Seconds that connecting may take."""
+
+    def suspicion(self) -> Suspicion:
+        """What the request may do about a host that may be gone."""
+
+
+class HttpxUse(AttemptUse):
+    """One attempt's use of an endpoint, in a thread."""
+
+    __slots__ = ("abort", "connect_by", "connected", "connector", "deadline_at", "stream")
+
+    def __init__(self, lease: Lease, replayable: bool, connector: Connector) -> None:
+        super().__init__(lease, replayable)
+        self.connector: Connector | None = connector
+        self.abort: AbortHandle | None = None
+        """Where another thread may want to end it: told of the connection."""
+        self.connected: socket.socket | None = None
+        """The socket of a race, for a connection to the lease's endpoint."""
+        self.connect_by = 0.0
+        """When the handshake of TLS has to be over, in monotonic seconds."""
+        self.deadline_at: float | None = None
+        """The end of a deadline that the caller gave, in monotonic seconds."""
+        self.stream: Stream | None = None
+        """The connection that the request went out on."""
+
+
+current: ContextVar[HttpxUse | None] = ContextVar("ecs_discovery_httpx_use", default=None)
+"""The use for which this thread sends or reads. httpcore hands no request to a connection's reads and writes."""
+
+
+class Stream:
+    """A socket, for httpcore. It never blocks in the kernel for longer than it is told to."""
+
+    def __init__(
+        self, library: Library, sock: Any, names: dict[str, str], limit: float, clock: Callable[[], float]
+    ) -> None:
+        self._core = library.core
+        self._limit = limit
+        self._clock = clock
+        self.state = ConnectionState()
+        self.state.opened(clock())
+        self.state.idle_since = self.state.opened_at
+        self.broken_by: HttpxUse | None = None
+        """The use in which it failed."""
+        self.names = names
+        """The names that TLS verifies, where they are not the names that the URL has."""
+        self.counted = False
+        """Its failure was held against the endpoint."""
+        self._asked = False
+        self._hold(sock)
+
+    def _hold(self, sock: Any) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._poll: Any = None
+        if hasattr(select, "poll"):  # made once for a connection: that takes longer than the question
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN)
+
+    def is_ready(self, seconds: float | None) -> bool:
+        """Is there something to read within that time? Without a number of seconds it waits as long as it takes."""
+        if self._poll is None:
+            return sockets.is_ready(self._sock, 86_400.0 if seconds is None else seconds)
+        return bool(self._poll.poll(None if seconds is None else max(0.0, seconds) * _MILLISECOND))
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes; none at the end. `timeout` in seconds."""
+        use = current.get()
+        try:
+            if use is not None:
+                if use.deadline_at is not None:
+                    timeout = read_limit(timeout, use.deadline_at, self._clock())
+                if self._asked:
+                    self._asked = False
+                    timeout = self._wait(use, timeout)
+            data = self._receive(max_bytes, timeout)
+        except TimeoutError as error:
+            self.broken_by = self.broken_by or use
+            raise self._core.ReadTimeout(str(error)) from error
+        except OSError as error:
+            self.broken_by = self.broken_by or use
+            raise self._core.ReadError(str(error)) from error
+        self.state.idle_since = self._clock()
+        if not data:
+            self.broken_by = self.broken_by or use
+        return data
+
+    def _wait(self, use: HttpxUse, timeout: float | None) -> float | None:
+        """Wait for the answer, and look whether the host is still there. What is left of `timeout`."""
+        sock = self._sock
+        # Most answers come so soon that nothing is made for the wait. Never under TLS: session tickets make a fresh
+        # connection readable.
+        if type(sock) is socket.socket and self.is_ready(tcp_info.first_look(self._limit, timeout)):
+            return timeout
+        suspicion = use.connector.suspicion() if use.connector is not None else None
+        waited = wait_for_answer(use, suspicion, sock, None, self._limit, timeout, self._clock)
+        return timeout if timeout is None else max(0.0, timeout - waited)
+
+    def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(max_bytes)  # type: ignore[no-any-return]
+            except ssl.SSLWantWriteError:
+                ready = sockets.is_ready(self._sock, 86_400.0 if timeout is None else timeout, read=False)
+            except _BUSY:
+                ready = self.is_ready(timeout)
+            if not ready:
+                raise TimeoutError("timed out")
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it. Each wait for room may take `timeout` seconds."""
+        use = current.get()
+        if use is not None:
+            use.sent = True
+            use.stream = self
+            self._asked = True
+            if use.deadline_at is not None:
+                timeout = read_limit(timeout, use.deadline_at, self._clock())
+        try:
+            if use is not None and use.abort is not None:
+                use.abort.hold(self._sock)
+            self._send(buffer, timeout)
+        except TimeoutError as error:
+            self.broken_by = self.broken_by or use
+            raise self._core.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise self._core.WriteError(str(error)) from error
+
+    def _send(self, buffer: bytes, timeout: float | None) -> None:
+        rest: Any = buffer
+        while len(rest):
+            try:
+                sent = self._sock.send(rest)
+            except ssl.SSLWantReadError:
+                ready = self.is_ready(timeout)
+            except _BUSY:
+                ready = sockets.is_ready(self._sock, 86_400.0 if timeout is None else timeout, read=False)
+            else:
+                rest = memoryview(rest)[sent:] if sent < len(rest) else b""
+                continue
+            if not ready:
+                raise TimeoutError("timed out")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Stream:
+        """TLS from here on. The handshake may take what is left of the time to connect."""
+        use = current.get()
+        limit = timeout if timeout is not None else 86_400.0
+        if use is not None and use.connect_by:
+            limit = max(0.05, use.connect_by - self._clock())
+        try:
+            self._hold(
+                sockets.secure(self._sock, ssl_context, self.names.get(server_hostname or "", server_hostname), limit)
+            )
+        except TimeoutError as error:
+            self.close()
+            raise self._core.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            self.close()
+            raise self._core.ConnectError(str(error)) from error
+        if use is not None:
+            use.lease.sent_at = self._clock()
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore and applications ask of a connection."""
+        if info == "is_readable":
+            return self._sock.fileno() < 0 or self.is_ready(0.0)
+        if info == "ssl_object":
+            return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+        if info == "client_addr":
+            return self._sock.getsockname()
+        if info == "server_addr":
+            return self._sock.getpeername()
+        return self._sock if info == "socket" else None

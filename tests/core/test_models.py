@@ -1,0 +1,40 @@
+"""Frozen values whose methods are written once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+
+import pytest
+
+from ecs_discovery.events import LookupRecovered, Notice, PanicChanged
+
+
+def test_a_value_is_a_frozen_dataclass():
+    first = Notice("orders", "look here")
+    assert first == Notice(target="orders", text="look here") == pickle.loads(pickle.dumps(first))
+    assert hash(first) == hash(Notice("orders", "look here"))
+    assert repr(first) == "Notice(target='orders', text='look here')"
+    assert dataclasses.replace(first, text="there").text == "there"
+    assert list(inspect.signature(Notice).parameters) == ["target", "text"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.text = "there"  # type: ignore[misc]
+
+
+def test_values_of_two_kinds_are_never_equal():
+    assert PanicChanged("orders", True) != Notice("orders", True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "named", "text"),
+    [
+        ((), {}, "needs 'target'"),
+        (("a", "b"), {}, "takes 1 values"),
+        (("a",), {"target": "b"}, "each once"),
+        (("a",), {"tarjet": "b"}, "has no 'tarjet'"),
+    ],
+)
+def test_a_value_is_given_each_field_once(row: tuple[str, ...], named: dict[str, str], text: str):
+    with pytest.raises(TypeError, match=text):
+        LookupRecovered(*row, **named)
