@@ -38,6 +38,8 @@ def as_aiohttp_error(
     if isinstance(told, DiscoveryError):
         made = as_class(told, _class_of(told))
         error = told
+    elif fault is Fault.NOT_OURS:
+        return error  # a body that the application could not give, or its own closing of the connector
     elif fault is Fault.OUT_OF_TIME:
         return out_of_time(told, error)
     else:

@@ -27,6 +27,7 @@ from ecs_discovery.runtime.sockets import ready_check
 __all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "PooledState"]
 
 _SHORT = 65_536  # bytes of a body that is waited for within the attempt
+_PATIENCE = 0.5  # seconds that it is waited for
 _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 
 
@@ -115,7 +116,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
                 state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
             if response.connection is not None and use.replayable and _is_short(response):
                 use.in_body = True
-                await _whole(response)
+                await _wait_for_body(response)
             return response
         finally:
             self.let_go(use)
@@ -226,10 +227,18 @@ def _is_short(response: ClientResponse) -> bool:
     return int(length) <= min(_SHORT, response.content.get_read_buffer_limits()[1]) and not 300 <= response.status < 400
 
 
-async def _whole(response: ClientResponse) -> None:
-    """Wait until the body is there. It is left for the application to read."""
+async def _wait_for_body(response: ClientResponse) -> None:
+    """Wait until the body is there. It is left for the application to read.
+
+    A server may send it late, or when the application has acted on the head: then the application waits for it.
+    """
     try:
-        await response.content.wait_eof()
+        async with asyncio.timeout(_PATIENCE) as limit:
+            await response.content.wait_eof()
+    except TimeoutError:
+        if not limit.expired():
+            response.close()
+            raise
     except BaseException:  # cancelled too
         response.close()
         raise

@@ -423,3 +423,56 @@ def test_an_endpoint_that_left_keeps_no_connection(lab: Lab, play: Play):
         eventually(lambda: service.tasks[0].open_connections == 0)
 
     play(scenario)
+
+
+def test_an_answer_whose_short_body_comes_late_is_handed_over_without_it():
+    """A server may wait for what the application does when it has the head."""
+
+    async def work() -> None:
+        go = asyncio.Event()
+
+        async def early(request: web.Request) -> web.StreamResponse:
+            answer = web.StreamResponse(headers={"Content-Length": "2"})
+            await answer.prepare(request)
+            await answer.write(b"o")
+            await go.wait()
+            await answer.write(b"k")
+            return answer
+
+        async with Served(web.get("/", early), count=1) as served:
+            discovery = AsyncDiscovery(services={"orders": served.targets})
+            async with discovery, client_session(discovery) as session, session.get("http://orders/") as response:
+                go.set()
+                assert await response.read() == b"ok"
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_a_body_that_the_application_cannot_give_is_aiohttps_error_as_it_is(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise RuntimeError("no more")
+
+    async def scenario(session: aiohttp.ClientSession, discovery: AsyncDiscovery) -> None:
+        with pytest.raises(aiohttp.ClientConnectionError) as caught:
+            await session.post(url_of(service), data=broken())
+        assert not isinstance(caught.value, DiscoveryError)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert all(node.failures == 0 for node in nodes(discovery, service))
+
+    play(scenario)
+
+
+def test_a_connection_is_not_used_longer_than_its_server_keeps_it(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    async def scenario(session: aiohttp.ClientSession, discovery: AsyncDiscovery) -> None:
+        for _ in range(2):
+            async with session.get(url_of(service, "/keep-alive/1")) as response:
+                await response.read()
+            await asyncio.sleep(0.7)  # half a second is what can be relied on
+        assert service.tasks[0].connections == 2
+
+    play(scenario)
