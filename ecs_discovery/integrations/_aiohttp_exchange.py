@@ -66,6 +66,7 @@ class RouteOfOrigin(Protocol):
     service: Service
     target: str
     is_tls: bool
+    limits: tuple[ClientTimeout | None, Any, Any]
     verified: set[Any]
 
     def key(self, node: Node, request: ClientRequest) -> Any: ...
@@ -91,13 +92,20 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     def limit(self, timeout: ClientTimeout) -> None:
         """Take over the request's time limits, which aiohttp tells the connector alone."""
-        self.limits = timeout
-        self.read = min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
-        if timeout is not DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
-            self.connect = min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
+        self.limits, known = timeout, self.route.limits
+        if known[0] is timeout:
+            _, self.connect, self.read = known
+        else:
+            self._weigh(timeout)
         call = self._call
         if call is not None and self.connect is not None:  # it was made before the limits were known
             call.connect_deadline_at = min(call.deadline_at, self.engine.clock() + self.connect)
+
+    def _weigh(self, timeout: ClientTimeout) -> None:
+        self.read = min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
+        if timeout is not DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
+            self.connect = min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
+        self.route.limits = timeout, self.connect, self.read
 
     # Sending
 

@@ -85,7 +85,7 @@ SUITES = (
             "freezegun==1.5.5",
             "re-assert==1.1.0",
             "isal==1.9.1",
-            "zlib-ng",
+            "zlib-ng==1.1.0",
             "pytest-mock==3.15.1",
             "pytest-codspeed==5.0.4",
             "python-on-whales==0.81.0",
