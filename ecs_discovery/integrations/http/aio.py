@@ -38,7 +38,7 @@ class AsyncUse(AttemptUse):
         """Where it waits for the first look at its connection."""
         self.watches: tuple[_Watched, ...] = ()
         self.task: asyncio.Task[Any] | None = None
-        """What waits for the answer of a connection that is watched."""
+        """What sends it and waits for its answer, while that may go elsewhere."""
         self.cancelling = 0
         """How often that task had been cancelled when the host was found to be gone."""
         self.gone = False
@@ -142,12 +142,15 @@ class AsyncExchange(Exchange[R, A]):
         use = self._use = self.make_use(lease)
         try:
             if self._call is None:
+                if use.replayable:
+                    use.task = asyncio.current_task()
                 try:
                     response = await self.send(use)
                 except asyncio.CancelledError as error:
                     self._raise_if_gone(use, error)
                     raise
                 finally:
+                    use.task = None  # it would keep the answer
                     if use.waits_in is not None:
                         self._end_watch(use)
             else:
@@ -170,7 +173,6 @@ class AsyncExchange(Exchange[R, A]):
         if here is None or here.loop is not loop:
             here = self.driver.first_looks = _FirstLooks(loop, self.engine)
         use.waits_in = here
-        use.task = asyncio.current_task()
         here.waiting[use] = self, connection, self.engine.clock()
         if here.timer is None:
             here.start()
@@ -181,12 +183,15 @@ class AsyncExchange(Exchange[R, A]):
         use.watches = (*use.watches, _Watched(self, use, sock, since))
 
     async def _watched(self, use: A) -> R:
+        if use.replayable:
+            use.task = asyncio.current_task()
         try:
             return await self.send(use)
         except asyncio.CancelledError as error:
             self._raise_if_gone(use, error)
             raise
         finally:
+            use.task = None
             if use.waits_in is not None:
                 self._end_watch(use)
 
@@ -198,7 +203,7 @@ class AsyncExchange(Exchange[R, A]):
     def _end_watch(self, use: A) -> None:
         if use.waits_in is not None:
             use.waits_in.waiting.pop(use, None)
-        use.waits_in = use.task = None  # the task would keep the answer
+        use.waits_in = None
         if use.watches:
             for watch in use.watches:
                 watch.end()
