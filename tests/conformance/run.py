@@ -1,4 +1,4 @@
-"""The test suites of requests and of the packages around it, run plain and through wrapped sessions.
+"""The test suites of requests, of the packages around it and of aiohttp, run plain and through wrapped sessions.
 
 `python -m tests.conformance.run FOLDER` makes a virtual environment in FOLDER, fetches the pinned source
 distributions, and runs each suite twice. A test that passes plain and not wrapped must stand in `expected.json`, with
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -37,6 +38,11 @@ class Suite:
     """Hosts that the suite's fake sockets know."""
     all_ours: bool = False
     """Every host name is ours, not only `localhost`: for suites that mock other hosts."""
+    plugin: str = "ours"
+    options: tuple[str, ...] = ()
+    """Arguments of pytest."""
+    apart: bool = False
+    """Its tests run in a folder without its sources: what is installed is compiled."""
 
     @property
     def name(self) -> str:
@@ -69,6 +75,26 @@ SUITES = (
         ("tests",),
         names="mock localhost examplehost",
     ),
+    Suite(
+        "aiohttp==3.14.5",
+        (
+            "blockbuster==1.5.29",
+            "brotli==1.2.1",
+            "trustme==1.2.1",
+            "proxy.py==2.4.10",
+            "freezegun==1.5.5",
+            "re-assert==1.1.0",
+            "isal==1.9.1",
+            "zlib-ng==1.1.0",
+            "pytest-mock==3.15.1",
+            "pytest-codspeed==5.0.4",
+            "python-on-whales==0.81.0",
+        ),
+        ("tests/test_client_functional.py",),
+        plugin="ours_aiohttp",
+        options=("-p", "aiohttp.pytest_plugin", "-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+        apart=True,
+    ),
 )
 
 
@@ -77,7 +103,9 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[requests]", *COMMON, *sorted(packages)], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", f"{ROOT}[requests,aiohttp]", *COMMON, *sorted(packages)], check=True
+    )
     return python
 
 
@@ -90,6 +118,10 @@ def fetch(python: Path, folder: Path, suite: Suite) -> Path:
     with tarfile.open(archive) as packed:
         packed.extractall(target, filter="data")
     (found,) = (each for each in target.iterdir() if each.is_dir())
+    if suite.apart:
+        beside = target / "apart"
+        shutil.copytree(found / "tests", beside / "tests")
+        return beside
     return found
 
 
@@ -111,7 +143,8 @@ def outcomes(
     if suite.trusts_httpbin:
         found = subprocess.run([python, "-m", "pytest_httpbin.certs"], check=True, capture_output=True, text=True)
         environment["REQUESTS_CA_BUNDLE"] = found.stdout.strip()
-    command = [python, "-m", "pytest", "-q", "-p", "ours", "-p", "no:cacheprovider", "--timeout", "60"]
+    command = [python, "-m", "pytest", "-q", "-p", suite.plugin, "-p", "no:cacheprovider", "--timeout", "60"]
+    command += suite.options
     command += list(only) or list(suite.tests)
     with open(where / f"log-{'plain' if plain else 'wrapped'}.txt", "w", encoding="utf-8") as log:
         subprocess.run(command, cwd=where, env=environment, stdout=log, stderr=log, timeout=MOST, check=False)
