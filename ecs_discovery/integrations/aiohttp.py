@@ -37,7 +37,7 @@ from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
 from ecs_discovery.client.aio.shared import shared_async_discovery
 from ecs_discovery.client.tls import verified_name
-from ecs_discovery.config.settings import ServiceConfig
+from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core.calls.http import IDEMPOTENT
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.integrations._aiohttp_exchange import AiohttpExchange, AiohttpUse, ConnectionExchange, PooledState
@@ -91,6 +91,20 @@ def client_session(
     return session
 
 
+def adopt(session: aiohttp.ClientSession, settings: Settings) -> None:
+    """Have a session that was made in any way find services, if its connector is aiohttp's own."""
+    connector: Any = session.connector
+    if type(connector) is TCPConnector:
+        DiscoveryConnector._find_services(connector, shared_async_discovery(settings), {})  # type: ignore[arg-type]
+        connector.__class__ = DiscoveryConnector
+    there = session._middlewares
+    if not isinstance(connector, DiscoveryConnector) or any(getattr(each, "of_discovery", False) for each in there):
+        return
+    if connector._routes is not None:
+        session._middlewares = (*there, _middleware(connector._routes))
+        session._retry_connection = False
+
+
 Middleware = Callable[[ClientRequest, ClientHandlerType], Awaitable[ClientResponse]]
 
 
@@ -101,6 +115,7 @@ def _middleware(routes: Routes) -> Middleware:
             return _foreign(request, handler)
         return AiohttpExchange(route, request, handler).run()
 
+    ecs_discovery.of_discovery = True  # type: ignore[attr-defined]
     return ecs_discovery
 
 

@@ -181,6 +181,8 @@ def _classes(library: Library) -> _Classes:
     class EndpointTransport(client.HTTPTransport):  # type: ignore[misc]
         """The library's own transport, to one endpoint."""
 
+        of_endpoint = True
+
         def __init__(self, pool: EndpointPool) -> None:
             self._pool = pool
 
