@@ -59,7 +59,8 @@ class ClientUnderTest(ABC):
     deadline_error: ClassVar[type[Exception]]
     """What a deadline of ours is to those who know the library alone."""
     is_complete: ClassVar[bool] = True
-    """It keeps connections and cookies, follows redirects, streams and speaks TLS."""
+    """It keeps connections, follows redirects, streams and speaks TLS."""
+    keeps_cookies: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, discovery: Any, verify: ssl.SSLContext | None = None) -> None: ...
