@@ -17,6 +17,7 @@ from urllib3.exceptions import (
     NewConnectionError,
     ReadTimeoutError,
 )
+from urllib3.poolmanager import PoolKey
 from urllib3.response import HTTPResponse
 from urllib3.util import Retry, Timeout
 from urllib3.util.request import rewind_body, set_file_position
@@ -37,8 +38,10 @@ from ecs_discovery.integrations._urllib3_routes import PoolRoute
 from ecs_discovery.integrations.http.errors import as_class, of_call
 from ecs_discovery.runtime import fork
 
-__all__ = ["HttpServicePool", "HttpsServicePool", "RetriesEnded", "ServicePool", "class_of"]
+__all__ = ["ANSWERED", "HttpServicePool", "HttpsServicePool", "RetriesEnded", "ServicePool", "class_of"]
 
+ANSWERED = "ecs_discovery_answered"
+"""The option of `urlopen` under which an answer is that was given already."""
 _REPEATABLE = (bytes, str, NoneType, bytearray, memoryview, list, tuple)
 
 
@@ -66,6 +69,8 @@ class ServicePool(HTTPConnectionPool):
     def __init__(self, route: PoolRoute, options: dict[str, Any]) -> None:
         super().__init__(route.host, route.port, **options)
         self.route = route
+        self.key: PoolKey | None = None
+        """What a manager finds it by."""
         self._options = options
         fork.track(self)
 
@@ -94,6 +99,9 @@ class ServicePool(HTTPConnectionPool):
         `retries` says how many redirects to follow, and whether to try again at all: with False or 0 the request is
         sent once.
         """
+        if options and ANSWERED in options:
+            answered: list[HTTPResponse] = options.pop(ANSWERED)
+            return answered.pop()
         if not isinstance(retries, Retry):
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
         if assert_same_host and not self.is_same_host(url):
@@ -104,7 +112,7 @@ class ServicePool(HTTPConnectionPool):
             timeout = self.timeout
         if headers is None:
             headers = self.headers
-        position = set_file_position(body, options.pop("body_pos", None))
+        position = None if body is None else set_file_position(body, options.pop("body_pos", None))
         kind = _Exchange if _repeats(retries) else _SingleExchange
         response = kind(self, method, url, body, position, headers, timeout, retries, options).run()
         if not redirect or not response.get_redirect_location():

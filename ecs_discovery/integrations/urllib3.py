@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from urllib3 import HTTPConnectionPool, PoolManager
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
 from urllib3._collections import RecentlyUsedContainer
-from urllib3.poolmanager import SSL_KEYWORDS
+from urllib3.poolmanager import SSL_KEYWORDS, PoolKey
 from urllib3.util import Retry, Timeout
 
 from ecs_discovery.client.sync.discovery import Discovery
@@ -17,7 +18,13 @@ from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.errors import DiscoveryError
 from ecs_discovery.integrations._settings import choose
 from ecs_discovery.integrations._urllib3_exchange import check_urllib3
-from ecs_discovery.integrations._urllib3_manager import HttpServicePool, HttpsServicePool, ServicePool, class_of
+from ecs_discovery.integrations._urllib3_manager import (
+    ANSWERED,
+    HttpServicePool,
+    HttpsServicePool,
+    ServicePool,
+    class_of,
+)
 from ecs_discovery.integrations._urllib3_routes import PoolRoute
 from ecs_discovery.integrations.http.errors import as_class
 from ecs_discovery.integrations.http.origins import default_port
@@ -25,7 +32,12 @@ from ecs_discovery.runtime import fork
 
 __all__ = ["DiscoveryPoolManager"]
 
-_KNOWN = 1000  # hosts of which it is remembered whether they are ours
+_KNOWN = 1000  # hosts and origins of which something is remembered
+# A URL that urllib3 would neither encode nor shorten: its origin, the host in that, and the rest.
+_SIMPLE = re.compile(
+    r"(https?://([a-z0-9.-]+)(?::[0-9]{1,5})?)"
+    r"((?:/(?!\.)[A-Za-z0-9_~.+:@!$&'()*,;=-]*)+(?:\?[A-Za-z0-9_~./+:@!$'()*,;=&?-]*)?)"
+)
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -86,6 +98,8 @@ class DiscoveryPoolManager(PoolManager):
         self._settings: Settings | None = None if chosen is None else chosen.settings
         self._discovery = None if chosen is None else chosen.discovery
         self._known: dict[str, bool] = {}
+        self._keys: dict[str, PoolKey] = {}  # of the pools of our origins, for as long as the pools' options are these:
+        self._keys_for: dict[str, Any] = {}
         self._num_pools = options.get("num_pools", 10)
         super().__init__(**options)
         fork.track(self)
@@ -96,6 +110,24 @@ class DiscoveryPoolManager(PoolManager):
         if self._discovery is None and self._settings is not None:
             return shared_discovery(self._settings)
         return self._discovery
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> BaseHTTPResponse:
+        """As `PoolManager`'s."""
+        options.pop(ANSWERED, None)
+        found = _SIMPLE.fullmatch(url)
+        if found is None or not self._owns(found[2]):
+            return super().urlopen(method, url, redirect, **options)
+        pool, target = self._pool_of(found[1]), found[3]
+        if "headers" not in options:
+            options["headers"] = self.headers
+        options["redirect"] = options["assert_same_host"] = False
+        response = pool.urlopen(method, target, **options)
+        if redirect and response.get_redirect_location():
+            # Where it leads to, and what is not to be sent there, is urllib3's to say.
+            return super().urlopen(method, url, redirect, **options, **{ANSWERED: [response]})
+        return response
 
     def connection_from_host(
         self,
@@ -122,6 +154,26 @@ class DiscoveryPoolManager(PoolManager):
     def after_fork(self) -> None:
         """In the child of a fork: the connections are the parent's, and so is whoever holds the lock."""
         self.pools = RecentlyUsedContainer(self._num_pools)
+
+    def _pool_of(self, origin: str) -> HTTPConnectionPool:
+        """The pool of an origin of ours. urllib3 parses each URL for it, and makes a key of 29 parts."""
+        if self._keys_for != self.connection_pool_kw:  # the application has changed them since
+            self._keys, self._keys_for = {}, self.connection_pool_kw.copy()
+        key = self._keys.get(origin)
+        pool = self.pools.get(key) if key is not None else None
+        if pool is None:
+            pool = self.connection_from_url(origin)
+            if len(self._keys) >= _KNOWN:
+                self._keys = {}
+            if isinstance(pool, ServicePool) and pool.key is not None:
+                self._keys[origin] = pool.key
+        return pool
+
+    def connection_from_pool_key(self, pool_key: PoolKey, request_context: dict[str, Any]) -> HTTPConnectionPool:
+        pool = super().connection_from_pool_key(pool_key, request_context)
+        if isinstance(pool, ServicePool):
+            pool.key = pool_key
+        return pool
 
     def _owns(self, host: str) -> bool:
         settings = self._settings
