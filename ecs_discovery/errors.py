@@ -119,7 +119,7 @@ class DiscoveryError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
-        for name in ("request", "response"):  # requests puts these on its errors; they may hold anything
+        for name in ("request", "response", "pool", "conn", "reason"):  # of client libraries; they may hold anything
             if name in state and not _pickles(state[name]):
                 del state[name]
         if self.__cause__ is not None:
@@ -140,7 +140,7 @@ def _pickles(value: object) -> bool:
 
 
 def _rebuild(classes: tuple[type, ...], args: tuple[Any, ...], state: dict[str, Any]) -> DiscoveryError:
-    cls = combined(*classes) if len(classes) == 2 else classes[0]
+    cls = combined(*classes)
     error: DiscoveryError = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -243,7 +243,7 @@ class DeadlineExceeded(DiscoveryError, TimeoutError):
     """The deadline over lookup, connections and attempts has passed."""
 
 
-_combined: dict[tuple[type, type], type[DiscoveryError]] = {}  # one class per pair, so that `except` and pickle agree
+_combined: dict[tuple[type, ...], type[DiscoveryError]] = {}  # one class each, so that `except` and pickle agree
 
 
 def without_frames(error: BaseException) -> None:
@@ -260,21 +260,27 @@ def without_frames(error: BaseException) -> None:
         deeper = deeper.__cause__ or deeper.__context__
 
 
-def combined(ours: type[DiscoveryError], theirs: type[BaseException]) -> type[DiscoveryError]:
-    """A class that is both `ours` and a client library's own error class, so that existing `except` clauses hold.
+def combined(ours: type[DiscoveryError], *theirs: type[BaseException]) -> type[DiscoveryError]:
+    """A class that is both `ours` and client libraries' own error classes, so that existing `except` clauses hold.
 
-    The class is made once per pair, is named as `ours`, and its instances pickle.
+    The class is made once, is named as `ours`, and its instances pickle.
     """
-    if issubclass(ours, theirs):
+    found = _combined.get((ours, *theirs))
+    if found is not None:
+        return found
+    first, *rest = getattr(ours, "combined_of", (ours,))
+    rest += [each for each in theirs if not issubclass(ours, each)]
+    # A class before one of its own subclasses has no order of methods; the subclass is that class too.
+    rest = [each for each in rest if not any(issubclass(other, each) for other in rest if other is not each)]
+    if not rest:
         return ours
-    found = _combined.get((ours, theirs))
-    if found is None:
-        bases = (ours, theirs)
+    bases = (first, *rest)
+    if bases not in _combined:
         made = type(
             ours.__name__, bases, {"combined_of": bases, "__module__": ours.__module__, "__doc__": ours.__doc__}
         )
-        found = _combined.setdefault(bases, made)
-    return found
+        _combined.setdefault(bases, made)
+    return _combined.setdefault((ours, *theirs), _combined[bases])
 
 
 # Foreign text: what servers, APIs, files and other libraries say, made fit for a log line, an error and a terminal.

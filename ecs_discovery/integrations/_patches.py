@@ -156,7 +156,8 @@ def _urllib3(module: Any) -> None:
 
 
 def _urllib3_manager(manager: Any, url: str) -> Any:
-    if not _owns(sys.modules["urllib3.util"].parse_url(url).host):
+    host = sys.modules["urllib3.util"].parse_url(url).host
+    if not _owns(host):
         return None
     from ecs_discovery.integrations.urllib3 import beside
 

@@ -24,8 +24,8 @@ from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.integrations._requests_errors import FailedRequest, as_requests_error
 from ecs_discovery.integrations._requests_pools import ServicePool
-from ecs_discovery.integrations._requests_routes import RequestsRoute
 from ecs_discovery.integrations._urllib3_pool import PoolUse
+from ecs_discovery.integrations._urllib3_routes import PoolRoute
 from ecs_discovery.integrations.http.origins import Origins, default_port
 
 __all__ = ["Adapters", "DiscoveryAdapter"]
@@ -91,7 +91,7 @@ class _Link:
         self.settings = settings
         self.original = original
         self._discovery = discovery
-        self.origins: Origins[RequestsRoute] = Origins(settings, _host_of, self._route)
+        self.origins: Origins[PoolRoute] = Origins(settings, _host_of, self._route)
 
     @property
     def discovery(self) -> Discovery:
@@ -104,14 +104,14 @@ class _Link:
         """The same for a copy of the adapter."""
         return _Link(self.settings, adapter, self._discovery)
 
-    def _route(self, origin: str) -> RequestsRoute:
+    def _route(self, origin: str) -> PoolRoute:
         """Raises `ClosedError`, and `ConfigurationError` for what is no target."""
         parsed = parse_url(origin)
         host, scheme = parsed.host or "", parsed.scheme or "http"
         target = host if parsed.port is None else f"{host}:{parsed.port}"
         driver = self.discovery._driver
         service = driver.engine.service(target, default_port(scheme))
-        return RequestsRoute(driver, service, target, scheme, host, parsed.port)
+        return PoolRoute(driver, service, target, scheme, host, parsed.port)
 
 
 def _host_of(origin: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Unpack
 from weakref import ref
 
 import requests
-import urllib3
 from requests.sessions import merge_setting
 
 from ecs_discovery.client.sync.discovery import Discovery
@@ -23,6 +22,7 @@ from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.events import Event
 from ecs_discovery.integrations._requests_adapters import Adapters, DiscoveryAdapter
 from ecs_discovery.integrations._settings import choose
+from ecs_discovery.integrations._urllib3_exchange import check_urllib3
 from ecs_discovery.resolvers.base import Resolver
 
 __all__ = ["DiscoveryAdapter", "unwrap_session", "wrap_session"]
@@ -53,8 +53,7 @@ def wrap_session(
         raise ConfigurationError(
             "session", session, "a requests.Session; for other clients there are Discovery.call and Discovery.lease"
         )
-    if hasattr(urllib3, "AsyncPoolManager"):
-        raise ConfigurationError("urllib3", urllib3, "urllib3 2.x; uninstall urllib3-future and niquests")
+    check_urllib3()
     given: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
     given |= {"resolvers": resolvers, "on_event": on_event}
     already = isinstance(session.adapters, Adapters)

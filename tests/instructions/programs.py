@@ -115,6 +115,24 @@ def get(*, wrapped: bool, trust_env: bool) -> Callable[[], object]:
     return use
 
 
+def urllib3_get(*, ours: bool) -> Callable[[], object]:
+    import urllib3
+
+    server = Server()
+    manager, url = urllib3.PoolManager(), f"http://127.0.0.1:{server.port}/"
+    if ours:
+        from ecs_discovery import Discovery
+        from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
+
+        target = f"static://127.0.0.1:{server.port}"
+        manager, url = DiscoveryPoolManager(Discovery(services={"orders": target}, **seeded())), "http://orders/"
+
+    def use() -> None:
+        assert manager.request("GET", url, timeout=5).data == b"ok"
+
+    return use
+
+
 PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
     "resolve-4": lambda: resolve(4),
     "resolve-10000": lambda: resolve(10_000),
@@ -128,6 +146,8 @@ PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
     "get-without-environment": lambda: get(wrapped=True, trust_env=False),
     "plain-get": lambda: get(wrapped=False, trust_env=True),
     "plain-get-without-environment": lambda: get(wrapped=False, trust_env=False),
+    "urllib3-get": lambda: urllib3_get(ours=True),
+    "plain-urllib3-get": lambda: urllib3_get(ours=False),
 }
 
 

@@ -29,6 +29,7 @@ PINNED = ("requests", "urllib3", "tenacity")
 RATIOS = {
     "a wrapped GET, of a plain one": ("get", "plain-get"),
     "the same with trust_env off": ("get-without-environment", "plain-get-without-environment"),
+    "a GET of urllib3's manager, of a plain one": ("urllib3-get", "plain-urllib3-get"),
 }
 
 

@@ -462,9 +462,10 @@ def test_host_url_and_cookies_show_the_logical_name(lab: Lab, play: Play):
         answer = await client.send("GET", url_of(service, "/v1/42?a=1"))
         assert answer.url == url_of(service, "/v1/42?a=1")
         assert json.loads(answer.body)["host"] == f"orders.prod.local:{service.port}"
-        await client.send("GET", url_of(service, "/cookie/flavour/mint"))
-        seen = json.loads((await client.send("GET", url_of(service))).body)
-        assert seen["headers"]["cookie"] == "flavour=mint"
+        if client.keeps_cookies:
+            await client.send("GET", url_of(service, "/cookie/flavour/mint"))
+            seen = json.loads((await client.send("GET", url_of(service))).body)
+            assert seen["headers"]["cookie"] == "flavour=mint"
         answer = await client.send("GET", url_of(service, "/redirect?to=%2Fthere"))
         assert answer.url == url_of(service, "/there")
 
@@ -480,6 +481,8 @@ def test_a_redirect_to_another_host_carries_nothing_of_ours(lab: Lab, play: Play
         await client.send("GET", url_of(service, "/cookie/secret/1"))
         there = quote(f"http://{foreign.address}:{foreign.port}/", safe="")
         headers = {"Authorization": "Bearer secret"}
+        if not client.keeps_cookies:  # the application sends its own
+            headers["Cookie"] = "secret=1"
         answer = await client.send("GET", url_of(service, f"/redirect?to={there}"), headers=headers)
         seen = json.loads(answer.body)
         assert seen["host"] == f"{foreign.address}:{foreign.port}"

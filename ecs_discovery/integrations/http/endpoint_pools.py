@@ -15,30 +15,34 @@ _VARIANTS = 64  # pools to one endpoint
 
 
 class EndpointPools(Generic[P]):
-    """The pools of one origin. `make` makes the pool of an endpoint; `retire` closes the idle connections of a pool and
-    lets those in use finish."""
+    """The pools of one origin. `retire` closes the idle connections of a pool and lets those in use finish."""
 
-    def __init__(self, service: Service, make: Callable[[Node], P], retire: Callable[[P], object]) -> None:
+    def __init__(self, service: Service, retire: Callable[[P], object]) -> None:
         self._service = service
-        self._make = make
         self._retire = retire
         self._generation = service.generation
         self._closed = False
         self._pools: dict[tuple[Node, object], P] = {}
 
-    def get(self, node: Node, variant: object = None) -> P:
-        """The pool of an endpoint, made if there is none. `variant` tells apart what must not share a connection."""
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def find(self, node: Node, variant: object) -> P | None:
+        """The pool of an endpoint, if there is one. `variant` tells apart what must not share a connection."""
         if self._generation != self._service.generation:
             self._generation = self._service.generation
             self._drop([each for each in list(self._pools) if each[0].removed or each[0].health is Health.DOWN])
-        key = (node, variant)
-        pool = self._pools.get(key)
+        return self._pools.get((node, variant))
+
+    def get(self, node: Node, variant: object, make: Callable[[], P]) -> P:
+        """The pool of an endpoint, made if there is none."""
+        pool = self.find(node, variant)
         if pool is None:
-            pool = self._make(node)
+            pool = make()
             if self._closed:  # a request in flight when the client was closed: kept for that request only
                 self._retire(pool)
                 return pool
-            pool = self._pools.setdefault(key, pool)
+            pool = self._pools.setdefault((node, variant), pool)
             if variant is not None:  # a program that varies it without end must not keep a connection for each
                 self._drop([each for each in list(self._pools) if each[0] is node][:-_VARIANTS])
         return pool

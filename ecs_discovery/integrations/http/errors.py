@@ -25,15 +25,15 @@ def reason_of(error: BaseException) -> str:
         error = deeper
 
 
-def of_call(call: Call, fault: Fault | None, theirs: type[BaseException], *, timed_out: bool) -> DiscoveryError:
-    """The error of a call whose attempts all failed: ours, and of the library's class `theirs`."""
+def of_call(call: Call, fault: Fault | None, *theirs: type[BaseException], timed_out: bool) -> DiscoveryError:
+    """The error of a call whose attempts all failed: ours, and of the library's classes `theirs`."""
     last = call.reports[-1]
     ours: type[DiscoveryError] = RequestError
     if timed_out:
         ours = ConnectTimeout
     elif fault is not None and fault.kind is FailureKind.NOT_SENT and fault is not Fault.OWN:
         ours = ConnectError
-    made: DiscoveryError = combined(ours, theirs)(
+    made: DiscoveryError = combined(ours, *theirs)(
         f"failed after {call.number} attempt{'s' if call.number > 1 else ''}: {last.error or last.outcome}",
         target=call.target,
         attempts=call.reports,
@@ -42,9 +42,9 @@ def of_call(call: Call, fault: Fault | None, theirs: type[BaseException], *, tim
     return made
 
 
-def as_class(error: DiscoveryError, theirs: type[BaseException]) -> DiscoveryError:
-    """An error of ours that is of the library's class `theirs` too."""
-    kind = combined(type(error), theirs)
+def as_class(error: DiscoveryError, *theirs: type[BaseException]) -> DiscoveryError:
+    """An error of ours that is of the library's classes `theirs` too."""
+    kind = combined(type(error), *theirs)
     made: DiscoveryError = kind.__new__(kind, *error.args)
     made.__dict__.update(error.__dict__)
     made.message = str(error.args[0]) if error.args else ""

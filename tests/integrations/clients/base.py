@@ -61,7 +61,8 @@ class ClientUnderTest(ABC):
     body_error: ClassVar[type[Exception]] = RuntimeError
     """What the library makes of a `RuntimeError` in a body that it reads."""
     is_complete: ClassVar[bool] = True
-    """It keeps connections and cookies, follows redirects, streams and speaks TLS."""
+    """It keeps connections, follows redirects, streams and speaks TLS."""
+    keeps_cookies: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, discovery: Any, verify: ssl.SSLContext | None = None) -> None: ...

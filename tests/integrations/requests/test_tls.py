@@ -165,5 +165,5 @@ def test_connections_for_hundreds_of_verify_values_are_not_kept(authority: trust
         authority.cert_pem.write_to_path(str(bundle))
         assert session.get("https://orders/", verify=str(bundle)).ok
     (route,) = session.get_adapter("https://")._link.origins._routes.values()  # type: ignore[attr-defined]
-    assert len(route._pools) <= 64
+    assert len(route.pools) <= 64
     session.close()

@@ -28,7 +28,7 @@ from ecs_discovery.core.calls.failure_kinds import FailureKind
 from ecs_discovery.core.calls.http import asked_wait, keep_alive_timeout
 from ecs_discovery.errors import DiscoveryError, NoEndpoints
 from ecs_discovery.integrations._requests_errors import FailedRequest, as_requests_error
-from ecs_discovery.integrations._requests_exchange import _parts
+from ecs_discovery.integrations._urllib3_exchange import parts_of
 from ecs_discovery.integrations._urllib3_pool import HttpEndpointPool, PoolUse, UseTimeout
 from ecs_discovery.integrations._urllib3_table import TABLE
 from ecs_discovery.integrations.http.errors import reason_of
@@ -107,7 +107,7 @@ def test_a_timeout_keeps_its_use_when_urllib3_copies_it():
     ids=str,
 )
 def test_timeouts_part_by_part(timeout: Any, parts: tuple[Any, Any]):
-    connect, read = _parts(timeout)
+    connect, read = parts_of(timeout)
     assert connect == parts[0]
     if not isinstance(timeout, Timeout) or parts[1] is not None:
         assert read == parts[1]

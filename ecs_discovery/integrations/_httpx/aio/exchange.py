@@ -66,7 +66,7 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
                 use.connected.close()  # the winner's pool had an idle connection
 
     def _transport(self, use: AsyncHttpxUse) -> Any:
-        return self.route.transports.get(use.lease.node, self.sni)
+        return self.route.transport(use.lease.node, self.sni)
 
     async def _read_body(self, response: Any) -> None:
         """Read it here, so that a body cut short is this attempt's failure."""

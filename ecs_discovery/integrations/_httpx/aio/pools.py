@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ecs_discovery.client.aio.driver import AsyncDriver
@@ -44,16 +44,20 @@ class AsyncHttpxRoute:
         self.verified: set[str | None] = set()
         """The TLS names given by requests, with which an endpoint has answered: the endpoint is to blame where TLS
         fails elsewhere."""
-        self.transports: EndpointPools[Any] = EndpointPools(service, self._make, _retire)
-        """The library's transport to each endpoint, and for each TLS name that a request gives."""
+        self._transports: EndpointPools[Any] = EndpointPools(service, _retire)
         # anyio loads its backend when it is first used. The first endpoint would seem slow for that.
         anyio: Any = sys.modules.get("anyio")
         if anyio is not None:
             anyio.CancelScope()
 
+    def transport(self, node: Node, sni: str | None) -> Any:
+        """The library's transport to one endpoint. `sni` is the TLS name that a request gives, if it does."""
+        found = self._transports.find(node, sni)
+        return self._transports.get(node, sni, partial(self._make, node)) if found is None else found
+
     def close(self) -> None:
         """Close idle connections; connections in use close when they are free."""
-        self.transports.close()
+        self._transports.close()
 
     def _make(self, node: Node) -> Any:
         classes = _classes(self.library)

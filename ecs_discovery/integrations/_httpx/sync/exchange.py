@@ -72,7 +72,7 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
                 use.connected.close()  # the winner's pool had an idle connection
 
     def _transport(self, use: HttpxUse) -> Any:
-        return self.route.transports.get(use.lease.node, self.sni)
+        return self.route.transport(use.lease.node, self.sni)
 
     def _read_body(self, response: Any) -> None:
         """Read it here, so that a body cut short is this attempt's failure."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ecs_discovery.client.sync.driver import Driver
@@ -43,12 +43,16 @@ class HttpxRoute:
         self.verified: set[str | None] = set()
         """The TLS names given by requests, with which an endpoint has answered: the endpoint is to blame where TLS
         fails elsewhere."""
-        self.transports: EndpointPools[Any] = EndpointPools(service, self._make, _retire)
-        """The library's transport to each endpoint, and for each TLS name that a request gives."""
+        self._transports: EndpointPools[Any] = EndpointPools(service, _retire)
+
+    def transport(self, node: Node, sni: str | None) -> Any:
+        """The library's transport to one endpoint. `sni` is the TLS name that a request gives, if it does."""
+        found = self._transports.find(node, sni)
+        return self._transports.get(node, sni, partial(self._make, node)) if found is None else found
 
     def close(self) -> None:
         """Close idle connections; connections in use close when they are free."""
-        self.transports.close()
+        self._transports.close()
 
     def _make(self, node: Node) -> Any:
         classes = _classes(self.library)
