@@ -10,7 +10,7 @@ from ecs_discovery.client.failures import judge_connect
 from ecs_discovery.config.targets import is_address
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.calls.call import Call
-from ecs_discovery.core.calls.race import Race, head_start
+from ecs_discovery.core.calls.race import Race, head_start, probe_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Question
@@ -51,7 +51,13 @@ class RaceState:
         left = call.connect_share(now, 0)
         delay = head_start(service.connect_time, policy.race_delay)
         rounds = min(-(-(rivals + 1) // policy.race_limit), service.retry.attempts)
-        self.race = Race(limit=policy.race_limit, delay=delay, share=max(delay, left / rounds), deadline_at=now + left)
+        self.race = Race(
+            limit=policy.race_limit,
+            delay=delay,
+            share=max(delay, left / rounds),
+            deadline_at=now + left,
+            recheck=max(delay, probe_timeout(service.connect_time)),
+        )
         self._next = lease.hand_over()
 
     # Without a race
@@ -80,7 +86,7 @@ class RaceState:
         if entrant is None:
             entrant = self._rival(late=bool(race.running))
         if entrant is None:
-            race.no_rival()
+            race.no_rival(now)
         else:
             race.start(entrant, now)
         return entrant
@@ -92,7 +98,12 @@ class RaceState:
     def overdue(self, waited: float) -> tuple[Lease, ...]:
         """Who has had its time, after that many seconds in which nothing happened."""
         self._now += waited  # a clock that stands still, as in tests, must not keep us
-        return self._running.overdue(self._time())
+        race, now, service = self._running, self._time(), self._service
+        found = race.overdue(now)
+        if not found and (silent := race.silent(now)) and not service.all_down and service.untried(self._call.tried):
+            # Endpoints have come since, in the middle of a deployment say: one that is down makes room for them.
+            found = tuple(each for each in silent if each.node.health is Health.DOWN)[:1]
+        return found
 
     def won(self, winner: Lease) -> None:
         """It has connected. Those that are late are looked at, so that the next calls do not race them again."""

@@ -15,9 +15,11 @@ import trustme
 
 from ecs_discovery import (
     AsyncDiscovery,
+    CachePolicy,
     ConnectError,
     ConnectionPolicy,
     ConnectTimeout,
+    DnsPolicy,
     OutlierPolicy,
     RetryPolicy,
     TimeoutPolicy,
@@ -326,3 +328,47 @@ def test_a_race_looks_at_few_of_the_endpoints_that_are_known_to_be_down(world: W
         assert len(second.value.attempts) <= 4
 
     world.run(scenario, outlier=CALM, retry=RetryPolicy(attempts=1))
+
+
+def test_endpoints_that_come_while_all_known_meet_silence_are_connected_to(lab: Lab, world: Worlds):
+    """In a deployment the known tasks may all have gone by the time that DNS shows their successors."""
+    service = lab.service("orders", tasks=4, ttl=1)
+    target = f"orders.prod.local:{service.port}"
+    gone = service.tasks
+
+    async def scenario(w):
+        await w.resolve(target)
+        for task in gone:
+            task.vanish()
+        for node in w.engine.service(target).nodes[:3]:  # found out by earlier calls
+            node.health, node.state_ends_at = Health.DOWN, float("inf")
+        connected: list[float] = []
+        began = time.monotonic()
+
+        async def connect() -> None:
+            address, _ = await w.connect(target, timeout=12)
+            connected.append(time.monotonic() - began)
+            assert address not in {task.address for task in gone}
+
+        async def replace() -> None:
+            await w.pause(0.6)
+            service.add_task()
+            for task in gone:
+                service.deregister(task)
+            service.flush()
+            while not connected and time.monotonic() - began < 10:
+                await w.resolve(target)
+                await w.pause(0.05)
+
+        works = iter([connect, replace])
+        assert await w.many(2, lambda: next(works)()) == [None, None]
+        assert connected[0] < 5  # half of the time limit it was: until the silent connects gave up
+
+    asked = DnsPolicy(nameservers=(lab.nameserver,))
+    world.run(
+        scenario,
+        namespace="prod.local",
+        dnspolicy=asked,
+        cache=CachePolicy(min_ttl=0.2),
+        connection=ConnectionPolicy(race_limit=2),
+    )

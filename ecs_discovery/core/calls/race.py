@@ -36,16 +36,19 @@ def probe_timeout(learnt: float | None) -> float:
 class Race(Generic[E]):
     """One race of connects, at most `limit` at once.
 
-    An entrant has `share` seconds; all is over at `deadline_at`. Times are monotonic seconds, given by the caller.
+    An entrant has `share` seconds; all is over at `deadline_at`. Where there is no other endpoint to start, one is
+    looked for again after `recheck` seconds: a deployment brings new ones. Times are monotonic seconds, given by the
+    caller.
     """
 
-    __slots__ = ("_deadline_at", "_delay", "_limit", "_next", "_share", "_started", "running")
+    __slots__ = ("_deadline_at", "_delay", "_limit", "_next", "_recheck", "_share", "_started", "running")
 
-    def __init__(self, *, limit: int, delay: float, share: float, deadline_at: float) -> None:
+    def __init__(self, *, limit: int, delay: float, share: float, deadline_at: float, recheck: float) -> None:
         self._limit = limit
         self._delay = delay
         self._share = share
         self._deadline_at = deadline_at
+        self._recheck = recheck
         self._next = -inf
         self._started = 0
         self.running: dict[E, float] = {}
@@ -66,9 +69,9 @@ class Race(Generic[E]):
         self._started += 1
         self._next = now + self._delay
 
-    def no_rival(self) -> None:
-        """There is no other endpoint to start, until one in flight has failed."""
-        self._next = inf
+    def no_rival(self, now: float) -> None:
+        """There is no other endpoint to start: look again later, or when one in flight has failed."""
+        self._next = now + self._recheck
 
     def fail(self, entrant: E) -> None:
         """It did not connect: the next one is due at once."""
@@ -79,6 +82,13 @@ class Race(Generic[E]):
         """The entrants whose time is over."""
         return tuple(e for e, began in self.running.items() if now >= self._deadline_at or now >= began + self._share)
 
+    def silent(self, now: float) -> tuple[E, ...]:
+        """The entrants that have met silence for so long that a host which is there would have spoken, if they keep
+        another from starting."""
+        if len(self.running) < self._limit or self._started >= _MOST:
+            return ()
+        return tuple(e for e, began in self.running.items() if now >= began + self._recheck)
+
     def late(self, now: float) -> tuple[E, ...]:
         """The entrants that took longer than a head start: when another has won, they may well be gone."""
         return tuple(e for e, began in self.running.items() if now >= began + self._delay)
@@ -86,6 +96,6 @@ class Race(Generic[E]):
     def pause(self, now: float) -> float:
         """Seconds until something is due, if no entrant connects or fails before."""
         then = min([self._deadline_at, *(began + self._share for began in self.running.values())])
-        if len(self.running) < self._limit and self._started < _MOST:
-            then = min(then, self._next)
+        if self._started < _MOST:
+            then = min(then, self._next if len(self.running) < self._limit else now + self._recheck)
         return max(0.0, then - now)

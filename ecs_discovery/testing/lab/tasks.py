@@ -234,7 +234,7 @@ class LabTask:
         for connection in list(self._open):
             if isinstance(refuse, Refuse) and refuse.cut:
                 connection.reset()
-            elif isinstance(drain, Drain) and drain.close_idle and not connection.busy:
+            elif isinstance(drain, Drain) and drain.close_idle and not connection.busy and not connection.has_unread:
                 connection.close()
 
     def _settle(self) -> None:

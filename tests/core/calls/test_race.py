@@ -12,7 +12,7 @@ from tests.support import endpoints, service_of
 
 
 def race(*, limit: int = 3, delay: float = 0.25, share: float = 1.0, deadline_at: float = 2.0) -> Race[str]:
-    return Race(limit=limit, delay=delay, share=share, deadline_at=deadline_at)
+    return Race(limit=limit, delay=delay, share=share, deadline_at=deadline_at, recheck=0.3)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,27 @@ def test_each_has_its_share_and_all_have_until_the_end():
     assert not r.due(2.0)
 
 
-def test_with_nobody_to_start_a_failure_makes_another_look():
+def test_with_no_other_endpoint_to_start_one_is_looked_for_again_later_and_after_a_failure():
     r = race()
     r.start("a", 0.0)
-    r.no_rival()
-    assert not r.due(0.9)
-    assert r.pause(0.9) == pytest.approx(0.1)
-    r.start("b", 0.9)
-    r.fail("b")
-    assert r.due(0.9)
+    r.no_rival(0.1)
+    assert not r.due(0.39)
+    assert r.pause(0.39) == pytest.approx(0.01)
+    assert r.due(0.4)
+    r.no_rival(0.4)
+    r.fail("a")
+    assert r.due(0.41)
+
+
+def test_entrants_that_keep_others_from_starting_are_silent_after_a_while():
+    r = race(limit=2)
+    r.start("a", 0.0)
+    assert r.silent(0.9) == ()  # there is room
+    r.start("b", 0.25)
+    assert r.silent(0.29) == ()
+    assert r.pause(0.29) == pytest.approx(0.3)  # endpoints may have come
+    assert r.silent(0.3) == ("a",)
+    assert r.silent(0.55) == ("a", "b")
 
 
 def test_those_over_their_head_start_are_late():

@@ -76,6 +76,7 @@ class EndpointFacts:
         self.policy = engine.settings.connection
         self.clock = engine.clock
         self.rng = engine.rng
+        self.multiplexed = route.options.http2
         self.retired = False
         """No request goes there any more: a connection ends when it is free."""
 

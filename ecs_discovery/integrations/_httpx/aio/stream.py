@@ -46,6 +46,7 @@ class Facts(Protocol):
     policy: ConnectionPolicy
     clock: Callable[[], float]
     retired: bool
+    multiplexed: bool
 
     def must_close(self, state: ConnectionState) -> bool:
         """Is an idle connection better not used?"""
@@ -100,6 +101,7 @@ class AsyncStream(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._asked = False
         self._fresh = False
+        self._used = False
         self.names = facts.names
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.state = ConnectionState()
@@ -234,6 +236,11 @@ class AsyncStream(asyncio.Protocol):
             return
         use = current.get()
         if use is not None:
+            fresh = use.sent or use.replayable or self._facts.multiplexed or not self._used
+            if not fresh and (self._ended or self._is_ready()):
+                # The task has closed it since it was chosen, in a deployment say. Nothing was sent yet.
+                raise self._core.ConnectionNotAvailable
+            self._used = True
             use.sent = True
             use.stream = self
             self._asked = True

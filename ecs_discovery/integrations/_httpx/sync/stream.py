@@ -46,6 +46,7 @@ class Facts(Protocol):
     policy: ConnectionPolicy
     clock: Callable[[], float]
     retired: bool
+    multiplexed: bool
 
     def must_close(self, state: ConnectionState) -> bool:
         """Is an idle connection better not used?"""
@@ -94,6 +95,7 @@ class Stream:
         """Its failure was held against the endpoint."""
         self._asked = False
         self._fresh = False
+        self._used = False
         self._hold(sock)
 
     def _hold(self, sock: Any) -> None:
@@ -161,6 +163,11 @@ class Stream:
             return
         use = current.get()
         if use is not None:
+            fresh = use.sent or use.replayable or self._facts.multiplexed or not self._used
+            if not fresh and self.is_ready(0.0):
+                # The task has closed it since it was chosen, in a deployment say. Nothing was sent yet.
+                raise self._core.ConnectionNotAvailable
+            self._used = True
             use.sent = True
             use.stream = self
             self._asked = True
