@@ -1,8 +1,8 @@
-"""The test suites of requests and of the packages around it, run plain and through wrapped sessions.
+"""The test suites of client libraries and of the packages around them, run plain and through ours.
 
 `python -m tests.conformance.run FOLDER` makes a virtual environment in FOLDER, fetches the pinned source
 distributions, and runs each suite twice. A test that passes plain and not wrapped must stand in `expected.json`, with
-a reason. A suite none of whose requests went through a wrapped session proves nothing, and fails.
+a reason. A suite none of whose requests went our way proves nothing, and fails.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class Suite:
     """Hosts that the suite's fake sockets know."""
     all_ours: bool = False
     """Every host name is ours, not only `localhost`: for suites that mock other hosts."""
+    plugin: str = "ours"
+    options: tuple[str, ...] = ()
+    """Arguments of pytest."""
 
     @property
     def name(self) -> str:
@@ -69,6 +72,29 @@ SUITES = (
         ("tests",),
         names="mock localhost examplehost",
     ),
+    Suite(
+        "urllib3==2.8.0",
+        (
+            "anyio==4.16.0",
+            "h2==4.4.1",
+            "httpx==0.28.1",
+            "hypercorn==0.18.0",
+            "PySocks==1.7.1",
+            "pytest-socket==0.8.1",
+            "quart==0.22.0",
+            "quart-trio==0.12.0",
+            "trio==0.35.0",
+            "trustme==1.2.1",
+        ),
+        (
+            "test/with_dummyserver/test_poolmanager.py",
+            "test/with_dummyserver/test_connectionpool.py",
+            "test/with_dummyserver/test_chunked_transfer.py",
+            "test/test_poolmanager.py",
+        ),
+        plugin="ours_urllib3",
+        options=("-o", "addopts=", "-o", "filterwarnings="),
+    ),
 )
 
 
@@ -77,7 +103,9 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[requests]", *COMMON, *sorted(packages)], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", f"{ROOT}[requests,urllib3]", *COMMON, *sorted(packages)], check=True
+    )
     return python
 
 
@@ -111,7 +139,8 @@ def outcomes(
     if suite.trusts_httpbin:
         found = subprocess.run([python, "-m", "pytest_httpbin.certs"], check=True, capture_output=True, text=True)
         environment["REQUESTS_CA_BUNDLE"] = found.stdout.strip()
-    command = [python, "-m", "pytest", "-q", "-p", "ours", "-p", "no:cacheprovider", "--timeout", "60"]
+    command = [python, "-m", "pytest", "-q", "-p", suite.plugin, "-p", "no:cacheprovider", "--timeout", "60"]
+    command += suite.options
     command += list(only) or list(suite.tests)
     with open(where / f"log-{'plain' if plain else 'wrapped'}.txt", "w", encoding="utf-8") as log:
         subprocess.run(command, cwd=where, env=environment, stdout=log, stderr=log, timeout=MOST, check=False)
@@ -134,7 +163,7 @@ def check(python: Path, folder: Path, suite: Suite, expected: dict[str, str]) ->
             new = [name for name in new if once_more.get(name) != "passed"]
     print(
         f"{suite.source}: {len(passed)} pass plain, {len(passed) - len(lost)} wrapped, {len(lost)} differ "
-        f"({len(new)} not expected), {taken} requests through a wrapped session, {time.monotonic() - began:.0f} s"
+        f"({len(new)} not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
     )
     for name in new:
         print(f"  new difference: {name}")
