@@ -136,6 +136,7 @@ def test_redirects_of_a_pool_use_up_none_of_its_connections(lab: Lab, manager_of
     for _ in range(3):
         found = pool.request("GET", "/redirect?to=/there", release_conn=False, pool_timeout=2)
         assert json.loads(found.data)["path"] == "/there"
+        found.release_conn()
     assert service.tasks[0].connections == pool.num_connections == 1
     assert pool.num_requests == 6
 
