@@ -106,6 +106,7 @@ _HOMES = {
     ),
     "events": ("Event",),
     "integrations._httpx.clients": ("unwrap_client", "wrap_client"),
+    "integrations.install": ("install",),
     "integrations.requests": ("unwrap_session", "wrap_session"),
     "models": ("Endpoint", "Question", "Resolution"),
     "resolvers.base": ("AsyncResolver", "Resolver"),

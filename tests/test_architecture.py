@@ -44,6 +44,8 @@ HOMES = {
     "tenacity": {"client.retry", "client.sync.retry", "client.aio.retry", "config.settings"},
     "requests": {"integrations", "cli"},
     "urllib3": {"integrations"},
+    "aiohttp": {"integrations"},
+    "yarl": {"integrations"},
     "h11": {"testing.lab", "cli"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, assert_type
 
+import aiohttp
 import requests
 import tenacity
 import urllib3
@@ -44,6 +45,7 @@ from ecs_discovery import (
     unwrap_session,
     wrap_session,
 )
+from ecs_discovery.integrations.aiohttp import DiscoveryConnector, client_session
 from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
 
 
@@ -126,6 +128,15 @@ async def in_tasks(shared: Discovery) -> None:
         assert_type((reader, writer), tuple[asyncio.StreamReader, asyncio.StreamWriter])
         transport, protocol = await discovery.create_connection(asyncio.Protocol, "cache", timeout=1)
         assert_type((transport, protocol), tuple[asyncio.Transport, asyncio.Protocol])
+
+
+async def with_aiohttp(discovery: AsyncDiscovery) -> None:
+    connector = DiscoveryConnector(discovery, limit=10, local_addr=("127.0.0.1", 0))
+    async with client_session(connector=connector, timeout=aiohttp.ClientTimeout(total=3)) as session:
+        assert_type(session, aiohttp.ClientSession)
+    async with client_session(namespace="prod.local", services={"orders": "srv://orders"}, trust_env=True) as session:
+        assert_type(session, aiohttp.ClientSession)
+    client_session(discovery, tiemout=3)  # type: ignore[call-arg]  # mypy sees a misspelt argument
 
 
 def what_went_wrong(error: DiscoveryError) -> dict[str, Any]:

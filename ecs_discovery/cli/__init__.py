@@ -1,4 +1,4 @@
-"""The command line: `ecs-discovery resolve` and `ecs-discovery demo`."""
+"""The command line: `ecs-discovery resolve`, `ecs-discovery run` and `ecs-discovery demo`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _QUIET = logging.NullHandler()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; ends with `SystemExit`. `arguments` are those of the process if None."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["run"]:  # a program in production has neither click nor rich
+        from ecs_discovery.cli.run import run
+
+        run(given[1:])
     # What goes wrong is told once, by the command; without a handler Python would print warnings itself.
     logging.getLogger("ecs_discovery").addHandler(_QUIET)
     try:
@@ -23,4 +28,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n")
         raise SystemExit(1) from None
-    commands(args=arguments, prog_name="ecs-discovery")
+    commands(args=given, prog_name="ecs-discovery")

@@ -44,6 +44,15 @@ def resolve(
     sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json))
 
 
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(arguments: tuple[str, ...]) -> None:
+    """Start a program whose client libraries find services by name: run -- COMMAND."""
+    from ecs_discovery.cli.run import run as start
+
+    start(arguments)
+
+
 @commands.command()
 @click.option(
     "--seconds",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.errors import (
@@ -17,7 +16,7 @@ from ecs_discovery.errors import (
     foreign,
 )
 
-__all__ = ["as_os_error", "hint_of", "no_attribute", "no_connection", "noted"]
+__all__ = ["Elsewhere", "as_os_error", "hint_of", "no_connection", "noted"]
 
 
 def no_connection(call: Call, error: OSError) -> DiscoveryError:
@@ -64,7 +63,19 @@ def noted(error: Exception, call: Call) -> None:
         error.add_note(f"ecs_discovery: {call.target}: {tried}{why}")
 
 
-def no_attribute(owner: object, name: str, elsewhere: Mapping[str, str]) -> AttributeError:
-    """The error for an attribute that is not there. `elsewhere`: a name in the other world → the name here."""
-    meant = f"; did you mean {elsewhere[name]!r}?" if name in elsewhere else ""
-    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{meant}", name=name, obj=owner)
+class Elsewhere:
+    """A method that the other world's discovery has: who asks for it is told its name here.
+
+    Not by `__getattr__`: a class that has it loses the interpreter's short cut for every attribute.
+    """
+
+    def __init__(self, here: str) -> None:
+        self._here = here
+        self._name = ""
+
+    def __set_name__(self, owner: type[object], name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type[object]) -> NoReturn:
+        text = f"{owner.__name__!r} object has no attribute {self._name!r}; did you mean {self._here!r}?"
+        raise AttributeError(text, name=self._name, obj=instance)

@@ -52,9 +52,9 @@ _POLICIES: dict[str, type[Any]] = {
 }
 
 _PREFIX = "ECS_DISCOVERY_"
-_VARIABLES = frozenset(_PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED")).union(
-    *map(variables, _POLICIES.values())
-)
+_VARIABLES = frozenset(
+    _PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSTALL")
+).union(*map(variables, _POLICIES.values()))
 
 
 class Policies(TypedDict, total=False):

@@ -300,5 +300,16 @@ def _slots_of(kind: Any) -> tuple[str, ...]:
 _PLAIN = _kind_for(HTTPAdapter)
 
 
+def serving(adapter: BaseAdapter, url: str, settings: Settings) -> DiscoveryAdapter | None:
+    """What serves a URL of ours in the place of an adapter, made once for it; None if the URL is not ours."""
+    if not isinstance(adapter, HTTPAdapter) or isinstance(adapter, DiscoveryAdapter):
+        return None
+    found: DiscoveryAdapter | None = vars(adapter).get("_ecs_discovery")
+    if found is None or found.settings is not settings:
+        found = _wrapped(adapter, _Link(settings, adapter, None))
+        vars(adapter)["_ecs_discovery"] = found
+    return found if found.owns(url) else None
+
+
 def _rewrapped(settings: Settings, original: HTTPAdapter) -> DiscoveryAdapter:
     return _wrapped(original, _Link(settings, original, None))

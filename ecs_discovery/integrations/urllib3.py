@@ -205,3 +205,17 @@ class DiscoveryPoolManager(PoolManager):
             raise as_class(error, class_of(error)) from error
         route = PoolRoute(driver, service, target, scheme, host, port)
         return (HttpsServicePool if scheme == "https" else HttpServicePool)(route, options)
+
+
+def beside(manager: PoolManager, settings: Settings) -> DiscoveryPoolManager | None:
+    """What serves our hosts in the place of a manager, made once for it; None for a manager of ours."""
+    if isinstance(manager, DiscoveryPoolManager):
+        return None
+    found: DiscoveryPoolManager | None = vars(manager).get("_ecs_discovery")
+    if found is None or found._settings is not settings:
+        options: Any = {**manager.connection_pool_kw, "num_pools": getattr(manager.pools, "_maxsize", 10)}
+        for name in ("_proxy", "_proxy_headers", "_proxy_config"):  # tasks are reached directly
+            options.pop(name, None)
+        found = DiscoveryPoolManager(shared_discovery(settings), headers=manager.headers, **options)
+        vars(manager)["_ecs_discovery"] = found
+    return found

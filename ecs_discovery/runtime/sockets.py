@@ -9,8 +9,10 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +31,7 @@ __all__ = [
     "connected",
     "finish_connect",
     "is_ours",
+    "ready_check",
     "secure",
     "sign_of",
     "start_connect",
@@ -76,12 +79,14 @@ class AbortHandle:
 
 
 class Tuning(NamedTuple):
-    """What an application wants of its sockets, as urllib3 says it."""
+    """What an application wants of its sockets, as urllib3 and aiohttp say it."""
 
     source: tuple[str, int] | None = None
     """The address and port to connect from."""
     options: tuple[tuple[Any, ...], ...] = ()
     """Arguments of `setsockopt`."""
+    make: Callable[[tuple[Any, ...]], socket.socket] | None = None
+    """Makes a socket from a result of `getaddrinfo`. For asyncio."""
 
 
 class ConnectResult(Enum):
@@ -197,7 +202,10 @@ async def connect_async(endpoint: Endpoint, tuning: Tuning | None = None) -> soc
         with _refusing:
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    if tuning is not None and tuning.make is not None:
+        sock = tuning.make((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address))
+    else:
+        sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         tune(sock, tuning)
@@ -242,6 +250,15 @@ def tune(sock: socket.socket, tuning: Tuning | None = None) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     for each in tuning.options if tuning is not None else ():
         sock.setsockopt(*each)
+
+
+def ready_check(sock: Any) -> Callable[[float], bool]:
+    """`is_ready` for one socket, made once: that takes longer than the question."""
+    if not hasattr(select, "poll"):
+        return partial(is_ready, sock)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return lambda seconds: bool(poll.poll(seconds * 1000))
 
 
 def is_ready(sock: socket.socket, timeout: float, *, read: bool = True) -> bool:

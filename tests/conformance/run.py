@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -40,6 +41,8 @@ class Suite:
     plugin: str = "ours"
     options: tuple[str, ...] = ()
     """Arguments of pytest."""
+    apart: bool = False
+    """Its tests run in a folder without its sources: what is installed is compiled."""
 
     @property
     def name(self) -> str:
@@ -95,6 +98,26 @@ SUITES = (
         plugin="ours_urllib3",
         options=("-o", "addopts=", "-o", "filterwarnings="),
     ),
+    Suite(
+        "aiohttp==3.14.5",
+        (
+            "blockbuster==1.5.29",
+            "brotli==1.2.1",
+            "trustme==1.2.1",
+            "proxy.py==2.4.10",
+            "freezegun==1.5.5",
+            "re-assert==1.1.0",
+            "isal==1.9.1",
+            "zlib-ng==1.1.0",
+            "pytest-mock==3.15.1",
+            "pytest-codspeed==5.0.4",
+            "python-on-whales==0.81.0",
+        ),
+        ("tests/test_client_functional.py",),
+        plugin="ours_aiohttp",
+        options=("-p", "aiohttp.pytest_plugin", "-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+        apart=True,
+    ),
 )
 
 
@@ -103,9 +126,8 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", f"{ROOT}[requests,urllib3]", *COMMON, *sorted(packages)], check=True
-    )
+    ours = f"{ROOT}[requests,aiohttp,urllib3]"
+    subprocess.run([python, "-m", "pip", "install", "-q", ours, *COMMON, *sorted(packages)], check=True)
     return python
 
 
@@ -118,6 +140,10 @@ def fetch(python: Path, folder: Path, suite: Suite) -> Path:
     with tarfile.open(archive) as packed:
         packed.extractall(target, filter="data")
     (found,) = (each for each in target.iterdir() if each.is_dir())
+    if suite.apart:
+        beside = target / "apart"
+        shutil.copytree(found / "tests", beside / "tests")
+        return beside
     return found
 
 

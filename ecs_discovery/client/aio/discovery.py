@@ -19,7 +19,7 @@ from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
 from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.errors import as_os_error, no_attribute, no_connection, noted
+from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.tls import verified_name
@@ -40,9 +40,6 @@ __all__ = ["AsyncDiscovery"]
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-_ELSEWHERE = {"connect": "open_connection", "close": "aclose"}
-"""Methods of `Discovery`, and what they are called here."""
 
 
 class AsyncDiscovery:
@@ -93,9 +90,8 @@ class AsyncDiscovery:
         raise TypeError("an AsyncDiscovery holds tasks and sockets and cannot be pickled: make one per process")
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise no_attribute(self, name, _ELSEWHERE)
+        connect = Elsewhere("open_connection")
+        close = Elsewhere("aclose")
 
     # Resolving
 

@@ -34,7 +34,7 @@ _PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 class AsyncDriver:
     """What plays calls: `engine` decides, `background` does the I/O, `sleep` waits."""
 
-    __slots__ = ("background", "engine", "sleep")
+    __slots__ = ("background", "engine", "first_looks", "sleep")
 
     def __init__(
         self, engine: Engine, sleep: Callable[[float], Awaitable[object]], resolvers: Mapping[str, Any]
@@ -42,6 +42,8 @@ class AsyncDriver:
         self.engine = engine
         self.sleep = sleep
         self.background = AsyncBackground(engine, resolvers)
+        self.first_looks: Any = None
+        """Of the integrations: what has yet to be looked at, in the event loop that asked last."""
 
     async def run(
         self,

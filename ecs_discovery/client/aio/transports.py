@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["create"]
 
@@ -18,12 +18,12 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 async def create(
-    sock: socket.socket, factory: Callable[[], P], context: SSLContext | None, name: str | None
+    sock: socket.socket, factory: Callable[[], P], context: SSLContext | None, name: str | None, **options: Any
 ) -> tuple[asyncio.Transport, P]:
     """A transport over `sock`, which is its own from now on, and the protocol that `factory` makes for it.
 
-    With `context`, the transport is TLS for `name`. Raises OSError; then, and if it is cancelled, the socket is closed
-    at once.
+    With `context`, the transport is TLS for `name`, and `options` go to the loop's `start_tls`. Raises OSError; then,
+    and if it is cancelled, the socket is closed at once.
     """
     loop = asyncio.get_running_loop()
     # What arrives before the caller's protocol is there is kept by this one.
@@ -32,7 +32,7 @@ async def create(
     try:
         ready = transport
         if context is not None:
-            secured = await loop.start_tls(transport, gate, context, server_hostname=name)
+            secured = await loop.start_tls(transport, gate, context, server_hostname=name, **options)
             if secured is None:  # it ended in the very moment that its handshake was done
                 raise ConnectionResetError("the connection ended with its handshake")
             ready = secured

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.client.errors import as_os_error, no_attribute, no_connection, noted
+from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Discovery"]
 
 T = TypeVar("T")
-
-_ELSEWHERE = {"open_connection": "connect", "create_connection": "connect", "aclose": "close"}
-"""Methods of `AsyncDiscovery`, and what they are called here."""
 
 
 class Discovery:
@@ -91,9 +88,9 @@ class Discovery:
         raise TypeError("a Discovery holds threads and sockets and cannot be pickled: make one per process")
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise no_attribute(self, name, _ELSEWHERE)
+        open_connection = Elsewhere("connect")
+        create_connection = Elsewhere("connect")
+        aclose = Elsewhere("close")
 
     # Resolving
 

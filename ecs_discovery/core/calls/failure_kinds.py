@@ -57,6 +57,8 @@ class Fault(Enum):
     BAD_ANSWER = (FailureKind.OTHER, "bad answer", Outcome.FAILURE)
     DEADLINE = (FailureKind.OTHER, "deadline", Outcome.FAILURE)
     """The caller's deadline ended it."""
+    OUT_OF_TIME = (FailureKind.OTHER, "out of time", Outcome.NEUTRAL)
+    """The application's own limit for all of the request ended it: as likely spent before this attempt."""
     UNKNOWN = (FailureKind.OTHER, "error", Outcome.FAILURE)
     """An error of the library that says nothing else."""
     NOT_OURS = (FailureKind.OTHER, "error", Outcome.NEUTRAL)

@@ -27,6 +27,7 @@ class Connected(Protocol):
     """What an attempt's use knows of its connection."""
 
     stream: Any
+    connect_by: float
 
 
 class HttpxPart:
@@ -87,12 +88,15 @@ class HttpxPart:
 
     def broken_by_another(self, error: Exception, use: Connected) -> Exception | None:
         """The error of an attempt whose connection another request on it broke (HTTP/2); None for any other."""
-        stream = use.stream
-        if stream is None or stream.broken_by is None or stream.broken_by is use:
+        client, stream = self.library.client, use.stream
+        if not isinstance(error, (client.NetworkError, client.ReadTimeout, client.RemoteProtocolError)):
             return None
-        if not isinstance(error, self.library.client.TransportError):
+        if stream is None:
+            if use.connect_by:
+                return None  # the connection was opened for this request
+        elif stream.broken_by is None or stream.broken_by is use:
             return None
-        made: Exception = self.library.client.ReadError("the connection ended with another request on it")
+        made: Exception = client.ReadError("the connection ended with another request on it")
         made.__cause__ = SharedConnectionError(str(error))
         return made
 

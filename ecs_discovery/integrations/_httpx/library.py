@@ -86,7 +86,7 @@ def _table(client: Any, core: Any) -> FailureTable:
     return FailureTable(
         unsent=(
             Row(Fault.NOT_OURS, wrong),
-            Row(Fault.OWN, (client.PoolTimeout,)),
+            Row(Fault.OWN, (client.PoolTimeout, SharedConnectionError)),
             Row(Fault.OWN, (OSError,), _of_this_side),
             Row(Fault.CERTIFICATE, (SSLCertVerificationError,)),
             Row(Fault.CONNECT, (SSLEOFError, SSLZeroReturnError, ConnectionError)),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.hedging import Trial, duel
 from ecs_discovery.client.attempt_result import AttemptResult
+from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.core.balancing.node import Node
@@ -21,7 +22,7 @@ from ecs_discovery.errors import DeadlineExceeded
 from ecs_discovery.integrations.http.errors import without_frames
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
 from ecs_discovery.integrations.http.liveness import PeerSilentError
-from ecs_discovery.runtime.tcp_info import Watch
+from ecs_discovery.runtime.tcp_info import Watch, first_look
 
 __all__ = ["AsyncExchange", "AsyncUse"]
 
@@ -29,13 +30,18 @@ __all__ = ["AsyncExchange", "AsyncUse"]
 class AsyncUse(AttemptUse):
     """One attempt's use of an endpoint, in a task."""
 
-    __slots__ = ("patience", "watches")
+    __slots__ = ("cancelling", "gone", "task", "waits_in", "watches")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         super().__init__(lease, replayable)
-        self.patience: asyncio.Timeout | None = None
-        """Ends `send` when the host is gone."""
-        self.watches: list[_Watched] = []
+        self.waits_in: _FirstLooks | None = None
+        """Where it waits for the first look at its connection."""
+        self.watches: tuple[_Watched, ...] = ()
+        self.task: asyncio.Task[Any] | None = None
+        """What sends it and waits for its answer, while that may go elsewhere."""
+        self.cancelling = 0
+        """How often that task had been cancelled when the host was found to be gone."""
+        self.gone = False
 
 
 A = TypeVar("A", bound=AsyncUse)
@@ -69,13 +75,20 @@ class AsyncExchange(Exchange[R, A]):
     async def discard(self, response: R) -> None:
         """Let go of an answer that is not wanted."""
 
+    def cancelled(self, error: asyncio.CancelledError) -> Exception | None:
+        """What the library means where it cancels its own task; None if the application cancels."""
+        return None
+
     # The attempts
 
     async def run(self) -> R:
         """The answer. Raises the library's errors that are ours too."""
         try:
             if self.begins():
-                return await self._run()
+                attempted = await self.attempt()
+                if attempted.decision is None and attempted.error is None:
+                    return attempted.result  # type: ignore[return-value]
+                return await self.driver.go_on(attempted, self.attempt)
             call = self.call
             if not call.hard:
                 response = await (self._run() if call.own_policy is None else self.by_own_policy())
@@ -99,7 +112,10 @@ class AsyncExchange(Exchange[R, A]):
             failed = error
         except BaseException as error:  # cancelled
             self._drop_held()
-            self.over(error)
+            why = self.cancelled(error) if isinstance(error, asyncio.CancelledError) else None
+            self.over(why or error)
+            if why is not None:
+                raise why from error
             raise
         self._drop_held()
         try:
@@ -118,10 +134,27 @@ class AsyncExchange(Exchange[R, A]):
 
     async def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
-        lease = await self._start()
+        lease = self.quick_lease() if self.pinned is None else None
+        if lease is None:
+            lease = await self._start()
+        elif self.service.work_due:
+            self.driver.background.work(self.service)
         use = self._use = self.make_use(lease)
         try:
-            response = await (self._watched(use) if self._call is None else self._hedged(use))
+            if self._call is None:
+                if use.replayable:
+                    use.task = asyncio.current_task()
+                try:
+                    response = await self.send(use)
+                except asyncio.CancelledError as error:
+                    self._raise_if_gone(use, error)
+                    raise
+                finally:
+                    use.task = None  # it would keep the answer
+                    if use.waits_in is not None:
+                        self._end_watch(use)
+            else:
+                response = await self._hedged(use)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
@@ -136,37 +169,55 @@ class AsyncExchange(Exchange[R, A]):
         """
         if not use.replayable:
             return
-        given = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
-        use.watches.append(_Watched(self, use, given))
+        loop, here = asyncio.get_running_loop(), self.driver.first_looks
+        if here is None or here.loop is not loop:
+            here = self.driver.first_looks = _FirstLooks(loop, self.engine)
+        use.waits_in = here
+        here.waiting[use] = self, connection, self.engine.clock()
+        if here.timer is None:
+            here.start()
+
+    def look_at(self, use: A, connection: asyncio.BaseTransport | socket.socket, since: float) -> None:
+        """It has waited for some time: look whether the host behind the connection is there, now and again."""
+        sock = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+        use.watches = (*use.watches, _Watched(self, use, sock, since))
 
     async def _watched(self, use: A) -> R:
-        patience = use.patience = asyncio.timeout(None)
+        if use.replayable:
+            use.task = asyncio.current_task()
         try:
-            async with patience:
-                return await self.send(use)
-        except TimeoutError as error:
-            if patience.expired():
-                raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+            return await self.send(use)
+        except asyncio.CancelledError as error:
+            self._raise_if_gone(use, error)
             raise
         finally:
+            use.task = None
+            if use.waits_in is not None:
+                self._end_watch(use)
+
+    def _raise_if_gone(self, use: A, error: asyncio.CancelledError) -> None:
+        task = use.task
+        if use.gone and task is not None and task.uncancel() <= use.cancelling:
+            raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+
+    def _end_watch(self, use: A) -> None:
+        if use.waits_in is not None:
+            use.waits_in.waiting.pop(use, None)
+        use.waits_in = None
+        if use.watches:
             for watch in use.watches:
                 watch.end()
-            use.watches = []
-            use.patience = None  # it would keep the task, which keeps the answer
+            use.watches = ()
 
     def give_up(self, use: A) -> None:
         """The host of the use is gone."""
-        patience = use.patience
-        if patience is not None and not patience.expired():  # one of several connections may have said so already
-            patience.reschedule(asyncio.get_running_loop().time())
+        task = use.task
+        if task is not None and not use.gone:  # one of several connections may have said so already
+            use.gone, use.cancelling = True, task.cancelling()
+            task.cancel()
 
     async def _start(self) -> Lease:
         service, background = self.service, self.driver.background
-        lease = self.quick_lease() if self.pinned is None else None
-        if lease is not None:
-            if service.work_due:
-                background.work(service)
-            return lease
         call = self.call
         if call.own_policy is not None:
             self._recall(call)  # asked of attempts that end in any way
@@ -245,14 +296,44 @@ class AsyncExchange(Exchange[R, A]):
         self.driver.background.tasks.spawn(self.discard(response))
 
 
+class _FirstLooks:
+    """The uses of one event loop that have yet to be looked at for the first time. Most are answered before.
+
+    They share one timer: a timer for each would be the largest part of what a watch costs.
+    """
+
+    __slots__ = ("_clock", "_delay", "loop", "timer", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        self.loop = loop
+        self.waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Any, float]] = {}
+        """Each with its exchange, its connection, and since when it waits."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._clock = engine.clock
+        self._delay = first_look(engine.settings.connection.ack_timeout, None)
+
+    def start(self) -> None:
+        self.timer = self.loop.call_later(self._delay, self._look)
+
+    def _look(self) -> None:
+        self.timer = None
+        now = self._clock()
+        for use, (exchange, connection, since) in list(self.waiting.items()):
+            if now - since >= self._delay / 2:
+                del self.waiting[use]
+                exchange.look_at(use, connection, since)
+        if self.waiting:
+            self.start()
+
+
 class _Watched:
     """A connection that is looked at while its answer is waited for."""
 
-    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket) -> None:
+    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket, since: float) -> None:
         engine = exchange.engine
         limit = engine.settings.connection.ack_timeout
         self._service, self._node, self._clock = use.lease.service, use.lease.node, engine.clock
-        self._timer = LivenessTimer(self._node, engine.clock(), limit)
+        self._timer = LivenessTimer(self._node, since, limit)
         self._watch: Watch | None = Watch(sock, limit, engine.clock, self._gone, partial(exchange.give_up, use))
         self._service.watch(self._node, 1)
 

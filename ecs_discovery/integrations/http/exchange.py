@@ -267,10 +267,11 @@ class Exchange(Generic[R, U], ABC):
         use.recorded = True
         if call.observed is not None:
             call.observed.raised(lease, error)
-        if isinstance(error, (ValueError, DiscoveryError)) and not use.sent:
+        fault = self.table.fault(error, sent=use.sent, handled=self._handled)
+        wrong = isinstance(error, DiscoveryError) or (fault is None and isinstance(error, ValueError))
+        if wrong and not use.sent:
             lease.release()  # the request itself is wrong
             return None, ()
-        fault = self.table.fault(error, sent=use.sent, handled=self._handled)
         label = fault.label if fault is not None else type(error).__name__
         if fault is None:
             fault = Fault.UNKNOWN

@@ -58,6 +58,8 @@ class ClientUnderTest(ABC):
     connect_timeout: ClassVar[type[Exception]]
     deadline_error: ClassVar[type[Exception]]
     """What a deadline of ours is to those who know the library alone."""
+    body_error: ClassVar[type[Exception]] = RuntimeError
+    """What the library makes of a `RuntimeError` in a body that it reads."""
     is_complete: ClassVar[bool] = True
     """It keeps connections, follows redirects, streams and speaks TLS."""
     keeps_cookies: ClassVar[bool] = True

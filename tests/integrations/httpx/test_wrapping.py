@@ -122,6 +122,9 @@ def test_a_transport_of_another_package_is_refused_and_takes_ours_inside(library
             request.headers["X-Outer"] = "1"
             return self.inner.handle_request(request)
 
+        def close(self) -> None:
+            self.inner.close()
+
     with pytest.raises(ConfigurationError, match="DiscoveryTransport"):
         wrap_client(library.Client(transport=Outer(library.HTTPTransport())), discovery)
     with library.Client(transport=Outer(transports(library).DiscoveryTransport(discovery))) as client:

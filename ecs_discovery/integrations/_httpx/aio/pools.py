@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations._httpx.aio.stream import AsyncStream, current
 from ecs_discovery.integrations._httpx.exchange import tuning_of
@@ -43,7 +44,7 @@ class AsyncHttpxRoute:
         self.verified: set[str | None] = set()
         """The TLS names given by requests, with which an endpoint has answered: the endpoint is to blame where TLS
         fails elsewhere."""
-        self._pools: EndpointPools[Any] = EndpointPools(service, _retire)
+        self._transports: EndpointPools[Any] = EndpointPools(service, _retire)
         # anyio loads its backend when it is first used. The first endpoint would seem slow for that.
         anyio: Any = sys.modules.get("anyio")
         if anyio is not None:
@@ -51,11 +52,12 @@ class AsyncHttpxRoute:
 
     def transport(self, node: Node, sni: str | None) -> Any:
         """The library's transport to one endpoint. `sni` is the TLS name that a request gives, if it does."""
-        return self._pools.get(node, sni, lambda: self._make(node))
+        found = self._transports.find(node, sni)
+        return self._transports.get(node, sni, partial(self._make, node)) if found is None else found
 
     def close(self) -> None:
         """Close idle connections; connections in use close when they are free."""
-        self._pools.close()
+        self._transports.close()
 
     def _make(self, node: Node) -> Any:
         classes = _classes(self.library)
@@ -77,11 +79,11 @@ class EndpointFacts:
         self.retired = False
         """No request goes there any more: a connection ends when it is free."""
 
-    def must_close(self, stream: AsyncStream) -> bool:
+    def must_close(self, state: ConnectionState) -> bool:
         """Is an idle connection better not used?"""
         use = current.get()
         replayable = use is None or use.replayable
-        return self.retired or stream.state.must_close(self.policy, self.clock(), self.rng, replayable=replayable)
+        return self.retired or state.must_close(self.policy, self.clock(), self.rng, replayable=replayable)
 
 
 class _Backend:
@@ -113,7 +115,7 @@ class _Backend:
         if use.lease.endpoint.key != facts.endpoint.key:  # other facts of it may have changed since
             use.connected = sock
             raise Overtaken
-        stream = AsyncStream(facts.library, facts.names, facts.policy.ack_timeout, facts.clock)
+        stream = AsyncStream(facts)
         try:
             await asyncio.get_running_loop().create_connection(lambda: stream, sock=sock)
         except BaseException:  # cancelled too: no other code knows of the socket
@@ -143,23 +145,23 @@ def _classes(library: Library) -> _Classes:
     client: Any = library.client
 
     class Connection(core.AsyncHTTPConnection):  # type: ignore[misc]
-        """A connection that is not used once it is worn."""
+        """A connection that can be closed without waiting."""
 
-        def __init__(self, backend: _Backend, **options: Any) -> None:
-            self._backend = backend
-            super().__init__(network_backend=backend, **options)
+        def __init__(self, *, network_backend: _Backend, **options: Any) -> None:
+            self._backend = network_backend
+            super().__init__(network_backend=network_backend, **options)
 
         def end(self) -> None:
-            """Close it without waiting. The pool lets go of a connection that has ended."""
-            stream = self._backend.stream
-            if stream is not None:
-                stream.close()
+            """Close it. The pool lets go of a connection that has ended."""
+            if self._backend.stream is not None:
+                self._backend.stream.close()
+
+    class MultiplexedConnection(Connection):
+        """A connection that may speak HTTP/2, and is not used once it is worn. With HTTP/1.1 `is_readable` says so."""
 
         def has_expired(self) -> bool:
-            if super().has_expired():
-                return True
             stream = self._backend.stream
-            return stream is not None and self.is_idle() and self._backend.facts.must_close(stream)
+            return super().has_expired() or (stream is not None and self.is_idle() and stream.must_close())
 
     class EndpointPool(core.AsyncConnectionPool):  # type: ignore[misc]
         """Connections to one endpoint under the name of its service."""
@@ -177,8 +179,9 @@ def _classes(library: Library) -> _Classes:
 
         def create_connection(self, origin: Any) -> Any:
             options = self.options
-            return Connection(
-                _Backend(self.facts),
+            kind = MultiplexedConnection if options.http2 else Connection
+            return kind(
+                network_backend=_Backend(self.facts),
                 origin=origin,
                 ssl_context=options.ssl_context,
                 keepalive_expiry=options.keepalive_expiry,
@@ -194,6 +197,8 @@ def _classes(library: Library) -> _Classes:
 
     class EndpointTransport(client.AsyncHTTPTransport):  # type: ignore[misc]
         """The library's own transport, to one endpoint."""
+
+        of_endpoint = True
 
         def __init__(self, pool: EndpointPool) -> None:
             self._pool = pool

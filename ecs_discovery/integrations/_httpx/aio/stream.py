@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from math import inf
 from typing import Any, Protocol
 
+from ecs_discovery.config.policies import ConnectionPolicy
 from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.library import Library
@@ -35,6 +36,19 @@ class AsyncConnector(Protocol):
 
     def watch(self, use: AsyncHttpxUse, connection: asyncio.BaseTransport) -> None:
         """Look whether the host behind the connection is still there, until the attempt is over."""
+
+
+class Facts(Protocol):
+    """What the connections to one endpoint have in common."""
+
+    library: Library
+    names: dict[str, str]
+    policy: ConnectionPolicy
+    clock: Callable[[], float]
+    retired: bool
+
+    def must_close(self, state: ConnectionState) -> bool:
+        """Is an idle connection better not used?"""
 
 
 class AsyncHttpxUse(AsyncUse):
@@ -65,10 +79,11 @@ class AsyncStream(asyncio.Protocol):
     It has one timer, which is moved on when it fires: a timer for each read costs more than the read.
     """
 
-    def __init__(self, library: Library, names: dict[str, str], limit: float, clock: Callable[[], float]) -> None:
-        self._core = library.core
-        self._limit = limit
-        self._clock = clock
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._core = facts.library.core
+        self._limit = facts.policy.ack_timeout
+        self._clock = clock = facts.clock
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._poll: Any = None
@@ -84,7 +99,8 @@ class AsyncStream(asyncio.Protocol):
         self._paused = False
         self._room: asyncio.Future[None] | None = None
         self._asked = False
-        self.names = names
+        self._fresh = False
+        self.names = facts.names
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.state = ConnectionState()
         self.state.opened(clock())
@@ -148,6 +164,7 @@ class AsyncStream(asyncio.Protocol):
                 self.broken_by = self.broken_by or use
                 raise self._core.ReadTimeout("timed out") from error
         self.state.idle_since = self._clock()
+        self._fresh = True
         if self._pieces:
             return self._take(max_bytes)
         self.broken_by = self.broken_by or current.get()
@@ -213,6 +230,8 @@ class AsyncStream(asyncio.Protocol):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it. A wait for room may take `timeout` seconds."""
+        if not buffer:
+            return
         use = current.get()
         if use is not None:
             use.sent = True
@@ -274,10 +293,17 @@ class AsyncStream(asyncio.Protocol):
             use.lease.sent_at = self._clock()
         return self
 
+    def must_close(self) -> bool:
+        """Is it better not used any more, idle as it is?"""
+        return self._ended or self._facts.must_close(self.state)
+
     def get_extra_info(self, info: str) -> Any:
         """What httpcore and applications ask of a connection."""
-        if info == "is_readable":
-            return bool(self._pieces) or self._ended or self._is_ready()
+        if info == "is_readable":  # asked of idle connections: not to be used any more?
+            if self._fresh:  # asked when its answer was read: the next request will ask again
+                self._fresh = False
+                return self._ended or self._facts.retired
+            return self._ended or bool(self._pieces) or self._facts.must_close(self.state) or self._is_ready()
         if info == "client_addr":
             return self._transport.get_extra_info("sockname")
         if info == "server_addr":

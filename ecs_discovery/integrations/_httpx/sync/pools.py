@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ecs_discovery.client.sync.driver import Driver
 from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations._httpx.exchange import tuning_of
 from ecs_discovery.integrations._httpx.library import Library, Overtaken
@@ -42,15 +43,16 @@ class HttpxRoute:
         self.verified: set[str | None] = set()
         """The TLS names given by requests, with which an endpoint has answered: the endpoint is to blame where TLS
         fails elsewhere."""
-        self._pools: EndpointPools[Any] = EndpointPools(service, _retire)
+        self._transports: EndpointPools[Any] = EndpointPools(service, _retire)
 
     def transport(self, node: Node, sni: str | None) -> Any:
         """The library's transport to one endpoint. `sni` is the TLS name that a request gives, if it does."""
-        return self._pools.get(node, sni, lambda: self._make(node))
+        found = self._transports.find(node, sni)
+        return self._transports.get(node, sni, partial(self._make, node)) if found is None else found
 
     def close(self) -> None:
         """Close idle connections; connections in use close when they are free."""
-        self._pools.close()
+        self._transports.close()
 
     def _make(self, node: Node) -> Any:
         classes = _classes(self.library)
@@ -72,11 +74,11 @@ class EndpointFacts:
         self.retired = False
         """No request goes there any more: a connection ends when it is free."""
 
-    def must_close(self, stream: Stream) -> bool:
+    def must_close(self, state: ConnectionState) -> bool:
         """Is an idle connection better not used?"""
         use = current.get()
         replayable = use is None or use.replayable
-        return self.retired or stream.state.must_close(self.policy, self.clock(), self.rng, replayable=replayable)
+        return self.retired or state.must_close(self.policy, self.clock(), self.rng, replayable=replayable)
 
 
 class _Backend:
@@ -114,7 +116,7 @@ class _Backend:
         except ConnectionAbortedError as error:
             sock.close()
             raise core.ConnectError(str(error)) from error
-        self.stream = Stream(facts.library, sock, facts.names, facts.policy.ack_timeout, facts.clock)
+        self.stream = Stream(facts, sock)
         use.lease.sent_at = facts.clock()
         return self.stream
 
@@ -137,18 +139,16 @@ def _classes(library: Library) -> _Classes:
     core: Any = library.core
     client: Any = library.client
 
-    class Connection(core.HTTPConnection):  # type: ignore[misc]
-        """A connection that is not used once it is worn."""
+    class MultiplexedConnection(core.HTTPConnection):  # type: ignore[misc]
+        """A connection that may speak HTTP/2, and is not used once it is worn. With HTTP/1.1 `is_readable` says so."""
 
-        def __init__(self, backend: _Backend, **options: Any) -> None:
-            self._backend = backend
-            super().__init__(network_backend=backend, **options)
+        def __init__(self, *, network_backend: _Backend, **options: Any) -> None:
+            self._backend = network_backend
+            super().__init__(network_backend=network_backend, **options)
 
         def has_expired(self) -> bool:
-            if super().has_expired():
-                return True
             stream = self._backend.stream
-            return stream is not None and self.is_idle() and self._backend.facts.must_close(stream)
+            return super().has_expired() or (stream is not None and self.is_idle() and stream.must_close())
 
     class EndpointPool(core.ConnectionPool):  # type: ignore[misc]
         """Connections to one endpoint under the name of its service."""
@@ -166,8 +166,9 @@ def _classes(library: Library) -> _Classes:
 
         def create_connection(self, origin: Any) -> Any:
             options = self.options
-            return Connection(
-                _Backend(self.facts),
+            kind = MultiplexedConnection if options.http2 else core.HTTPConnection
+            return kind(
+                network_backend=_Backend(self.facts),
                 origin=origin,
                 ssl_context=options.ssl_context,
                 keepalive_expiry=options.keepalive_expiry,
@@ -183,6 +184,8 @@ def _classes(library: Library) -> _Classes:
 
     class EndpointTransport(client.HTTPTransport):  # type: ignore[misc]
         """The library's own transport, to one endpoint."""
+
+        of_endpoint = True
 
         def __init__(self, pool: EndpointPool) -> None:
             self._pool = pool

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from ecs_discovery.config.policies import ConnectionPolicy
 from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.library import Library
@@ -35,6 +36,19 @@ class Connector(Protocol):
 
     def suspicion(self) -> Suspicion:
         """What the request may do about a host that may be gone."""
+
+
+class Facts(Protocol):
+    """What the connections to one endpoint have in common."""
+
+    library: Library
+    names: dict[str, str]
+    policy: ConnectionPolicy
+    clock: Callable[[], float]
+    retired: bool
+
+    def must_close(self, state: ConnectionState) -> bool:
+        """Is an idle connection better not used?"""
 
 
 class HttpxUse(AttemptUse):
@@ -64,22 +78,22 @@ current: ContextVar[HttpxUse | None] = ContextVar("ecs_discovery_httpx_use", def
 class Stream:
     """A socket, for httpcore. It never blocks in the kernel for longer than it is told to."""
 
-    def __init__(
-        self, library: Library, sock: Any, names: dict[str, str], limit: float, clock: Callable[[], float]
-    ) -> None:
-        self._core = library.core
-        self._limit = limit
-        self._clock = clock
+    def __init__(self, facts: Facts, sock: Any) -> None:
+        self._facts = facts
+        self._core = facts.library.core
+        self._limit = facts.policy.ack_timeout
+        self._clock = clock = facts.clock
         self.state = ConnectionState()
         self.state.opened(clock())
         self.state.idle_since = self.state.opened_at
         self.broken_by: HttpxUse | None = None
         """The use in which it failed."""
-        self.names = names
+        self.names = facts.names
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.counted = False
         """Its failure was held against the endpoint."""
         self._asked = False
+        self._fresh = False
         self._hold(sock)
 
     def _hold(self, sock: Any) -> None:
@@ -114,6 +128,7 @@ class Stream:
             self.broken_by = self.broken_by or use
             raise self._core.ReadError(str(error)) from error
         self.state.idle_since = self._clock()
+        self._fresh = True
         if not data:
             self.broken_by = self.broken_by or use
         return data
@@ -142,6 +157,8 @@ class Stream:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it. Each wait for room may take `timeout` seconds."""
+        if not buffer:
+            return
         use = current.get()
         if use is not None:
             use.sent = True
@@ -200,10 +217,17 @@ class Stream:
             use.lease.sent_at = self._clock()
         return self
 
+    def must_close(self) -> bool:
+        """Is it better not used any more, idle as it is?"""
+        return self._facts.must_close(self.state)
+
     def get_extra_info(self, info: str) -> Any:
         """What httpcore and applications ask of a connection."""
-        if info == "is_readable":
-            return self._sock.fileno() < 0 or self.is_ready(0.0)
+        if info == "is_readable":  # asked of idle connections: not to be used any more?
+            if self._fresh:  # asked when its answer was read: the next request will ask again
+                self._fresh = False
+                return self._facts.retired
+            return self._sock.fileno() < 0 or self._facts.must_close(self.state) or self.is_ready(0.0)
         if info == "ssl_object":
             return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
         if info == "client_addr":

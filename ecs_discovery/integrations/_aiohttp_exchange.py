@@ -1,0 +1,252 @@
+"""One request of an aiohttp session to a host of ours: what is aiohttp's own of an exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
+from aiohttp.client import DEFAULT_TIMEOUT
+from aiohttp.payload import BytesPayload, IOBasePayload
+
+from ecs_discovery.client.aio.driver import AsyncDriver
+from ecs_discovery.core.balancing.node import Node
+from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.connections import ConnectionState
+from ecs_discovery.core.calls.failure_kinds import Decision, Fault
+from ecs_discovery.core.calls.http import keep_alive_timeout
+from ecs_discovery.core.lease import Lease
+from ecs_discovery.core.service import Service
+from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
+from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
+from ecs_discovery.integrations._aiohttp_table import TABLE
+from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
+from ecs_discovery.runtime.sockets import ready_check
+
+__all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "PooledState"]
+
+_SHORT = 65_536  # bytes of a body that is waited for within the attempt
+_PATIENCE = 0.5  # seconds that it is waited for
+_BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
+
+
+class PooledState(ConnectionState):
+    """What the connector remembers of a connection."""
+
+    __slots__ = ("is_ready", "use")
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__()
+        self.is_ready = ready_check(sock)
+        """Is there something to read within so many seconds?"""
+        self.use: AiohttpUse | None = None
+        """The use that the connection serves now. It ends when aiohttp lets the connection go."""
+
+
+class AiohttpUse(AsyncUse):
+    """One request's use of an endpoint, on its way to the connector."""
+
+    __slots__ = ("connected", "connecting", "exchange", "state")
+
+    def __init__(self, lease: Lease, replayable: bool, exchange: AiohttpExchange) -> None:
+        super().__init__(lease, replayable)
+        self.exchange: AiohttpExchange | None = exchange
+        self.connecting = False
+        """There was a place for a new connection."""
+        self.connected: Any = None
+        """The socket of a race, for a connection to the lease's endpoint."""
+        self.state: PooledState | None = None
+
+
+class RouteOfOrigin(Protocol):
+    """What an exchange needs to know of the origin of its request."""
+
+    driver: AsyncDriver
+    service: Service
+    target: str
+    is_tls: bool
+    limits: tuple[ClientTimeout | None, Any, Any]
+    verified: set[Any]
+
+    def key(self, node: Node, request: ClientRequest) -> Any: ...
+
+
+class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
+    """`request` over its attempts, each sent by `handler`, which is aiohttp's own way to connect and send."""
+
+    __slots__ = ("_used", "handler", "limits", "request", "route")
+
+    table = TABLE
+
+    def __init__(self, route: RouteOfOrigin, request: ClientRequest, handler: Callable[[Any], Awaitable[Any]]) -> None:
+        super().__init__(route.driver, route.service, route.target, request.method)
+        self.route = route
+        self.request = request
+        self.handler = handler
+        self.limits: ClientTimeout | None = None
+        self._used = False
+
+    def make_use(self, lease: Lease) -> AiohttpUse:
+        return AiohttpUse(lease, self.idempotent and self._is_plain(), self)
+
+    def limit(self, timeout: ClientTimeout) -> None:
+        """Take over the request's time limits, which aiohttp tells the connector alone."""
+        self.limits, known = timeout, self.route.limits
+        if known[0] is timeout:
+            _, self.connect, self.read = known
+        else:
+            self._weigh(timeout)
+        call = self._call
+        if call is not None and self.connect is not None:  # it was made before the limits were known
+            call.connect_deadline_at = min(call.deadline_at, self.engine.clock() + self.connect)
+
+    def _weigh(self, timeout: ClientTimeout) -> None:
+        self.read = min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
+        if timeout is not DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
+            self.connect = min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
+        self.route.limits = timeout, self.connect, self.read
+
+    # Sending
+
+    async def send(self, use: AiohttpUse) -> Any:
+        request = self.request
+        if self._used:
+            await request.close()  # its body is being written, if an attempt ended early
+            if hdrs.EXPECT in request.headers:
+                request.update_expect_continue()
+        self._used = True
+        request.__dict__["ecs_discovery"] = use  # the connector takes it before anything else can happen
+        try:
+            response = await self.handler(request)
+            state = use.state
+            if state is not None and state.keep_alive_timeout is None:
+                state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+            if response.connection is not None and use.replayable and _is_short(response):
+                use.in_body = True
+                await _wait_for_body(response)
+            return response
+        finally:
+            self.let_go(use)
+
+    def let_go(self, use: AiohttpUse) -> None:
+        """The use was sent, or was not."""
+        use.exchange = None  # else the two would keep each other until the collector comes
+        if use.connected is not None:
+            use.connected.close()  # the winner of the race had an idle connection
+
+    async def discard(self, response: ClientResponse) -> None:
+        response.release()
+
+    # The body
+
+    def replayable(self) -> bool:
+        body: Any = self.request.body
+        consumed = getattr(body, "consumed", None)
+        return isinstance(body, _BYTES) if consumed is None else not consumed  # aiohttp 3.12.0 has no such word
+
+    def concurrent(self) -> bool:
+        return isinstance(self.request.body, _BYTES) and getattr(self.request, "_upload_tracker", None) is None
+
+    def _is_plain(self) -> bool:
+        """Can the body be sent again, as far as can be told before it is sent?"""
+        body: Any = self.request.body
+        return isinstance(body, _BYTES) or (isinstance(body, IOBasePayload) and self.replayable())
+
+    def has_key(self) -> bool:
+        return "Idempotency-Key" in self.request.headers
+
+    # The answer
+
+    def status(self, response: Any) -> int:
+        return response.status  # type: ignore[no-any-return]
+
+    def field(self, response: Any, name: str) -> str | None:
+        return response.headers.get(name)  # type: ignore[no-any-return]
+
+    def is_done(self, response: Any) -> bool:
+        return response.connection is None  # else the connector ends the use
+
+    def keep(self, response: Any, use: AiohttpUse) -> None:
+        if self.route.is_tls:
+            self.route.verified.add((self.request.ssl, self.request.server_hostname))
+        response.ecs_discovery = use.history
+
+    # Errors
+
+    @property
+    def verified(self) -> bool:  # type: ignore[override]
+        return (self.request.ssl, self.request.server_hostname) in self.route.verified
+
+    def is_of_connection(self, error: Exception) -> bool:
+        return isinstance(error, OSError) or type(error).__module__.startswith("aiohttp")
+
+    def as_error(self, told: DiscoveryError | Call, error: Exception, use: AiohttpUse | None) -> Exception:
+        return as_aiohttp_error(told, self.request, error, self.last_fault)
+
+    def cancelled(self, error: asyncio.CancelledError) -> Exception | None:
+        """The timer of `ClientTimeout(total=)` cancels the task. aiohttp says so above, where no attempts are known."""
+        timer: Any = self.request._timer
+        task = asyncio.current_task()
+        if task is None or not getattr(timer, "_cancelled", False):
+            return None
+        if task.cancelling() - 1 > getattr(timer, "_cancelling", 0):
+            return None  # the application has cancelled it as well
+        task.uncancel()
+        return self._out_of_time(error)
+
+    def _out_of_time(self, error: BaseException) -> DeadlineExceeded:
+        use, call = self._use, self.call
+        if use is not None and not use.recorded:
+            seconds = self.engine.clock() - use.lease.started_at
+            call.report(use.lease.node, Fault.OUT_OF_TIME.label, seconds, "no answer by then")
+        return out_of_time(call, error)
+
+
+class ConnectionExchange(AiohttpExchange):
+    """A connection for a request that comes without our middleware. What becomes of the request is not known here."""
+
+    __slots__ = ()
+
+    def make_use(self, lease: Lease) -> AiohttpUse:
+        return AiohttpUse(lease, False, self)
+
+    async def send(self, use: AiohttpUse) -> Any:
+        try:
+            return await self.handler(use)
+        finally:
+            self.let_go(use)
+
+    def may_hedge(self) -> bool:
+        return False
+
+    def answered(self, response: Any, use: AiohttpUse) -> Decision | None:
+        use.recorded = True
+        return None
+
+
+def _is_short(response: ClientResponse) -> bool:
+    """Is the body such that it can lie in aiohttp's buffer until the application reads it?"""
+    headers = response.headers
+    length = headers.get(hdrs.CONTENT_LENGTH, "")
+    if not length.isdecimal() or len(length) > 5 or hdrs.CONTENT_ENCODING in headers:
+        return False
+    # A redirect is followed even if its body breaks off.
+    return int(length) <= min(_SHORT, response.content.get_read_buffer_limits()[1]) and not 300 <= response.status < 400
+
+
+async def _wait_for_body(response: ClientResponse) -> None:
+    """Wait until the body is there. It is left for the application to read.
+
+    A server may send it late, or when the application has acted on the head: then the application waits for it.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE) as limit:
+            await response.content.wait_eof()
+    except TimeoutError:
+        if not limit.expired():
+            response.close()
+            raise
+    except BaseException:  # cancelled too
+        response.close()
+        raise

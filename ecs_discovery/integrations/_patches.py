@@ -1,0 +1,323 @@
+"""What of each client library `install` replaces, and by what. The replacements load our integrations when they run.
+
+Each falls back to what it replaces: a fault of ours never stops the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["AFTER", "AFTER_RESOLVING", "use"]
+
+_MARK = "_ecs_discovery"
+
+
+class _Installed:
+    """The settings in use. Those of the environment are read with the first request."""
+
+    settings: Any = None
+    known = False
+
+
+_told: set[str] = set()
+
+
+def use(given: Mapping[str, Any]) -> bool:
+    """Use these settings, or those of the environment where none are given. False if discovery is switched off.
+
+    Raises `ConfigurationError`.
+    """
+    if _Installed.settings is not None and all(value is None for value in given.values()):
+        return True
+    settings = _choose(given)
+    _Installed.settings, _Installed.known = settings, True
+    return settings is not None
+
+
+def _choose(given: Mapping[str, Any]) -> Any:
+    from ecs_discovery.client.sync.discovery import Discovery
+    from ecs_discovery.integrations._settings import choose
+
+    chosen = choose(Discovery, None, given)
+    return None if chosen is None else chosen.settings
+
+
+def _settings() -> Any:
+    """The settings in use; None if there are none, or discovery is switched off."""
+    if not _Installed.known:
+        _Installed.known = True  # told once
+        _Installed.settings = _guarded(_choose, {})
+    return _Installed.settings
+
+
+def _guarded(work: Callable[..., Any], *args: Any) -> Any:
+    """The result of work of ours; None where it failed, which is told once."""
+    try:
+        return work(*args)
+    except Exception as error:  # noqa: BLE001  # the program goes on without us
+        text = f"{type(error).__name__}: {error}"
+        if text not in _told and len(_told) < 100:
+            _told.add(text)
+            sys.stderr.write(f"ecs_discovery: {text}\n")
+        return None
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Put `make(what is there)` in the place of a function, once."""
+    plain = getattr(owner, name)
+    if getattr(plain, _MARK, False):
+        return
+    made = functools.wraps(plain)(make(plain))
+    setattr(made, _MARK, True)
+    setattr(owner, name, made)
+
+
+def _owns(host: str | None) -> bool:
+    settings = _settings()
+    return settings is not None and bool(host) and settings.owns(host)
+
+
+# requests
+
+
+def _requests(module: Any) -> None:
+    """Where a session looks for the adapter of a URL: what an application mounts, now or later, is found there."""
+
+    def get_adapter(plain: Any) -> Any:
+        def replacement(self: Any, url: Any) -> Any:
+            adapter = plain(self, url)
+            return _guarded(_requests_adapter, adapter, url) or adapter
+
+        return replacement
+
+    def close(plain: Any) -> Any:
+        def replacement(self: Any) -> None:
+            plain(self)
+            ours = vars(self).get(_MARK)
+            if ours is not None:
+                ours.close_pools()
+
+        return replacement
+
+    _replace(module.Session, "get_adapter", get_adapter)
+    _replace(sys.modules["requests.adapters"].HTTPAdapter, "close", close)
+
+
+def _requests_adapter(adapter: Any, url: str) -> Any:
+    settings = _settings()
+    if settings is None:
+        return None
+    from ecs_discovery.integrations._requests_adapters import serving
+
+    return serving(adapter, url, settings)
+
+
+# urllib3
+
+
+def _urllib3(module: Any) -> None:
+    """The managers of pools: `PoolManager`, and those derived from it."""
+
+    def urlopen(plain: Any) -> Any:
+        def replacement(self: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
+            ours = _guarded(_urllib3_manager, self, url)
+            return (
+                plain(self, method, url, *args, **options)
+                if ours is None
+                else ours.urlopen(method, url, *args, **options)
+            )
+
+        return replacement
+
+    def connection_from_host(plain: Any) -> Any:
+        def replacement(self: Any, host: Any, port: Any = None, scheme: Any = "http", pool_kwargs: Any = None) -> Any:
+            ours = _guarded(_urllib3_manager, self, f"{scheme or 'http'}://{host}") if host else None
+            return (plain if ours is None else type(ours).connection_from_host)(
+                ours or self, host, port, scheme, pool_kwargs
+            )
+
+        return replacement
+
+    def clear(plain: Any) -> Any:
+        def replacement(self: Any) -> None:
+            plain(self)
+            ours = vars(self).get(_MARK)
+            if ours is not None:
+                ours.clear()
+
+        return replacement
+
+    _replace(module.PoolManager, "urlopen", urlopen)
+    _replace(module.PoolManager, "connection_from_host", connection_from_host)
+    _replace(module.PoolManager, "clear", clear)
+
+
+def _urllib3_manager(manager: Any, url: str) -> Any:
+    host = sys.modules["urllib3.util"].parse_url(url).host
+    if not _owns(host):
+        return None
+    from ecs_discovery.integrations.urllib3 import beside
+
+    return beside(manager, _settings())
+
+
+# httpx and httpx2
+
+
+def _httpx(module: Any) -> None:
+    """The library's own transports, wherever they are: in a client, mounted, or inside of another."""
+
+    def handle_request(plain: Any) -> Any:
+        def replacement(self: Any, request: Any) -> Any:
+            ours = _guarded(_httpx_transport, self, request, "sync")
+            return plain(self, request) if ours is None else ours.handle_request(request)
+
+        return replacement
+
+    def handle_async_request(plain: Any) -> Any:
+        async def replacement(self: Any, request: Any) -> Any:
+            ours = _guarded(_httpx_transport, self, request, "aio")
+            return await (plain(self, request) if ours is None else ours.handle_async_request(request))
+
+        return replacement
+
+    def close(plain: Any) -> Any:
+        def replacement(self: Any) -> None:
+            plain(self)
+            ours = vars(self).get(_MARK)
+            if ours is not None:
+                ours.unwrapped()
+
+        return replacement
+
+    def aclose(plain: Any) -> Any:
+        async def replacement(self: Any) -> None:
+            await plain(self)
+            ours = vars(self).get(_MARK)
+            if ours is not None:
+                ours.unwrapped()
+
+        return replacement
+
+    _replace(module.HTTPTransport, "handle_request", handle_request)
+    _replace(module.HTTPTransport, "close", close)
+    _replace(module.AsyncHTTPTransport, "handle_async_request", handle_async_request)
+    _replace(module.AsyncHTTPTransport, "aclose", aclose)
+
+
+def _httpx_transport(transport: Any, request: Any, world: str) -> Any:
+    if getattr(transport, "of_endpoint", False) or not _owns(request.url.host):
+        return None
+    found = vars(transport).get(_MARK)
+    if found is None:
+        from ecs_discovery.integrations._httpx.library import library_of
+        from ecs_discovery.runtime import fork
+
+        home: Any = fork.load(f"ecs_discovery.integrations._httpx.{world}.transport")
+        library = library_of(transport)
+        found = home.transport_class(library)(library, _settings(), None, transport)
+        setattr(transport, _MARK, found)
+    return found
+
+
+# aiohttp
+
+
+def _aiohttp(module: Any) -> None:
+    """Each new session."""
+
+    def init(plain: Any) -> Any:
+        def replacement(self: Any, *args: Any, **options: Any) -> None:
+            plain(self, *args, **options)
+            _guarded(_adopt_session, self)
+
+        return replacement
+
+    _replace(module.ClientSession, "__init__", init)
+
+
+def _adopt_session(session: Any) -> None:
+    settings = _settings()
+    if settings is not None:
+        from ecs_discovery.integrations.aiohttp import adopt
+
+        adopt(session, settings)
+
+
+# gRPC
+
+
+def _grpc(module: Any) -> None:
+    """The functions that make channels, to targets of ours."""
+    for home, names in ((module, "grpc"), (module.aio, "grpc.aio")):
+        for name in ("insecure_channel", "secure_channel"):
+            _replace(home, name, _channel_maker(names, name))
+
+
+def _channel_maker(home: str, name: str) -> Callable[[Any], Any]:
+    def make(plain: Any) -> Any:
+        def replacement(target: Any, *args: Any, **options: Any) -> Any:
+            ours = _guarded(_grpc_maker, home, name, target)
+            return plain(target, *args, **options) if ours is None else ours(target, *args, **options)
+
+        return replacement
+
+    return make
+
+
+def _grpc_maker(home: str, name: str, target: Any) -> Any:
+    from ecs_discovery.runtime import fork
+
+    settings = _settings()
+    if settings is None:
+        return None
+    ours: Any = fork.load(f"ecs_discovery.integrations.{home}")
+    return ours.maker(name, target, settings)
+
+
+# Names
+
+
+def _socket(module: Any) -> None:
+    """`socket.getaddrinfo`: for libraries that only resolve names."""
+
+    def getaddrinfo(plain: Any) -> Any:
+        def replacement(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+            found = None
+            if isinstance(host, str) and _owns(host):
+                found = _guarded(_resolved, plain, host, port, args, options)
+            return found or plain(host, port, *args, **options)
+
+        return replacement
+
+    _replace(module, "getaddrinfo", getaddrinfo)
+
+
+def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> list[Any]:
+    """The addresses of a service, in another order each time: callers take the first."""
+    import random
+
+    from ecs_discovery.client.sync.shared import shared_discovery
+
+    target = f"{host}:{port}" if port else host
+    endpoints = list(shared_discovery(_settings()).resolve(target).endpoints)
+    random.shuffle(endpoints)
+    found: list[Any] = []
+    for endpoint in endpoints:
+        found += plain(endpoint.host, endpoint.port, *args, **options)
+    return found
+
+
+AFTER: Mapping[str, Callable[[Any], None]] = {
+    "requests.sessions": _requests,
+    "urllib3.poolmanager": _urllib3,
+    "httpx": _httpx,
+    "httpx2": _httpx,
+    "aiohttp.client": _aiohttp,
+    "grpc": _grpc,
+}
+"""What to do after the import of a module."""
+AFTER_RESOLVING: Mapping[str, Callable[[Any], None]] = {"socket": _socket}

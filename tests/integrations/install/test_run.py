@@ -1,0 +1,295 @@
+"""`ecs-discovery run`: programs that know nothing of discovery find services by their short names."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecs_discovery.testing.lab import Lab, LabService
+from tests.support import eventually
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = str(Path(__file__).with_name("program.py"))
+EVERY = ("requests", "urllib3", "httpx", "httpx2", "httpx_in_tasks", "aiohttp")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(namespace="prod.local", seed=7) as lab:
+        yield lab
+
+
+@pytest.fixture
+def service(lab: Lab) -> LabService:
+    return lab.service("orders", tasks=3)
+
+
+def launcher(lab: Lab, *options: str) -> list[str]:
+    given = ["--namespace", "prod.local", "--nameserver", lab.nameserver, *options]
+    return [sys.executable, "-m", "ecs_discovery", "run", *given, "--"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ECS_DISCOVERY_")}
+    kept.pop("PYTHONPATH", None)
+    return {**kept, "NO_PROXY": "", **more}
+
+
+def ran(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment(**more), check=False
+    )
+
+
+def even(result: subprocess.CompletedProcess[str]) -> dict[str, list[int]]:
+    assert result.returncode == 0, result.stderr
+    found: dict[str, list[int]] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def url_of(service: LabService) -> str:
+    return f"http://orders:{service.port}/"
+
+
+@pytest.mark.parametrize("library", EVERY)
+def test_a_library_reaches_a_service_by_its_short_name(lab: Lab, service: LabService, library: str):
+    result = ran([*launcher(lab), sys.executable, PROGRAM, url_of(service), library])
+    assert even(result) == {library: [2, 2, 2]}
+    assert result.stderr == ""
+
+
+def test_all_libraries_in_one_process_share_what_is_known_and_pass_over_a_dead_task(lab: Lab, service: LabService):
+    service.kill(service.tasks[0])  # DNS still names it
+    before = lab.dns.total
+    found = even(ran([*launcher(lab), sys.executable, PROGRAM, url_of(service), *EVERY]))
+    assert set(found) == set(EVERY)
+    assert all(sum(counts) == 6 for counts in found.values())
+    assert all(len(counts) <= 2 for counts in found.values())
+    assert lab.dns.total - before <= 6  # three questions, and at most once more for the dead task
+
+
+@pytest.mark.parametrize("how", [[PROGRAM], ["-m", "tests.integrations.install.program"]])
+def test_scripts_and_modules_are_reached_alike(lab: Lab, service: LabService, how: list[str]):
+    assert even(ran([*launcher(lab), sys.executable, *how, url_of(service), "requests"])) == {"requests": [2, 2, 2]}
+
+
+def test_children_of_the_program_are_reached_too(lab: Lab, service: LabService):
+    code = f"import subprocess, sys; subprocess.run([sys.executable, {PROGRAM!r}, {url_of(service)!r}, 'requests'])"
+    assert even(ran([*launcher(lab), sys.executable, "-c", code])) == {"requests": [2, 2, 2]}
+
+
+def test_nothing_heavy_is_imported_before_the_program_imports_it(lab: Lab):
+    code = "import sys; print([each for each in ('ssl', 'socket', 'threading', 'asyncio') if each in sys.modules])"
+    plain = ran([sys.executable, "-c", code])
+    assert ran([*launcher(lab), sys.executable, "-c", code]).stdout == plain.stdout
+
+
+def test_the_sitecustomize_that_was_there_runs_too(lab: Lab, tmp_path: Path):
+    (tmp_path / "sitecustomize.py").write_text("print('it ran')\n")
+    result = ran([*launcher(lab), sys.executable, "-c", "import sitecustomize"], PYTHONPATH=str(tmp_path))
+    assert result.stdout == "it ran\n" * 2, result.stderr  # in the launcher, and in the program
+
+
+def test_hosts_that_are_not_ours_are_left_alone(lab: Lab, service: LabService):
+    task = service.tasks[0]
+    url = f"http://{task.address}:{task.port}/"
+    found = even(ran([*launcher(lab), sys.executable, PROGRAM, url, *EVERY]))
+    assert found == {library: [6] for library in EVERY}
+    assert lab.dns.total == 0
+
+
+def test_with_discovery_off_the_program_runs_as_it_is(lab: Lab):
+    code = "import os; print(os.environ.get('PYTHONPATH'))"
+    assert ran([*launcher(lab), sys.executable, "-c", code], ECS_DISCOVERY_DISABLED="1").stdout == "None\n"
+
+
+def test_what_goes_wrong_with_us_is_told_once_and_the_program_goes_on(lab: Lab, service: LabService):
+    task = service.tasks[0]
+    command = [sys.executable, PROGRAM, f"http://{task.address}:{task.port}/", "requests", "httpx"]
+    boot = str(ROOT / "ecs_discovery" / "integrations" / "_boot")
+    result = ran(command, PYTHONPATH=boot, ECS_DISCOVERY_INSTALL="1", ECS_DISCOVERY_RETRY_ATTEMPTS="many")
+    assert even(result) == {"requests": [6], "httpx": [6]}
+    assert result.stderr.count("ECS_DISCOVERY_RETRY_ATTEMPTS") == 1
+
+
+def test_names_alone_are_found_where_that_is_asked_for(lab: Lab, service: LabService):
+    command = [sys.executable, PROGRAM, url_of(service), "name", "--times", "60"]
+    result = ran([*launcher(lab, "--getaddrinfo"), *command])
+    assert "nothing is retried" in result.stderr
+    counts = even(result)["name"]
+    assert len(counts) == 3  # each with a third of a chance: 60 draws miss a task once in 10 to the 10
+    assert ran([*launcher(lab), *command]).returncode != 0
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_launcher_of_opentelemetry_goes_before_or_after(lab: Lab, service: LabService, inside: bool):
+    tool = Path(sys.executable).with_name("opentelemetry-instrument")
+    if not tool.exists():
+        pytest.skip("OpenTelemetry's launcher is not installed")
+    theirs = [str(tool), "--traces_exporter", "none", "--metrics_exporter", "none", "--logs_exporter", "none"]
+    ours = launcher(lab)
+    command = [*ours, *theirs] if inside else [*theirs, *ours]
+    found = even(ran([*command, sys.executable, PROGRAM, url_of(service), "requests", "httpx", "aiohttp"]))
+    assert found == {name: [2, 2, 2] for name in ("requests", "httpx", "aiohttp")}
+
+
+# Servers
+
+APPLICATION = """
+import json
+import requests
+
+session = requests.Session()
+
+
+def application(environ, start_response):
+    try:
+        tasks = [session.get({url!r}, timeout=10).json()["task"] for _ in range(6)]
+        body = json.dumps(sorted(tasks.count(each) for each in set(tasks))).encode()
+    except Exception as error:
+        body = json.dumps(repr(error)).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def asked(process: subprocess.Popen[Any], port: int) -> Any:
+    found: list[Any] = []
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+                found.append(json.load(response))
+        except OSError:
+            return False
+        return True
+
+    eventually(answers, within=30)
+    return found[-1]
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+SERVERS = {
+    "gunicorn": ["gunicorn", "-w", "2", "-b", "127.0.0.1:{port}", "application:application"],
+    "gunicorn --preload": ["gunicorn", "--preload", "-w", "2", "-b", "127.0.0.1:{port}", "application:application"],
+    "uwsgi": [
+        *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--enable-threads", "--die-on-term"),
+        *("--wsgi-file", "application.py"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_an_application_in_a_server_that_forks_is_reached(lab: Lab, service: LabService, name: str, tmp_path: Path):
+    program, *arguments = SERVERS[name]
+    tool = Path(sys.executable).with_name(program)
+    if not tool.exists():
+        pytest.skip(f"{program} is not installed")
+    (tmp_path / "application.py").write_text(APPLICATION.format(url=url_of(service)))
+    port = free_port()
+    command = [*launcher(lab), str(tool), *(each.format(port=port) for each in arguments)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        try:
+            assert asked(process, port) == [2, 2, 2]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+# In front of the program
+
+
+def started(command: list[str]) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+WAITS = """
+import signal, sys, time
+
+def say(number, frame):
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGTERM:
+        sys.exit(7)
+
+for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(each, say)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_sigterm_is_passed_on_later_and_other_signals_at_once(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "1.5"), sys.executable, "-c", WAITS])
+    assert process.stdout is not None
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "SIGHUP\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "SIGUSR1\n"
+    assert process.stdout.readline() == "SIGTERM\n"
+    assert time.monotonic() - began >= 1.5
+    assert process.wait(10) == 7
+    process.communicate()
+
+
+def test_a_second_sigterm_is_passed_on_at_once(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", WAITS])
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 7
+    process.communicate()
+
+
+def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
+    code = "import os, sys, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert ran([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", code]).returncode == 128 + 9
+    assert ran([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
+    assert ran([*launcher(lab), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 2, "no command"),
+        (["--"], 2, "no command"),
+        (["--namespace", "a b", "--", "true"], 2, "namespace"),
+        (["--term-delay", "-1", "--", "true"], 2, "seconds from 0 to 120"),
+        (["--term-delay", "soon", "--", "true"], 2, "seconds from 0 to 120"),
+        (["--namespce", "x", "--", "true"], 2, "namespce"),
+        (["--", "true"], 2, "--namespace"),
+        (["--namespace", "prod.local", "--", "no-such-command-here"], 127, "no such command"),
+        (["--namespace", "prod.local", "--term-delay", "1", "--", "no-such-command-here"], 127, "no such command"),
+    ],
+)
+def test_what_makes_no_sense_is_told(arguments: list[str], status: int, said: str):
+    result = ran([sys.executable, "-m", "ecs_discovery", "run", *arguments])
+    assert result.returncode == status
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
