@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import aiohttp
 import requests
 import tenacity
+import urllib3
 
 import ecs_discovery
 from ecs_discovery import (
@@ -45,6 +46,7 @@ from ecs_discovery import (
     wrap_session,
 )
 from ecs_discovery.integrations.aiohttp import DiscoveryConnector, client_session
+from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
 
 
 class Own:
@@ -109,6 +111,10 @@ def in_threads() -> None:
         with options(deadline=1, idempotent=False, key="7"):
             session = wrap_session(requests.Session(), discovery)
         assert_type(unwrap_session(session), requests.Session)
+        with DiscoveryPoolManager(discovery, num_pools=20, timeout=urllib3.Timeout(read=5), retries=False) as manager:
+            assert_type(manager.request("GET", "http://orders/").status, int)
+        DiscoveryPoolManager(namespace="prod.local", services={"users": "srv://users.prod.local"}, maxsize=4)
+        DiscoveryPoolManager(discovery, max_size=4)  # type: ignore[call-arg]
 
 
 async def in_tasks(shared: Discovery) -> None:

@@ -104,8 +104,10 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
             pool = self.route.make(node, variant, self.pool.options())
         options = self._options
         if pool.block:  # its callers wait for a connection
-            given, limit = options.get("pool_timeout"), self.connect_limit()
-            options = {**options, "pool_timeout": limit if given is None else min(given, limit)}
+            limit, given = self.connect_limit(), options.get("pool_timeout")
+            if given is not None:  # for all attempts together
+                limit = min(limit, max(0.0, given - (self.engine.clock() - self._started_at)))
+            options = {**options, "pool_timeout": limit}
         return pool.urlopen(  # type: ignore[return-value]
             self.method,
             self._url,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from types import NoneType
 from typing import Any
-from urllib.parse import urljoin
 
-from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ClosedPoolError,
     ConnectTimeoutError,
@@ -99,9 +98,8 @@ class ServicePool(HTTPConnectionPool):
         `retries` says how many redirects to follow, and whether to try again at all: with False or 0 the request is
         sent once.
         """
-        if options and ANSWERED in options:
-            answered: list[HTTPResponse] = options.pop(ANSWERED)
-            return answered.pop()
+        if options and (answered := options.pop(ANSWERED, None)):
+            return answered.pop()  # type: ignore[no-any-return]
         if not isinstance(retries, Retry):
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
         if assert_same_host and not self.is_same_host(url):
@@ -112,36 +110,44 @@ class ServicePool(HTTPConnectionPool):
             timeout = self.timeout
         if headers is None:
             headers = self.headers
-        position = None if body is None else set_file_position(body, options.pop("body_pos", None))
+        position = set_file_position(body, options.pop("body_pos", None)) if body is not None or options else None
         kind = _Exchange if _repeats(retries) else _SingleExchange
         response = kind(self, method, url, body, position, headers, timeout, retries, options).run()
         if not redirect or not response.get_redirect_location():
             return response
-        return self._redirected(
-            response, method, url, body, headers, assert_same_host=assert_same_host, timeout=timeout, **options
+        if response.status == 303:
+            body = position = None  # it is not sent any more: it need not be one that can be
+        # A caller without a manager. Where it leads to, and what is not to be sent there, is urllib3's to say.
+        options |= {"body_pos": position, ANSWERED: [response]}
+        return super().urlopen(  # type: ignore[return-value]
+            method, url, body, headers, retries, redirect, assert_same_host, timeout, **options
         )
 
-    def _redirected(
-        self, response: HTTPResponse, method: str, url: str, body: Any, headers: Any, **options: Any
-    ) -> HTTPResponse:
-        """What an answer leads to, for callers that use this pool without the manager. As urllib3's pools do it."""
-        retries: Any = response.retries
-        location = urljoin(url, response.get_redirect_location() or "")
-        if response.status == 303:
-            method, body, headers = "GET", None, HTTPHeaderDict(headers)._prepare_for_method_change()
-        if not self.is_same_host(location):
-            unsafe = retries.remove_headers_on_redirect
-            headers = HTTPHeaderDict((name, value) for name, value in headers.items() if name.lower() not in unsafe)
-        try:
-            retries = retries.increment(method, url, response=response, _pool=self)
-        except MaxRetryError:
-            if retries.raise_on_redirect:
-                response.drain_conn()
-                raise
-            return response
-        response.drain_conn()
-        retries.sleep_for_retry(response)
-        return self.urlopen(method, location, body, headers, retries, True, **options)
+    def _make_request(self, conn: Any, *args: Any, **options: Any) -> Any:
+        answered = options.pop(ANSWERED, None)
+        if not answered:
+            return super()._make_request(conn, *args, **options)
+        if options.get("response_conn") is not None:  # urllib3 leaves it to the response to put it back
+            self._put_conn(conn)
+        return answered.pop()
+
+    @property
+    def num_connections(self) -> int:
+        """Connections that were opened to the endpoints that there are now."""
+        return sum(each.num_connections for each in self.route.pools)
+
+    @num_connections.setter
+    def num_connections(self, value: int) -> None:
+        """urllib3 begins to count at 0."""
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that were sent, or begun, to the endpoints that there are now."""
+        return sum(each.num_requests for each in self.route.pools)
+
+    @num_requests.setter
+    def num_requests(self, value: int) -> None:
+        """urllib3 begins to count at 0."""
 
     def close(self) -> None:
         """Close the connections; those in use close when they are free. No request may follow."""

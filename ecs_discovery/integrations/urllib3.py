@@ -122,8 +122,8 @@ class DiscoveryPoolManager(PoolManager):
         pool, target = self._pool_of(found[1]), found[3]
         if "headers" not in options:
             options["headers"] = self.headers
-        options["redirect"] = options["assert_same_host"] = False
-        response = pool.urlopen(method, target, **options)
+        options["assert_same_host"] = False
+        response = pool.urlopen(method, target, redirect=False, **options)
         if redirect and response.get_redirect_location():
             # Where it leads to, and what is not to be sent there, is urllib3's to say.
             return super().urlopen(method, url, redirect, **options, **{ANSWERED: [response]})

@@ -30,11 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     hosts = Path(tempfile.mkdtemp()) / "hosts"
     hosts.write_text(f"127.0.0.1 {NAME}\n", encoding="ascii")
 
-    def manager_of(*args: Any, **options: Any) -> DiscoveryPoolManager:
-        # A discovery for each: what one test does to a port, the next is not to suffer from.
-        discovery = Discovery(services={NAME: NAME}, dns=DnsPolicy(hosts_file=str(hosts)))
-        options |= dict(zip(("num_pools", "headers"), args, strict=False))
-        return DiscoveryPoolManager(discovery, **options)
+    class Manager(DiscoveryPoolManager):
+        def __init__(self, num_pools: int = 10, headers: Any = None, **options: Any) -> None:
+            # A discovery for each: what one test does to a port, the next is not to suffer from.
+            discovery = Discovery(services={NAME: NAME}, dns=DnsPolicy(hosts_file=str(hosts)))
+            super().__init__(discovery, num_pools=num_pools, headers=headers, **options)
 
     def pool_class(scheme: str, plain: Any) -> Any:
         names = ("timeout", "maxsize", "block", "headers", "retries")
@@ -42,14 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
         def pool_of(host: str, port: int | None = None, *args: Any, **options: Any) -> Any:
             if host != NAME:
                 return plain(host, port, *args, **options)
-            return manager_of(**options, **dict(zip(names, args, strict=False))).connection_from_host(
-                host, port, scheme
-            )
+            return Manager(**options, **dict(zip(names, args, strict=False))).connection_from_host(host, port, scheme)
 
         return pool_of
 
-    urllib3.PoolManager = urllib3.poolmanager.PoolManager = manager_of  # type: ignore[assignment,misc,attr-defined]
-    urllib3._DEFAULT_POOL = manager_of()  # type: ignore[attr-defined]
+    urllib3.PoolManager = urllib3.poolmanager.PoolManager = Manager  # type: ignore[misc]
+    urllib3._DEFAULT_POOL = Manager()  # type: ignore[attr-defined]
     urllib3.HTTPConnectionPool = pool_class("http", urllib3.HTTPConnectionPool)  # type: ignore[misc]
     urllib3.HTTPSConnectionPool = pool_class("https", urllib3.HTTPSConnectionPool)  # type: ignore[misc]
     plain_run = PoolExchange.run

@@ -1,8 +1,8 @@
-"""The test suites of requests, of the packages around it and of aiohttp, run plain and through wrapped sessions.
+"""The test suites of client libraries and of the packages around them, run plain and through ours.
 
 `python -m tests.conformance.run FOLDER` makes a virtual environment in FOLDER, fetches the pinned source
 distributions, and runs each suite twice. A test that passes plain and not wrapped must stand in `expected.json`, with
-a reason. A suite none of whose requests went through a wrapped session proves nothing, and fails.
+a reason. A suite none of whose requests went our way proves nothing, and fails.
 """
 
 from __future__ import annotations
@@ -76,6 +76,29 @@ SUITES = (
         names="mock localhost examplehost",
     ),
     Suite(
+        "urllib3==2.8.0",
+        (
+            "anyio==4.16.0",
+            "h2==4.4.1",
+            "httpx==0.28.1",
+            "hypercorn==0.18.0",
+            "PySocks==1.7.1",
+            "pytest-socket==0.8.1",
+            "quart==0.22.0",
+            "quart-trio==0.12.0",
+            "trio==0.35.0",
+            "trustme==1.2.1",
+        ),
+        (
+            "test/with_dummyserver/test_poolmanager.py",
+            "test/with_dummyserver/test_connectionpool.py",
+            "test/with_dummyserver/test_chunked_transfer.py",
+            "test/test_poolmanager.py",
+        ),
+        plugin="ours_urllib3",
+        options=("-o", "addopts=", "-o", "filterwarnings="),
+    ),
+    Suite(
         "aiohttp==3.14.5",
         (
             "blockbuster==1.5.29",
@@ -103,9 +126,8 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", f"{ROOT}[requests,aiohttp]", *COMMON, *sorted(packages)], check=True
-    )
+    ours = f"{ROOT}[requests,aiohttp,urllib3]"
+    subprocess.run([python, "-m", "pip", "install", "-q", ours, *COMMON, *sorted(packages)], check=True)
     return python
 
 
@@ -167,7 +189,7 @@ def check(python: Path, folder: Path, suite: Suite, expected: dict[str, str]) ->
             new = [name for name in new if once_more.get(name) != "passed"]
     print(
         f"{suite.source}: {len(passed)} pass plain, {len(passed) - len(lost)} wrapped, {len(lost)} differ "
-        f"({len(new)} not expected), {taken} requests through a wrapped session, {time.monotonic() - began:.0f} s"
+        f"({len(new)} not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
     )
     for name in new:
         print(f"  new difference: {name}")

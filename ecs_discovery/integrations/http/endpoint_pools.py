@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from ecs_discovery.core.balancing.node import Health, Node
@@ -26,6 +26,9 @@ class EndpointPools(Generic[P]):
 
     def __len__(self) -> int:
         return len(self._pools)
+
+    def __iter__(self) -> Iterator[P]:
+        return iter(list(self._pools.values()))
 
     def find(self, node: Node, variant: object) -> P | None:
         """The pool of an endpoint, if there is one. `variant` tells apart what must not share a connection."""

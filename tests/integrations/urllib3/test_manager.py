@@ -130,6 +130,17 @@ def test_a_pool_of_a_service_serves_without_its_manager(lab: Lab, manager_of: Ma
         pool.request("GET", "/")
 
 
+def test_redirects_of_a_pool_use_up_none_of_its_connections(lab: Lab, manager_of: Make):
+    service = lab.service("orders", tasks=1)
+    pool = manager_of(maxsize=1, block=True).connection_from_host("orders", service.port)
+    for _ in range(3):
+        found = pool.request("GET", "/redirect?to=/there", release_conn=False, pool_timeout=2)
+        assert json.loads(found.data)["path"] == "/there"
+        found.release_conn()
+    assert service.tasks[0].connections == pool.num_connections == 1
+    assert pool.num_requests == 6
+
+
 def test_without_a_discovery_equal_settings_share_one(lab: Lab):
     service = lab.service("orders", tasks=1)
     requests: Any = pytest.importorskip("requests")
