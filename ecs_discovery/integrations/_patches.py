@@ -298,13 +298,12 @@ def _socket(module: Any) -> None:
 
 def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> list[Any]:
     """The addresses of a service, in another order each time: callers take the first."""
-    import random
-
     from ecs_discovery.client.sync.shared import shared_discovery
 
     target = f"{host}:{port}" if port else host
-    endpoints = list(shared_discovery(_settings()).resolve(target).endpoints)
-    random.shuffle(endpoints)
+    discovery = shared_discovery(_settings())
+    rng = discovery._driver.engine.rng
+    endpoints = sorted(discovery.resolve(target).endpoints, key=lambda _: rng())
     found: list[Any] = []
     for endpoint in endpoints:
         found += plain(endpoint.host, endpoint.port, *args, **options)
