@@ -76,6 +76,25 @@ SUITES = (
         names="mock localhost examplehost",
     ),
     Suite(
+        "httpx==0.28.1",
+        (
+            "uvicorn==0.54.0",
+            "trustme==1.2.1",
+            "trio==0.35.0",
+            "zstandard==0.25.0",
+            "chardet==7.7.0",
+            "brotli==1.2.1",
+            "h2==4.4.1",
+            "socksio==1.0.0",
+            "click==8.5.1",
+            "rich==15.0.0",
+            "pygments==2.21.0",
+        ),
+        ("tests",),
+        plugin="ours_httpx",
+        options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+    ),
+    Suite(
         "urllib3==2.8.0",
         (
             "anyio==4.16.0",
@@ -126,7 +145,7 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    ours = f"{ROOT}[requests,aiohttp,urllib3]"
+    ours = f"{ROOT}[requests,httpx,aiohttp,urllib3]"
     subprocess.run([python, "-m", "pip", "install", "-q", ours, *COMMON, *sorted(packages)], check=True)
     return python
 

@@ -30,6 +30,7 @@ class AsyncTransport:
         self._discovery = discovery
         self.settings = settings
         self.original = original
+        self._pool = getattr(original, "_pool", None)
         self._origins: Origins[AsyncHttpxRoute] = Origins(settings, self._host_of, self._route)
 
     def __repr__(self) -> str:
@@ -93,8 +94,8 @@ class AsyncTransport:
 
 @cache
 def transport_class(library: Library) -> Any:
-    """`AsyncTransport` as a transport of the library's."""
-    return type("AsyncDiscoveryTransport", (AsyncTransport, library.client.AsyncBaseTransport), {})
+    """`AsyncTransport` as a transport of the library's own kind: tools look at its class, and at its pool."""
+    return type("AsyncDiscoveryTransport", (AsyncTransport, library.client.AsyncHTTPTransport), {})
 
 
 def _in_asyncio() -> bool:

@@ -29,6 +29,7 @@ class Transport:
         self._discovery = discovery
         self.settings = settings
         self.original = original
+        self._pool = getattr(original, "_pool", None)
         self._origins: Origins[HttpxRoute] = Origins(settings, self._host_of, self._route)
 
     def __repr__(self) -> str:
@@ -85,5 +86,5 @@ class Transport:
 
 @cache
 def transport_class(library: Library) -> Any:
-    """`Transport` as a transport of the library's."""
-    return type("DiscoveryTransport", (Transport, library.client.BaseTransport), {})
+    """`Transport` as a transport of the library's own kind: tools look at its class, and at its pool."""
+    return type("DiscoveryTransport", (Transport, library.client.HTTPTransport), {})
