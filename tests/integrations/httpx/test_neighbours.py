@@ -55,3 +55,42 @@ def test_a_recorder_writes_the_name_and_plays_it_back(lab: Lab, discovery: Disco
     with vcr.use_cassette(cassette), wrap_client(httpx.Client(), discovery) as client:
         assert client.get(service.url("/v1")).text == first
     assert service.requests == before
+
+
+def test_opentelemetry_makes_a_span_for_each_attempt_under_the_name(lab: Lab, discovery: Discovery):
+    instrumentation: Any = pytest.importorskip("opentelemetry.instrumentation.httpx")
+    sdk: Any = pytest.importorskip("opentelemetry.sdk.trace")
+    export: Any = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory: Any = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    service = lab.service("orders", tasks=2)
+    service.tasks[0].errors(503)
+    spans = memory.InMemorySpanExporter()
+    provider = sdk.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(spans))
+    instrumentor = instrumentation.HTTPXClientInstrumentor()
+    instrumentor.instrument(tracer_provider=provider)
+    try:
+        with wrap_client(httpx.Client(), discovery) as client:
+            for _ in range(2):
+                assert client.get(service.url("/v1")).status_code == 200
+    finally:
+        instrumentor.uninstrument()
+        provider.shutdown()
+    found = spans.get_finished_spans()
+    urls = {span.attributes.get("http.url") or span.attributes.get("url.full") for span in found}
+    assert urls == {service.url("/v1")}
+    assert len(found) == service.requests == 3  # the refused one as well
+
+
+def test_retries_of_another_package_go_around_ours(lab: Lab, discovery: Discovery):
+    other: Any = pytest.importorskip("httpx_retries")
+    from ecs_discovery.integrations.httpx import DiscoveryTransport
+
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.errors(500)  # not retried by us
+    retry = other.Retry(total=2, backoff_factor=0.001, status_forcelist=[500])
+    around = other.RetryTransport(transport=DiscoveryTransport(discovery), retry=retry)
+    with httpx.Client(transport=around) as client:
+        assert client.get(service.url()).status_code == 500
+    assert service.requests == 3
