@@ -1,0 +1,71 @@
+"""A channel of ours, for threads: gRPC's own interface over the channels to the endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from ecs_discovery.integrations._grpc.sync.route import Route
+from ecs_discovery.integrations._grpc.sync.unary import StreamUnary, UnaryUnary
+
+__all__ = ["DiscoveryChannel"]
+
+
+class DiscoveryChannel(grpc.Channel):
+    """Chooses an endpoint for each RPC. Made by `insecure_channel` and `secure_channel`."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def __repr__(self) -> str:
+        return f"<DiscoveryChannel {self._route.plan.target}>"
+
+    def unary_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
+    ) -> Any:
+        return UnaryUnary(self._route, "unary_unary", method, _made(request_serializer, response_deserializer, args, more))
+
+    def stream_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
+    ) -> Any:
+        return StreamUnary(
+            self._route, "stream_unary", method, _made(request_serializer, response_deserializer, args, more)
+        )
+
+    def unary_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
+    ) -> Any:
+        raise NotImplementedError
+
+    def stream_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
+    ) -> Any:
+        raise NotImplementedError
+
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False) -> None:
+        raise NotImplementedError
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._route.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.close()
+        return False
+
+
+def _made(serializer: Any, deserializer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for gRPC's own methods; generated code passes `_registered_method` from 1.63 on."""
+    if args:
+        more = {"_registered_method": args[0], **more}
+    return {"request_serializer": serializer, "response_deserializer": deserializer, **more}
