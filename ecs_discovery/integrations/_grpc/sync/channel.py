@@ -9,6 +9,7 @@ from typing import Any, Self
 import grpc
 
 from ecs_discovery.integrations._grpc.sync.route import Route
+from ecs_discovery.integrations._grpc.sync.stream import StreamStream, UnaryStream
 from ecs_discovery.integrations._grpc.sync.unary import StreamUnary, UnaryUnary
 
 __all__ = ["DiscoveryChannel"]
@@ -38,12 +39,16 @@ class DiscoveryChannel(grpc.Channel):
     def unary_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
     ) -> Any:
-        raise NotImplementedError
+        return UnaryStream(
+            self._route, "unary_stream", method, _made(request_serializer, response_deserializer, args, more)
+        )
 
     def stream_stream(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
     ) -> Any:
-        raise NotImplementedError
+        return StreamStream(
+            self._route, "stream_stream", method, _made(request_serializer, response_deserializer, args, more)
+        )
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False) -> None:
         raise NotImplementedError

@@ -20,6 +20,8 @@ from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 
 if TYPE_CHECKING:
+    from ecs_discovery.integrations._grpc.channels import SubChannel
+    from ecs_discovery.integrations._grpc.sync.route import Route
     from ecs_discovery.integrations._grpc.sync.unary import MultiCallable
 
 __all__ = ["FutureCall"]
@@ -48,6 +50,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         self._error: Exception | None = None
         self._callbacks: list[Callable[[Any], object]] = []
         self._inner: Any = None
+        self._given_up: Any = None
         route = multi.route
         engine = route.engine
         now = engine.clock()
@@ -75,7 +78,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         watched = rpc.may_end() if rpc is not None else multi.idempotent and not multi.streams
         while True:
             sub = route.find(lease.node, False)
-            if route.begin(sub, lease, self._end_inner if watched else None):
+            if route.begin(sub, lease, self._give_up if watched else None):
                 break
         try:
             request = self._request if self._replay is None else self._replay.attempt()
@@ -86,13 +89,15 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         with self._changed:
             self._inner = inner
             cancelled = self._cancelled
-        inner.add_done_callback(partial(_ended, route, sub, lease, inner))
+        inner.add_done_callback(partial(_ended, route, sub, lease))
         if cancelled:
             inner.cancel()
         return inner
 
-    def _end_inner(self) -> None:
-        self._inner.cancel()
+    def _give_up(self) -> None:
+        """The endpoint of the attempt in flight seems to be gone."""
+        self._given_up = inner = self._inner
+        inner.cancel()
 
     def _first_done(self, lease: Lease, timeout: float | None, began: float, inner: Any) -> None:
         """The attempt that the caller's thread began has ended. Runs in a thread of gRPC's."""
@@ -111,7 +116,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
             return
         try:
             rpc = multi.rpc(timeout, began, self._replay)
-            rpc.lease, rpc.given_up = lease, inner.ecs_discovery_given_up
+            rpc.lease, rpc.given_up = lease, self._given_up is inner
             rpc.call.start_attempt(lease.node)
         except Exception as wrong:  # noqa: BLE001  # handed to the caller
             lease.release()
@@ -139,7 +144,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     def _wait(self, rpc: Rpc, inner: Any) -> Any:
         error = inner.exception() if not inner.cancelled() else None
         if inner.cancelled() or error is not None:
-            rpc.given_up = inner.ecs_discovery_given_up
+            rpc.given_up = self._given_up is inner
             if self._cancelled:
                 raise _Ended
             raise _error_of(inner) or inner
@@ -292,8 +297,8 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         return getattr(self._inner, name)()
 
 
-def _ended(route: Any, sub: Any, lease: Lease, inner: Any, _: Any) -> None:
-    inner.ecs_discovery_given_up = route.end(sub, lease)
+def _ended(route: Route, sub: SubChannel, lease: Lease, _: Any) -> None:
+    route.end(sub, lease)
 
 
 def _error_of(inner: Any) -> Exception | None:

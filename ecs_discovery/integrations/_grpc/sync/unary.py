@@ -17,7 +17,8 @@ from ecs_discovery.integrations._grpc.errors import sync_error
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 from ecs_discovery.integrations._grpc.sync.future import FutureCall
-from ecs_discovery.integrations._grpc.sync.route import Route, SubChannel
+from ecs_discovery.integrations._grpc.channels import SubChannel
+from ecs_discovery.integrations._grpc.sync.route import Route
 
 __all__ = ["MultiCallable", "StreamUnary", "UnaryUnary"]
 
@@ -125,7 +126,7 @@ class _Unary(MultiCallable):
         try:
             while True:
                 sub = route.find(lease.node, self._safe)
-                if route.begin(sub, lease, sub.close if self._safe else None):
+                if route.begin(sub, lease, partial(route.shut, sub) if self._safe else None):
                     break
             callable_ = self._found.get(sub) or self.at(sub)
         except BaseException:
@@ -222,7 +223,7 @@ class _Unary(MultiCallable):
         route, safe = self.route, rpc.may_end()
         while True:
             sub = route.find(lease.node, safe)
-            if route.begin(sub, lease, sub.close if safe else None):
+            if route.begin(sub, lease, partial(route.shut, sub) if safe else None):
                 break
         try:
             callable_ = self.at(sub)
