@@ -15,7 +15,7 @@ from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.integrations._grpc.idempotence import Idempotent, Methods
 from ecs_discovery.models import Endpoint
 
-__all__ = ["Plan", "address_of", "default_port", "our_target", "plan"]
+__all__ = ["Plan", "address_of", "arguments_of", "default_port", "our_target", "plan"]
 
 Option = tuple[str, Any]
 _LEAST_CONNECT, _LONGEST_CONNECT = 100, 1000  # milliseconds
@@ -94,6 +94,15 @@ def address_of(endpoint: Endpoint) -> str:
     """An endpoint as gRPC names it."""
     host = endpoint.host
     return f"ipv6:[{host}]:{endpoint.port}" if ":" in host else f"ipv4:{host}:{endpoint.port}"
+
+
+def arguments_of(
+    request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
+) -> dict[str, Any]:
+    """Arguments for the methods of gRPC's own channels; generated code passes `_registered_method` from 1.63 on."""
+    if args:
+        more = {"_registered_method": args[0], **more}
+    return {"request_serializer": request_serializer, "response_deserializer": response_deserializer, **more}
 
 
 def _host(name: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import grpc
 
+from ecs_discovery.integrations._grpc.route import arguments_of
+from ecs_discovery.integrations._grpc.sync.connectivity import Connectivity
 from ecs_discovery.integrations._grpc.sync.route import Route
 from ecs_discovery.integrations._grpc.sync.stream import StreamStream, UnaryStream
 from ecs_discovery.integrations._grpc.sync.unary import StreamUnary, UnaryUnary
@@ -20,43 +22,33 @@ class DiscoveryChannel(grpc.Channel):
 
     def __init__(self, route: Route) -> None:
         self._route = route
+        self._connectivity = Connectivity(route)
 
     def __repr__(self) -> str:
         return f"<DiscoveryChannel {self._route.plan.target}>"
 
-    def unary_unary(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
-    ) -> Any:
-        return UnaryUnary(self._route, "unary_unary", method, _made(request_serializer, response_deserializer, args, more))
+    def unary_unary(self, method: str, *args: Any, **more: Any) -> Any:
+        return UnaryUnary(self._route, "unary_unary", method, arguments_of(*args, **more))
 
-    def stream_unary(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
-    ) -> Any:
-        return StreamUnary(
-            self._route, "stream_unary", method, _made(request_serializer, response_deserializer, args, more)
-        )
+    def unary_stream(self, method: str, *args: Any, **more: Any) -> Any:
+        return UnaryStream(self._route, "unary_stream", method, arguments_of(*args, **more))
 
-    def unary_stream(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
-    ) -> Any:
-        return UnaryStream(
-            self._route, "unary_stream", method, _made(request_serializer, response_deserializer, args, more)
-        )
+    def stream_unary(self, method: str, *args: Any, **more: Any) -> Any:
+        return StreamUnary(self._route, "stream_unary", method, arguments_of(*args, **more))
 
-    def stream_stream(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, *args: Any, **more: Any
-    ) -> Any:
-        return StreamStream(
-            self._route, "stream_stream", method, _made(request_serializer, response_deserializer, args, more)
-        )
+    def stream_stream(self, method: str, *args: Any, **more: Any) -> Any:
+        return StreamStream(self._route, "stream_stream", method, arguments_of(*args, **more))
 
-    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False) -> None:
-        raise NotImplementedError
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        self._connectivity.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        raise NotImplementedError
+        self._connectivity.unsubscribe(callback)
 
     def close(self) -> None:
+        self._connectivity.close()
         self._route.close()
 
     def __enter__(self) -> Self:
@@ -68,9 +60,3 @@ class DiscoveryChannel(grpc.Channel):
         self.close()
         return False
 
-
-def _made(serializer: Any, deserializer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for gRPC's own methods; generated code passes `_registered_method` from 1.63 on."""
-    if args:
-        more = {"_registered_method": args[0], **more}
-    return {"request_serializer": serializer, "response_deserializer": deserializer, **more}
