@@ -15,7 +15,14 @@ __all__ = ["FAILURES", "asked_wait", "judge_code", "pushback"]
 FAILURES = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED"})
 """Status codes that count against the endpoint."""
 _NOT_CONNECTED = "failed to connect to all addresses"
-_TOO_LARGE = ("Received message larger than max", "Sent message larger than max")
+_OURS = (
+    "Exception iterating requests",
+    "Exception serializing request",
+    "Exception deserializing response",
+    "Received message larger than max",
+    "Sent message larger than max",
+)
+"""How the details begin of what this side makes by itself: the application's own faults, and its limits."""
 _LONGEST_PUSHBACK = 300.0  # seconds that an endpoint can keep itself out of the first choice
 _DIGITS = 9  # of a number of milliseconds that is looked at
 
@@ -33,9 +40,9 @@ def judge_code(code: str, details: str, address: str, *, asked: float | None = N
             return Judgement(fault.outcome, fault.kind, fault.label)
         return Judgement(Outcome.FAILURE, _repeated(asked, FailureKind.CLOSED), "unavailable", wait)
     label = code.lower().replace("_", " ")
+    if details.startswith(_OURS):
+        return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, label)
     if code == "RESOURCE_EXHAUSTED":
-        if details.startswith(_TOO_LARGE):
-            return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, label)  # a limit of this side
         return Judgement(Outcome.SUCCESS, _repeated(asked, FailureKind.STATUS), label, wait)
     if code in FAILURES:
         return Judgement(Outcome.FAILURE, FailureKind.OTHER, label)

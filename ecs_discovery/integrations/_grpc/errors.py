@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import grpc
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError, Metadata
 
 from ecs_discovery.client.errors import hint_of
 from ecs_discovery.core.calls.call import Call
@@ -33,12 +33,23 @@ class Status(NamedTuple):
     trailing_metadata: Any = ()
     debug: str = ""
 
+    def __reduce__(self) -> Any:
+        initial, trailing = map(_picklable, (self.initial_metadata, self.trailing_metadata))
+        return Status, (self.code, self.details, initial, trailing, self.debug)
+
+
+def _picklable(metadata: Any) -> Any:
+    """The pairs of gRPC's threads are of a class that pickle does not find."""
+    return tuple((key, value) for key, value in metadata) if isinstance(metadata, tuple) else metadata
+
 
 def status_of(error: BaseException) -> Status:
     """What an error of gRPC's says; of another, what it would be to gRPC."""
     if isinstance(error, grpc.RpcError):
         told: Any = error
-        debug = getattr(told, "debug_error_string", None)
+        # The method waits for what never comes where this side ended the RPC; the state has it at once.
+        state = getattr(told, "_state", None)
+        debug = getattr(told, "debug_error_string", None) if state is None else (lambda: state.debug_error_string)
         initial = getattr(told, "initial_metadata", None)
         return Status(
             told.code() or grpc.StatusCode.UNKNOWN,
@@ -59,6 +70,9 @@ class _Told(grpc.RpcError):
     """`status` is gRPC's own; `message` and the text are ours."""
 
     status: Status
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def code(self) -> grpc.StatusCode:
         return self.status.code
@@ -115,6 +129,12 @@ class CallError(_Told, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # it 
 
 class AsyncCallError(_Told, AioRpcError):  # type: ignore[misc]  # AioRpcError's own methods read its own fields
     """A failed RPC as `grpc.aio` knows it."""
+
+    def initial_metadata(self) -> Any:
+        return self.status.initial_metadata or Metadata()
+
+    def trailing_metadata(self) -> Any:
+        return self.status.trailing_metadata or Metadata()
 
 
 def sync_error(error: Exception, call: Call | None) -> Exception:

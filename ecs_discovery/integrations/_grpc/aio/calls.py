@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import grpc
 import grpc.aio
@@ -162,8 +163,7 @@ class _Call:
             except BaseException:
                 lease.release()
                 raise
-            inner.add_done_callback(partial(self._first_done, lease))
-            self._began_with(lease)
+            self._began_with(lease, inner)
             return
         route.check_open()
         patience = Patience(route.engine, timeout) if wait else None
@@ -176,11 +176,9 @@ class _Call:
         """Wait until an attempt is as good as any other: its result."""
         raise NotImplementedError
 
-    def _began_with(self, lease: Lease) -> None:
+    def _began_with(self, lease: Lease, inner: Any) -> None:
         """The first attempt began at once."""
-
-    def _first_done(self, lease: Lease, inner: Any) -> None:
-        """The first attempt has ended."""
+        raise NotImplementedError
 
     # The attempts
 
@@ -432,7 +430,11 @@ class _UnaryResponse(_Call):
     async def _await_attempt(self, inner: Any, lease: Lease) -> Any:
         return await inner
 
+    def _began_with(self, lease: Lease, inner: Any) -> None:
+        inner.add_done_callback(partial(self._first_done, lease))
+
     def _first_done(self, lease: Lease, inner: Any) -> None:
+        """The first attempt has ended."""
         own = getattr(inner, "_cython_call", None)  # an intercepted call has none, and takes a task to find out
         if own is not None and own.is_ok():
             route = self._multi.route
@@ -492,16 +494,14 @@ class _StreamResponse(_Call):
     def __init__(self, *args: Any) -> None:
         self._first: list[Any] = []
         self._style: str | None = None
-        self._lease: Lease | None = None
         self._kept: Lease | None = None
         self._read_first = False
         super().__init__(*args)
         if self._task is not None:
             self._task.add_done_callback(self._first_came)
 
-    def _began_with(self, lease: Lease) -> None:
-        self._lease = lease
-        self._task = asyncio.get_running_loop().create_task(self._settle(lease, self._inner))
+    def _began_with(self, lease: Lease, inner: Any) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._settle(lease, inner))
 
     async def _await_attempt(self, inner: Any, lease: Lease) -> Any:
         message = await inner.read()
@@ -530,7 +530,14 @@ class _StreamResponse(_Call):
         if task.cancelled() or error is not None:
             self._finish(error)
             return
-        self._inner.add_done_callback(lambda _: self._finish(None))
+        here = ref(self)  # the RPC ends when the application drops it: nothing that gRPC holds may hold it
+
+        def finish(_: Any) -> None:
+            call = here()
+            if call is not None:
+                call._finish(None)
+
+        self._inner.add_done_callback(finish)
 
     async def _next(self) -> Any:
         if not self._read_first:

@@ -32,13 +32,14 @@ _END = object()
 class _Use:
     """One attempt's use of an endpoint."""
 
-    __slots__ = ("given_up", "inner", "kept", "lease", "over", "route", "sub")
+    __slots__ = ("given_up", "here", "kept", "lease", "over", "route", "sub")
 
     def __init__(self, route: Route, sub: SubChannel, lease: Lease) -> None:
         self.route = route
         self.sub = sub
         self.lease = lease
-        self.inner: Any = None
+        self.here: ref[Any] | None = None
+        """gRPC's call. It is ended when the application drops it: nothing that gRPC holds may hold it."""
         self.kept: Lease | None = None
         """The lease of a stream that has begun: it ends with the stream."""
         self.over = False
@@ -47,8 +48,10 @@ class _Use:
 
     def give_up(self) -> None:
         """The endpoint seems to be gone."""
-        self.given_up = True
-        self.inner.cancel()
+        inner = self.here() if self.here is not None else None
+        if inner is not None:
+            self.given_up = True
+            inner.cancel()
 
     def keep(self) -> None:
         """The stream has begun."""
@@ -74,6 +77,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         self._lock = RLock()
         self._rpc: Rpc | None = None
         self._use: _Use | None = None
+        self._inner: Any = None
         self._head: list[Any] = []
         self._has_begun = False
         self._committed = False
@@ -121,11 +125,11 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
                 break
         try:
             request = self._request if self._replay is None else self._replay.attempt()
-            inner = use.inner = multi.at(sub)(request, timeout, *self._rest)
+            inner = self._inner = multi.at(sub)(request, timeout, *self._rest)
         except BaseException:
             route.end(sub, lease)
             raise
-        self._use = use
+        self._use, use.here = use, ref(inner)
         if not inner.add_callback(partial(_over, ref(self), use, self._callbacks)):
             _over(ref(self), use, self._callbacks)
         if self._cancelled:
@@ -142,7 +146,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     def _await_first(self, use: _Use) -> None:
         """Wait for the first response, or the end without one. Raises gRPC's error, which is its call."""
         try:
-            self._head = [next(use.inner)]
+            self._head = [next(self._inner)]
         except StopIteration:
             self._head = [_END]
         route = self._multi.route
@@ -256,7 +260,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
             raise self._error
         assert self._use is not None
         try:
-            return next(self._use.inner)
+            return next(self._inner)
         except StopIteration:
             self._over(None)
             raise
@@ -282,7 +286,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     def cancel(self) -> bool:
         self._cancelled = True
         use = self._use
-        return bool(use.inner.cancel()) if use is not None else False
+        return bool(self._inner.cancel()) if use is not None else False
 
     def is_active(self) -> bool:
         use = self._use
@@ -304,8 +308,8 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     def initial_metadata(self) -> Any:
         use = self._use
         if self._error is None and use is not None and not self._has_begun:
-            found = use.inner.initial_metadata()
-            if found or use.inner.is_active():
+            found = self._inner.initial_metadata()
+            if found or self._inner.is_active():
                 self._committed = True  # what was told of this answer must stay true
                 return found
         return self._told("initial_metadata")
@@ -324,7 +328,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
 
     def cancelled(self) -> bool:
         use = self._use
-        return self._cancelled and (use is None or use.inner.cancelled())
+        return self._cancelled and (use is None or self._inner.cancelled())
 
     def running(self) -> bool:
         return self.is_active()
@@ -360,14 +364,14 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         if self._error is not None:
             return getattr(status_of(self._error), of_status or name)
         assert self._use is not None
-        return getattr(self._use.inner, name)()
+        return getattr(self._inner, name)()
 
     def _of_future(self, name: str, timeout: float | None) -> Any:
         self._prime()
         if self._error is not None:
             raise self._error
         assert self._use is not None
-        return getattr(self._use.inner, name)(timeout)
+        return getattr(self._inner, name)(timeout)
 
 
 def _over(call: ref[StreamCall], use: _Use, callbacks: list[Callable[[], object]]) -> None:
