@@ -140,9 +140,7 @@ class AsyncDriver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """As `run`, after a first attempt on `lease` that was made already, and raised `error`."""
-        attempted: AttemptResult[T] = AttemptResult(
-            None, error, self._recorded(call, lease, judge(None, error), error)
-        )
+        attempted: AttemptResult[T] = AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
 
         async def once() -> AttemptResult[T]:
             return await self._attempt(service, call, attempt, judge)

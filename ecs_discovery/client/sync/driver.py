@@ -134,9 +134,7 @@ class Driver:
         judge: Callable[[T | None, Exception | None], Judgement],
     ) -> T:
         """As `run`, after a first attempt on `lease` that was made already, and raised `error`."""
-        attempted: AttemptResult[T] = AttemptResult(
-            None, error, self._recorded(call, lease, judge(None, error), error)
-        )
+        attempted: AttemptResult[T] = AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
 
         def once() -> AttemptResult[T]:
             return self._attempt(service, call, attempt, judge)

@@ -127,7 +127,7 @@ class CallError(_Told, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # it 
         fn(self)
 
 
-class AsyncCallError(_Told, AioRpcError):  # type: ignore[misc]  # AioRpcError's own methods read its own fields
+class AsyncCallError(_Told, AioRpcError):
     """A failed RPC as `grpc.aio` knows it."""
 
     def initial_metadata(self) -> Any:

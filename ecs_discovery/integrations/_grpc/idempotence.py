@@ -11,7 +11,9 @@ from ecs_discovery.errors import ConfigurationError
 __all__ = ["Idempotent", "Methods"]
 
 Idempotent = Collection[str] | Callable[[str], bool | None]
-_ALLOWED = "a set of method names ('/shop.Orders/Get', or 'shop.Orders' for all of a service's), or a function of a name"
+_ALLOWED = (
+    "a set of method names ('/shop.Orders/Get', or 'shop.Orders' for all of a service's), or a function of a name"
+)
 _LEVELS = (1, 2)  # NO_SIDE_EFFECTS, IDEMPOTENT (descriptor.proto)
 
 

@@ -68,7 +68,7 @@ def our_target(settings: Settings, target: Any, known: Mapping[str, Any] | None)
     """
     if not isinstance(target, str) or not target.strip():
         raise ConfigurationError("target", target, "a string such as 'orders:50051' or 'srv://orders.prod.local'")
-    scheme, colon, rest = target.partition("://")
+    scheme, colon, _ = target.partition("://")
     if colon and (scheme.lower() in _OURS or scheme.lower() in (known or {})):
         return target
     name = target
@@ -119,7 +119,7 @@ def _authority(settings: Settings, service: Service, target: str, *, secure: boo
     return f"{name}{port}" if name else ""
 
 
-def _checked(options: Sequence[Option] | None) -> tuple[Option, ...]:
+def _checked(options: Any) -> tuple[Option, ...]:
     if options is None:
         return ()
     allowed = "pairs of a name and a value: [('grpc.max_receive_message_length', 1000000)]"
@@ -133,4 +133,3 @@ def _checked(options: Sequence[Option] | None) -> tuple[Option, ...]:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
             raise ConfigurationError("options", pair, allowed)
     return tuple((name, value) for name, value in pairs)
-

@@ -60,9 +60,7 @@ class Rpc:
         self._engine = engine
         self._service = service
         self.method = method
-        self.call: Call = engine.call(
-            service, repeatable=idempotent, deadline=timeout, now=now, target=target
-        )
+        self.call: Call = engine.call(service, repeatable=idempotent, deadline=timeout, now=now, target=target)
         self.replays = replays
         """The stream of requests; None where there is one request."""
         self.lease: Lease | None = None

@@ -89,9 +89,7 @@ class InFlight:
             return False
         return waited >= _UNUSUAL * node.latency and service.untried((node,)) > 0
 
-    def _after_test(
-        self, engine: Engine, service: Service, waiting: list[Lease], now: float
-    ) -> tuple[Question, ...]:
+    def _after_test(self, engine: Engine, service: Service, waiting: list[Lease], now: float) -> tuple[Question, ...]:
         test = self._test
         assert test is not None
         if sockets.connected(test):  # a refusal too shows a kernel that lives

@@ -96,7 +96,9 @@ def secure_channel(
     if not isinstance(credentials, grpc.ChannelCredentials):
         raise ConfigurationError("credentials", credentials, "grpc.ChannelCredentials: grpc.ssl_channel_credentials()")
     made = _channel(target, credentials, options, compression, interceptors, idempotent, discovery, given)
-    return made if made is not None else grpc.aio.secure_channel(target, credentials, options, compression, interceptors)
+    return (
+        made if made is not None else grpc.aio.secure_channel(target, credentials, options, compression, interceptors)
+    )
 
 
 def _channel(

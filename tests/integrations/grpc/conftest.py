@@ -7,8 +7,6 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
 from ecs_discovery.integrations import grpc as ours

@@ -238,9 +238,7 @@ class _Call:
         rpc.given_up = self._given_up is inner
         route = multi.route
         play = [
-            partial(
-                route.driver.resume, route.service, rpc.call, lease, failed, partial(self._attempt, rpc), rpc.judge
-            )
+            partial(route.driver.resume, route.service, rpc.call, lease, failed, partial(self._attempt, rpc), rpc.judge)
         ]
         del failed
         return await self._told(rpc, play.pop())
@@ -305,10 +303,6 @@ class _Call:
         except asyncio.CancelledError:
             self.cancel()
             raise
-
-    def _follow(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-        self._task = task
-        return task
 
     def _finish(self, error: BaseException | None) -> None:
         if self._done:
@@ -400,7 +394,12 @@ class _Call:
         if writes.ended:
             raise asyncio.InvalidStateError('RPC is half closed after calling "done_writing".')
         written = writes.put(request)
-        self.add_done_callback(lambda _: written.done() or written.set_result(None))
+
+        def give_up(_: Any) -> None:
+            if not written.done():
+                written.set_result(None)
+
+        self.add_done_callback(give_up)
         try:
             await written
         except asyncio.CancelledError:
@@ -446,9 +445,9 @@ class _UnaryResponse(_Call):
             lease.release()
             self._finish(None)
         elif self._task is None:
-            self._follow(inner_loop(inner).create_task(self._settle_first(lease, inner)))
-            assert self._task is not None
-            self._task.add_done_callback(self._task_done)
+            task = inner_loop(inner).create_task(self._settle_first(lease, inner))
+            task.add_done_callback(self._task_done)
+            self._task = task
 
     async def _settle_first(self, lease: Lease, inner: Any) -> Any:
         result = await self._settle(lease, inner)
@@ -635,17 +634,17 @@ class _StreamResponse(_Call):
             inner.cancel()
 
 
-class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg,misc]
+class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     """One request, one response."""
 
 
-class StreamUnaryCall(_UnaryResponse, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg,misc]
+class StreamUnaryCall(_UnaryResponse, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
     """A stream of requests, one response."""
 
 
-class UnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg,misc]
+class UnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
     """One request, a stream of responses."""
 
 
-class StreamStreamCall(_StreamResponse, grpc.aio.StreamStreamCall):  # type: ignore[type-arg,misc]
+class StreamStreamCall(_StreamResponse, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
     """Streams both ways."""

@@ -56,7 +56,5 @@ class DiscoveryChannel(grpc.Channel):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         self.close()
-        return False
-

@@ -17,10 +17,10 @@ import grpc
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.failure_kinds import GOOD
 from ecs_discovery.core.lease import Lease
+from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import status_of, sync_error
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
-from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.sync.route import Route
 from ecs_discovery.integrations._grpc.sync.unary import MultiCallable
 
@@ -191,9 +191,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
                 assert rpc is not None
                 call = rpc.call
                 ready_by = call.deadline_at if call.hard else call.connect_deadline_at
-                route.driver.run(
-                    route.service, call, partial(self._attempt, rpc), rpc.judge, ready_by, kind="grpc"
-                )
+                route.driver.run(route.service, call, partial(self._attempt, rpc), rpc.judge, ready_by, kind="grpc")
             else:
                 try:
                     self._await_first(use)

@@ -13,11 +13,11 @@ from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.errors import Overloaded
+from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import sync_error
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 from ecs_discovery.integrations._grpc.sync.future import FutureCall
-from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.sync.route import Route
 
 __all__ = ["MultiCallable", "StreamUnary", "UnaryUnary"]
