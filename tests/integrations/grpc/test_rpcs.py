@@ -434,3 +434,67 @@ def test_endpoints_of_ipv6_are_named_as_grpc_names_them():
 
     assert address_of(Endpoint("::1", 5)) == "ipv6:[::1]:5"
     assert address_of(Endpoint("127.0.0.1", 5)) == "ipv4:127.0.0.1:5"
+
+
+class _Counting(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self.seen += 1
+        return continuation(details, request)
+
+
+def test_an_interceptor_of_threads_sees_each_rpc_once(fleet: Make):
+    two = fleet(2)
+    two.tasks[0].answer = (grpc.StatusCode.UNAVAILABLE, "draining", ())
+    static = "static://" + ",".join(map(str, two.shown))
+    counting = _Counting()
+    with insecure_channel("orders", services={"orders": static}, idempotent=["shop.Orders"]) as channel:
+        get = grpc.intercept_channel(channel, counting).unary_unary("/shop.Orders/Get")
+        alive = two.tasks[1].address.encode()
+        for _ in range(3):
+            assert get(b"") == alive
+            assert get.with_call(b"")[0] == alive
+            assert get.future(b"").result() == alive
+        assert counting.seen == 9
+        two.tasks[1].answer = two.tasks[0].answer
+        with pytest.raises(RequestError):
+            get(b"")
+    assert two.tasks[0].calls["Get"]
+
+
+class _CountingAttempts(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self.seen += 1
+        return await continuation(details, request)
+
+
+def test_an_interceptor_of_asyncio_sees_each_attempt(fleet: Make):
+    from ecs_discovery.integrations.grpc import aio
+
+    two = fleet(2)
+    two.tasks[0].answer = (grpc.StatusCode.UNAVAILABLE, "draining", ())
+    static = "static://" + ",".join(map(str, two.shown))
+    counting = _CountingAttempts()
+
+    async def main() -> None:
+        async with aio.insecure_channel(
+            "orders", services={"orders": static}, idempotent=["shop.Orders"], interceptors=[counting]
+        ) as channel:
+            get = channel.unary_unary("/shop.Orders/Get")
+            assert {await get(b"") for _ in range(6)} == {two.tasks[1].address.encode()}
+
+    asyncio.run(main())
+    assert counting.seen == 6 + two.tasks[0].calls["Get"]
+    assert two.tasks[0].calls["Get"]
+
+
+def test_a_channel_is_ready_when_an_endpoint_is(fleet: Make):
+    two = fleet(2)
+    static = "static://" + ",".join(map(str, two.shown))
+    with insecure_channel("orders", services={"orders": static}) as channel:
+        grpc.channel_ready_future(channel).result(timeout=10)
