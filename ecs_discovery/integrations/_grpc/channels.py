@@ -72,6 +72,14 @@ class Channels(ABC):
     def set_alarm(self, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` after so many seconds."""
 
+    @abstractmethod
+    def work(self, service: Service) -> None:
+        """Begin what is due in the background."""
+
+    def is_open(self) -> bool:
+        """May RPCs begin?"""
+        return not (self.closed or self.engine.closed)
+
     def find(self, node: Node, safe: bool) -> SubChannel:
         """The channel to an endpoint, made if there is none. `safe` is whether the watch may end its RPCs."""
         if self._generation != self.service.generation:

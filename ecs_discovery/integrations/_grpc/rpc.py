@@ -31,6 +31,7 @@ _PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 _CANCELLED = Judgement(Outcome.NEUTRAL, None, "cancelled")
 _DOUBTED = Judgement(Fault.DOUBTED.outcome, Fault.DOUBTED.kind, Fault.DOUBTED.label)
 _PUSHBACK = "grpc-retry-pushback-ms"
+_ENDED_HERE = ("Channel closed!", "Locally cancelled by application!", "Cancelled upon garbage collection!")
 _RECEIVED = "received from peer"  # in the debug text of a status that the server sent
 _NOT_CONNECTED = re.compile(r"^.{0,200}?last error: \w{0,40}: ipv[46]:[][:%.0-9a-fA-F]{1,80}: ")
 _PAUSES = (0.05, 1.0)  # seconds between rounds of an RPC that waits for an endpoint: the first pause, and the longest
@@ -125,16 +126,13 @@ class Rpc:
             return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, type(error).__name__)
         status, lease = status_of(error), self.lease
         assert lease is not None  # what failed is an attempt
-        received = _RECEIVED in status.debug
         code = status.code.name
-        if code == "CANCELLED" and not received:
+        if code == "CANCELLED" and (_RECEIVED not in status.debug or status.details in _ENDED_HERE):
             self.answered = True
             return _CANCELLED
         asked = asked_wait(_field(status.trailing_metadata, _PUSHBACK))
-        address = "" if received else address_of(lease.node.endpoint)
-        judgement = judge_code(
-            code, status.details, address or "\n", asked=asked, alone=not self._service.untried(call.tried)
-        )
+        address = address_of(lease.node.endpoint)
+        judgement = judge_code(code, status.details, address, asked=asked, alone=not self._service.untried(call.tried))
         spared = pushback(code, asked, self._service.balancing) if judgement.outcome is not Outcome.NEUTRAL else None
         if spared is not None and self._service.push_back(lease.node, self._engine.clock(), spared):
             self._engine.emit(self._service)

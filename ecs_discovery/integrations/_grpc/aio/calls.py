@@ -12,37 +12,26 @@ import grpc
 import grpc.aio
 from grpc.aio import EOF, AioRpcError, UsageError
 
-from ecs_discovery.config.options import NONE as NO_OPTIONS
-from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.errors import Overloaded
 from ecs_discovery.integrations._grpc.aio.route import AsyncRoute
 from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import async_error, status_of
+from ecs_discovery.integrations._grpc.multi import MultiCallable
 from ecs_discovery.integrations._grpc.replay import AsyncReplay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 
-__all__ = ["MultiCallable", "StreamStreamCall", "StreamUnaryCall", "UnaryStreamCall", "UnaryUnaryCall"]
+__all__ = ["AsyncMultiCallable", "StreamStreamCall", "StreamUnaryCall", "UnaryStreamCall", "UnaryUnaryCall"]
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 _CANCELLED = "Locally cancelled by application!"
 _MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."
 
 
-class MultiCallable:
-    """One method. `kind` is the method of `grpc.aio.Channel` that makes gRPC's own, from `arguments`."""
+class AsyncMultiCallable(MultiCallable[AsyncRoute]):
+    """One method: calling it begins an RPC."""
 
     call_class: type[_Call]
-
-    def __init__(self, route: AsyncRoute, kind: str, method: str, arguments: dict[str, Any]) -> None:
-        self.route = route
-        self.kind = kind
-        self.method = method
-        self.idempotent = route.plan.methods.includes(method)
-        self.streams = kind.startswith("stream")
-        self._arguments = arguments
-        self._found: dict[SubChannel, Any] = {}
 
     def __call__(
         self,
@@ -55,46 +44,6 @@ class MultiCallable:
     ) -> Any:
         more = {"metadata": metadata, "credentials": credentials, "compression": compression}
         return self.call_class(self, request, timeout, wait_for_ready, more)
-
-    def at(self, sub: SubChannel) -> Any:
-        """gRPC's own callable for one endpoint."""
-        found = self._found.get(sub)
-        if found is None:
-            if len(self._found) > 64:
-                for each in [each for each in self._found if each.closed]:
-                    self._found.pop(each, None)
-            found = self._found[sub] = getattr(sub.channel, self.kind)(self.method, **self._arguments)
-        return found
-
-    def quick_lease(self, now: float, timeout: Any) -> Lease | None:
-        """A use of an endpoint for a first attempt that takes no more than a choice; None for any other."""
-        route = self.route
-        service, engine = route.service, route.engine
-        if engine.closed or route.closed or route.discovery._closed:
-            route.check_open()
-        if (
-            now >= service.refresh_at
-            or current_options() is not NO_OPTIONS
-            or engine.observers is not None
-            or service.admission.crowded
-            or service.retry.tenacity is not None
-            or not (timeout is None or (type(timeout) in (int, float) and timeout > 0))
-        ):
-            return None
-        lease = Lease(service, now)
-        try:
-            if lease.pick() is None:
-                return None
-        except Overloaded:
-            return None
-        if service.work_due:
-            route.driver.background.work(service)
-        return lease
-
-    def rpc(self, timeout: float | None, now: float, replay: AsyncReplay | None) -> Rpc:
-        """The state of an RPC that began `now`."""
-        route = self.route
-        return Rpc(route.engine, route.service, route.plan.target, self.method, self.idempotent, timeout, now, replay)
 
 
 class _Writes:
@@ -134,7 +83,7 @@ class _Call:
     """One RPC. Its first attempt begins at once where that takes no more than a choice; all else is in `_task`."""
 
     def __init__(
-        self, multi: MultiCallable, request: Any, timeout: float | None, wait: bool | None, more: dict[str, Any]
+        self, multi: AsyncMultiCallable, request: Any, timeout: float | None, wait: bool | None, more: dict[str, Any]
     ) -> None:
         self._multi = multi
         self._request = request
@@ -569,7 +518,7 @@ class _StreamResponse(_Call):
             self._error = error
             return error
         rpc.call.report(lease.node, judgement.label, now - lease.started_at)
-        rpc.call.reason = "responses had been read"
+        rpc.call.stop("responses had been read")
         self._error = async_error(error, rpc.tried())
         return self._error
 

@@ -11,7 +11,7 @@ import grpc.aio
 
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.integrations._grpc.aio.calls import (
-    MultiCallable,
+    AsyncMultiCallable,
     StreamStreamCall,
     StreamUnaryCall,
     UnaryStreamCall,
@@ -31,19 +31,19 @@ _STATES = (
 _LOOK = 0.05  # seconds between looks at the state of the channels
 
 
-class _UnaryUnary(MultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+class _UnaryUnary(AsyncMultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
     call_class = UnaryUnaryCall
 
 
-class _UnaryStream(MultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+class _UnaryStream(AsyncMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     call_class = UnaryStreamCall
 
 
-class _StreamUnary(MultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+class _StreamUnary(AsyncMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     call_class = StreamUnaryCall
 
 
-class _StreamStream(MultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+class _StreamStream(AsyncMultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
     call_class = StreamStreamCall
 
 

@@ -37,6 +37,12 @@ class AsyncRoute(Channels):
             return grpc.aio.insecure_channel(address, plan.options, plan.compression, plan.interceptors)
         return grpc.aio.secure_channel(address, plan.credentials, plan.options, plan.compression, plan.interceptors)
 
+    def is_open(self) -> bool:
+        return not (self.closed or self.engine.closed or self.discovery._closed)
+
+    def work(self, service: Service) -> None:
+        self.driver.background.work(service)
+
     def shut(self, sub: SubChannel) -> None:
         sub.closed = True
         self.driver.background.tasks.spawn(sub.channel.close())

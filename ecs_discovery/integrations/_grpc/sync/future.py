@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from threading import Condition
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.lease import Lease
+from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import status_of, sync_error
+from ecs_discovery.integrations._grpc.multi import MultiCallable
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
-
-if TYPE_CHECKING:
-    from ecs_discovery.integrations._grpc.channels import SubChannel
-    from ecs_discovery.integrations._grpc.sync.route import Route
-    from ecs_discovery.integrations._grpc.sync.unary import MultiCallable
+from ecs_discovery.integrations._grpc.sync.route import Route
 
 __all__ = ["FutureCall"]
 
@@ -37,7 +35,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     """An RPC over its attempts, as gRPC's futures are."""
 
     def __init__(
-        self, multi: MultiCallable, request: Any, timeout: float | None, wait: bool | None, rest: tuple[Any, ...]
+        self, multi: MultiCallable[Route], request: Any, timeout: float | None, wait: bool | None, rest: tuple[Any, ...]
     ) -> None:
         self._multi = multi
         self._request = request

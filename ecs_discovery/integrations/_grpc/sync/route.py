@@ -30,6 +30,9 @@ class Route(Channels):
             return grpc.insecure_channel(address, plan.options, plan.compression)
         return grpc.secure_channel(address, plan.credentials, plan.options, plan.compression)
 
+    def work(self, service: Service) -> None:
+        self.driver.background.work(service)
+
     def shut(self, sub: SubChannel) -> None:
         sub.closed = True
         sub.channel.close()

@@ -19,10 +19,10 @@ from ecs_discovery.core.calls.failure_kinds import GOOD
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import status_of, sync_error
+from ecs_discovery.integrations._grpc.multi import MultiCallable
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 from ecs_discovery.integrations._grpc.sync.route import Route
-from ecs_discovery.integrations._grpc.sync.unary import MultiCallable
 
 __all__ = ["StreamStream", "UnaryStream"]
 
@@ -67,7 +67,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
     """An RPC over its attempts, as gRPC's streams of responses are."""
 
     def __init__(
-        self, multi: MultiCallable, request: Any, timeout: float | None, wait: bool | None, rest: tuple[Any, ...]
+        self, multi: MultiCallable[Route], request: Any, timeout: float | None, wait: bool | None, rest: tuple[Any, ...]
     ) -> None:
         self._multi = multi
         self._request = request
@@ -233,7 +233,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         if rpc.answered:
             return error
         rpc.call.report(use.lease.node, judgement.label, now - use.lease.started_at)
-        rpc.call.reason = "responses had been read"
+        rpc.call.stop("responses had been read")
         return sync_error(error, rpc.tried())
 
     def _finish(self) -> None:
@@ -391,7 +391,7 @@ def _run(callbacks: list[Callable[[], object]]) -> None:
         callbacks.pop(0)()
 
 
-class _Streaming(MultiCallable):
+class _Streaming(MultiCallable[Route]):
     def __call__(
         self,
         request: Any,

@@ -8,80 +8,21 @@ from typing import Any
 
 import grpc
 
-from ecs_discovery.config.options import NONE as NO_OPTIONS
-from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.errors import Overloaded
-from ecs_discovery.integrations._grpc.channels import SubChannel
 from ecs_discovery.integrations._grpc.errors import sync_error
+from ecs_discovery.integrations._grpc.multi import MultiCallable
 from ecs_discovery.integrations._grpc.replay import Replay
 from ecs_discovery.integrations._grpc.rpc import Patience, Rpc
 from ecs_discovery.integrations._grpc.sync.future import FutureCall
 from ecs_discovery.integrations._grpc.sync.route import Route
 
-__all__ = ["MultiCallable", "StreamUnary", "UnaryUnary"]
+__all__ = ["StreamUnary", "UnaryUnary"]
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 
 
-class MultiCallable:
-    """One method. `kind` is the method of `grpc.Channel` that makes gRPC's own, from `arguments`."""
-
-    def __init__(self, route: Route, kind: str, method: str, arguments: dict[str, Any]) -> None:
-        self.route = route
-        self.kind = kind
-        self.method = method
-        self.idempotent = route.plan.methods.includes(method)
-        self.streams = kind.startswith("stream")
-        """Its requests are a stream."""
-        self._arguments = arguments
-        self._safe = self.idempotent and not self.streams
-        self._found: dict[SubChannel, Any] = {}
-
-    def at(self, sub: SubChannel) -> Any:
-        """gRPC's own callable for one endpoint."""
-        found = self._found.get(sub)
-        if found is None:
-            if len(self._found) > 64:
-                for each in [each for each in list(self._found) if each.closed]:
-                    self._found.pop(each, None)
-            found = getattr(sub.channel, self.kind)(self.method, **self._arguments)
-            self._found[sub] = found
-        return found
-
-    def quick_lease(self, now: float, timeout: Any) -> Lease | None:
-        """A use of an endpoint for a first attempt that takes no more than a choice; None for any other."""
-        route = self.route
-        service, engine = route.service, route.engine
-        if engine.closed or route.closed:
-            route.check_open()
-        if (
-            now >= service.refresh_at
-            or current_options() is not NO_OPTIONS
-            or engine.observers is not None
-            or service.admission.crowded
-            or service.retry.tenacity is not None
-            or not (timeout is None or (type(timeout) in (int, float) and timeout > 0))
-        ):
-            return None
-        lease = Lease(service, now)
-        try:
-            if lease.pick() is None:
-                return None
-        except Overloaded:
-            return None
-        if service.work_due:
-            route.driver.background.work(service)
-        return lease
-
-    def rpc(self, timeout: float | None, now: float, replay: Replay | None) -> Rpc:
-        """The state of an RPC that began `now`."""
-        route = self.route
-        return Rpc(route.engine, route.service, route.plan.target, self.method, self.idempotent, timeout, now, replay)
-
-
-class _Unary(MultiCallable):
+class _Unary(MultiCallable[Route]):
     def __call__(
         self,
         request: Any,
