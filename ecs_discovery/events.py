@@ -133,10 +133,10 @@ class CallStarted(NamedTuple):
     """A call begins: before its lookup, if it needs one."""
 
     kind: str
-    """`http`, `call` or `connect`."""
+    """`http`, `grpc`, `call` or `connect`."""
     target: str
     method: str
-    """The request's; "" if it is no request."""
+    """The request's, or the RPC's (`/shop.Orders/Get`); "" if it is neither."""
 
 
 class AttemptStarted(NamedTuple):

@@ -46,6 +46,7 @@ HOMES = {
     "urllib3": {"integrations"},
     "aiohttp": {"integrations"},
     "yarl": {"integrations"},
+    "grpc": {"integrations"},
     "h11": {"testing.lab", "cli"},
     "click": {"cli"},
     "rich": {"cli"},

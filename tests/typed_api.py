@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, assert_type
 
 import aiohttp
+import grpc
+import grpc.aio
 import requests
 import tenacity
 import urllib3
@@ -46,6 +48,7 @@ from ecs_discovery import (
     wrap_session,
 )
 from ecs_discovery.integrations.aiohttp import DiscoveryConnector, client_session
+from ecs_discovery.integrations.grpc import aio, insecure_channel, secure_channel
 from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
 
 
@@ -137,6 +140,21 @@ async def with_aiohttp(discovery: AsyncDiscovery) -> None:
     async with client_session(namespace="prod.local", services={"orders": "srv://orders"}, trust_env=True) as session:
         assert_type(session, aiohttp.ClientSession)
     client_session(discovery, tiemout=3)  # type: ignore[call-arg]  # mypy sees a misspelt argument
+
+
+def with_grpc(discovery: Discovery) -> None:
+    channel = insecure_channel("orders:50051", discovery=discovery, idempotent={"/shop.Orders/Get"})
+    assert_type(channel, grpc.Channel)
+    with secure_channel("orders", grpc.ssl_channel_credentials(), namespace="prod.local", retry=RetryPolicy()) as safe:
+        assert_type(safe, grpc.Channel)
+    insecure_channel("orders", idempotent=lambda method: method.endswith("Get"), options=[("grpc.max_send", 1)])
+    insecure_channel("orders", idempotnet=["/shop.Orders/Get"])  # type: ignore[call-arg]  # mypy sees a misspelt argument
+
+
+async def with_grpc_aio(discovery: AsyncDiscovery) -> None:
+    async with aio.insecure_channel("orders:50051", discovery=discovery, interceptors=[]) as channel:
+        assert_type(channel, grpc.aio.Channel)
+    aio.secure_channel("orders", grpc.ssl_channel_credentials(), services={"orders": "srv://orders.prod.local"})
 
 
 def what_went_wrong(error: DiscoveryError) -> dict[str, Any]:

@@ -269,13 +269,20 @@ def _channel_maker(home: str, name: str) -> Callable[[Any], Any]:
 
 
 def _grpc_maker(home: str, name: str, target: Any) -> Any:
-    from ecs_discovery.runtime import fork
-
     settings = _settings()
     if settings is None:
         return None
+    from ecs_discovery.client.sync.shared import shared_discovery
+    from ecs_discovery.integrations._grpc.route import our_target
+    from ecs_discovery.runtime import fork
+
+    if our_target(settings, target, None) is None:
+        return None
     ours: Any = fork.load(f"ecs_discovery.integrations.{home}")
-    return ours.maker(name, target, settings)
+    discovery: Any = shared_discovery(settings)
+    if home == "grpc.aio":
+        discovery = fork.load("ecs_discovery.client.aio.shared").shared_async_discovery(settings)
+    return functools.partial(getattr(ours, name), discovery=discovery)
 
 
 # Names

@@ -130,6 +130,23 @@ class AsyncDriver:
             attempted = await retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()
 
+    async def resume(
+        self,
+        service: Service,
+        call: Call,
+        lease: Lease,
+        error: Exception,
+        attempt: Callable[[Lease], Awaitable[T]],
+        judge: Callable[[T | None, Exception | None], Judgement],
+    ) -> T:
+        """As `run`, after a first attempt on `lease` that was made already, and raised `error`."""
+        attempted: AttemptResult[T] = AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
+
+        async def once() -> AttemptResult[T]:
+            return await self._attempt(service, call, attempt, judge)
+
+        return await self.go_on(attempted, once)
+
     async def _attempt(
         self,
         service: Service,

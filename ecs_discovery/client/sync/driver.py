@@ -124,6 +124,23 @@ class Driver:
             attempted = retry.as_decided(attempted, once, self.sleep)
         return attempted.outcome()
 
+    def resume(
+        self,
+        service: Service,
+        call: Call,
+        lease: Lease,
+        error: Exception,
+        attempt: Callable[[Lease], T],
+        judge: Callable[[T | None, Exception | None], Judgement],
+    ) -> T:
+        """As `run`, after a first attempt on `lease` that was made already, and raised `error`."""
+        attempted: AttemptResult[T] = AttemptResult(None, error, self._recorded(call, lease, judge(None, error), error))
+
+        def once() -> AttemptResult[T]:
+            return self._attempt(service, call, attempt, judge)
+
+        return self.go_on(attempted, once)
+
     def _attempt(
         self,
         service: Service,

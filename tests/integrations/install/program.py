@@ -67,6 +67,25 @@ def by_aiohttp(url: str, times: int) -> list[str]:
     return asyncio.run(main())
 
 
+def by_grpc(url: str, times: int) -> list[str]:
+    import grpc
+
+    with grpc.insecure_channel(url) as channel:
+        say = channel.unary_unary("/shop.Orders/Get")
+        return [say(b"", timeout=10).decode() for _ in range(times)]
+
+
+def by_grpc_in_tasks(url: str, times: int) -> list[str]:
+    import grpc.aio
+
+    async def main() -> list[str]:
+        async with grpc.aio.insecure_channel(url) as channel:
+            say = channel.unary_unary("/shop.Orders/Get")
+            return [(await say(b"", timeout=10)).decode() for _ in range(times)]
+
+    return asyncio.run(main())
+
+
 def by_name(url: str, times: int) -> list[str]:
     """Only resolves names: the standard library."""
     from urllib.request import urlopen
@@ -84,6 +103,8 @@ def main(arguments: list[str]) -> None:
         "httpx2": by_httpx2,
         "httpx_in_tasks": by_httpx_in_tasks,
         "aiohttp": by_aiohttp,
+        "grpc": by_grpc,
+        "grpc_in_tasks": by_grpc_in_tasks,
         "name": by_name,
     }
     print(json.dumps({name: sorted(Counter(asked[name](url, times)).values()) for name in names}), flush=True)

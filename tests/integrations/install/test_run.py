@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from ecs_discovery.integrations import install
 from ecs_discovery.testing.lab import Lab, LabService
+from tests.integrations.grpc.fleet import Task
+from tests.servers import free_port
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -116,7 +119,7 @@ def test_with_discovery_off_the_program_runs_as_it_is(lab: Lab):
 def test_what_goes_wrong_with_us_is_told_once_and_the_program_goes_on(lab: Lab, service: LabService):
     task = service.tasks[0]
     command = [sys.executable, PROGRAM, f"http://{task.address}:{task.port}/", "requests", "httpx"]
-    boot = str(ROOT / "ecs_discovery" / "integrations" / "_boot")
+    boot = str(Path(install.__file__).with_name("_boot"))
     result = ran(command, PYTHONPATH=boot, ECS_DISCOVERY_INSTALL="1", ECS_DISCOVERY_RETRY_ATTEMPTS="many")
     assert even(result) == {"requests": [6], "httpx": [6]}
     assert result.stderr.count("ECS_DISCOVERY_RETRY_ATTEMPTS") == 1
@@ -141,6 +144,22 @@ def test_the_launcher_of_opentelemetry_goes_before_or_after(lab: Lab, service: L
     command = [*ours, *theirs] if inside else [*theirs, *ours]
     found = even(ran([*command, sys.executable, PROGRAM, url_of(service), "requests", "httpx", "aiohttp"]))
     assert found == {name: [2, 2, 2] for name in ("requests", "httpx", "aiohttp")}
+
+
+@pytest.mark.parametrize("library", ["grpc", "grpc_in_tasks"])
+def test_channels_choose_a_task_for_each_rpc_and_pass_over_a_dead_task(lab: Lab, library: str):
+    port = free_port()
+    tasks = [Task(f"127.9.8.{number}", port) for number in (1, 2, 3)]
+    try:
+        lab.dns.add("shop.prod.local", "A", *(task.address for task in tasks))
+        command = [*launcher(lab), sys.executable, PROGRAM, f"shop:{port}", library]
+        assert even(ran(command)) == {library: [2, 2, 2]}
+        tasks[0].stop()
+        counts = even(ran(command))[library]
+        assert (sum(counts), len(counts)) == (6, 2)
+    finally:
+        for task in tasks:
+            task.stop()
 
 
 # Servers
@@ -177,14 +196,6 @@ def asked(process: subprocess.Popen[Any], port: int) -> Any:
 
     eventually(answers, within=30)
     return found[-1]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 SERVERS = {

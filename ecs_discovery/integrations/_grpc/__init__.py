@@ -1,0 +1,1 @@
+"""What the channels of gRPC in threads and in asyncio have in common, and the two."""
