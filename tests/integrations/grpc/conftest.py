@@ -12,6 +12,7 @@ import pytest
 from ecs_discovery.integrations import grpc as ours
 from ecs_discovery.integrations.grpc import aio
 from tests.integrations.grpc.fleet import Fleet
+from tests.support import eventually
 from tests.worlds import Asyncio, Threads, Worlds
 
 IDEMPOTENT = {"/shop.Orders/Get", "/shop.Orders/Slow", "/shop.Orders/List", "/shop.Orders/Missing"}
@@ -82,6 +83,10 @@ class AsyncCalls(SyncCalls):
         await self.channel.close()
 
 
+def ours_among(threads: list[threading.Thread]) -> set[threading.Thread]:
+    return {each for each in threads if each.name == "ecs_discovery"}
+
+
 Play = Callable[..., None]
 
 
@@ -129,7 +134,8 @@ def play(request: pytest.FixtureRequest) -> Play:
             nodes = w.engine.known(target).nodes if target.startswith("fleet") else ()
             assert all(node.pending == 0 for node in nodes), nodes
 
+        before = ours_among(threading.enumerate())
         Worlds(request.param).run(inner, namespace="prod.local", resolvers={"fleet": fleet}, **settings)
-        assert not [each for each in threading.enumerate() if "ecs-discovery-none" in each.name]
+        eventually(lambda: not ours_among(threading.enumerate()) - before)
 
     return run
