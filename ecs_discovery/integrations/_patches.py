@@ -6,7 +6,9 @@ Each falls back to what it replaces: a fault of ours never stops the program.
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from _thread import RLock  # `threading` would load what gevent patches
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,10 +18,20 @@ _MARK = "_ecs_discovery"
 
 
 class _Installed:
-    """The settings in use. Those of the environment are read with the first request."""
+    """The settings in use. Those of the environment are read with the first request, by one thread."""
 
     settings: Any = None
     known = False
+    lock = RLock()
+
+
+def _forget_lock() -> None:
+    """In the child of a fork another thread may have had it."""
+    _Installed.lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
 
 
 _told: set[str] = set()
@@ -48,8 +60,10 @@ def _choose(given: Mapping[str, Any]) -> Any:
 def _settings() -> Any:
     """The settings in use; None if there are none, or discovery is switched off."""
     if not _Installed.known:
-        _Installed.known = True  # told once
-        _Installed.settings = _guarded(_choose, {})
+        with _Installed.lock:
+            if not _Installed.known:
+                _Installed.settings = _guarded(_choose, {})
+                _Installed.known = True  # what is wrong is told once
     return _Installed.settings
 
 
@@ -185,41 +199,46 @@ def _httpx(module: Any) -> None:
         return replacement
 
     def close(plain: Any) -> Any:
-        def replacement(self: Any) -> None:
-            plain(self)
+        def replacement(self: Any, *args: Any) -> None:
+            plain(self, *args)
             ours = vars(self).get(_MARK)
             if ours is not None:
-                ours.unwrapped()
+                ours.close_connections()
 
         return replacement
 
     def aclose(plain: Any) -> Any:
-        async def replacement(self: Any) -> None:
-            await plain(self)
+        async def replacement(self: Any, *args: Any) -> None:
+            await plain(self, *args)
             ours = vars(self).get(_MARK)
             if ours is not None:
-                ours.unwrapped()
+                await ours.close_connections()
 
         return replacement
 
     _replace(module.HTTPTransport, "handle_request", handle_request)
     _replace(module.HTTPTransport, "close", close)
+    _replace(module.HTTPTransport, "__exit__", close)
     _replace(module.AsyncHTTPTransport, "handle_async_request", handle_async_request)
     _replace(module.AsyncHTTPTransport, "aclose", aclose)
+    _replace(module.AsyncHTTPTransport, "__aexit__", aclose)
 
 
 def _httpx_transport(transport: Any, request: Any, world: str) -> Any:
     if getattr(transport, "of_endpoint", False) or not _owns(request.url.host):
         return None
-    found = vars(transport).get(_MARK)
-    if found is None:
+    settings, found = _settings(), vars(transport).get(_MARK)
+    if found is None or found.settings is not settings:
         from ecs_discovery.integrations._httpx.library import library_of
         from ecs_discovery.runtime import fork
 
         home: Any = fork.load(f"ecs_discovery.integrations._httpx.{world}.transport")
         library = library_of(transport)
-        found = home.transport_class(library)(library, _settings(), None, transport)
-        setattr(transport, _MARK, found)
+        with _Installed.lock:  # one for all threads, so that it is closed with the client
+            found = vars(transport).get(_MARK)
+            if found is None or found.settings is not settings:
+                found = home.transport_class(library)(library, settings, None, transport)
+                setattr(transport, _MARK, found)
     return found
 
 
@@ -307,17 +326,27 @@ def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: 
     """The addresses of a service, in another order each time: callers take the first."""
     from ecs_discovery.client.sync.shared import shared_discovery
 
+    if isinstance(port, str) and not port.isdigit():
+        port = plain(None, port)[0][4][1]  # the name of a port
     target = f"{host}:{port}" if port else host
     discovery = shared_discovery(_settings())
     rng = discovery._driver.engine.rng
     endpoints = sorted(discovery.resolve(target).endpoints, key=lambda _: rng())
     found: list[Any] = []
     for endpoint in endpoints:
-        found += plain(endpoint.host, endpoint.port, *args, **options)
+        try:
+            found += plain(endpoint.host, endpoint.port, *args, **options)
+        except OSError:
+            pass  # of the other address family
     return found
 
 
-AFTER: Mapping[str, Callable[[Any], None]] = {
+def _after(patch: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The patch, which never breaks the import of the program: a module of that name may be another's."""
+    return lambda module: _guarded(patch, module)
+
+
+_PATCHES: Mapping[str, Callable[[Any], None]] = {
     "requests.sessions": _requests,
     "urllib3.poolmanager": _urllib3,
     "httpx": _httpx,
@@ -325,5 +354,6 @@ AFTER: Mapping[str, Callable[[Any], None]] = {
     "aiohttp.client": _aiohttp,
     "grpc": _grpc,
 }
+AFTER = {name: _after(patch) for name, patch in _PATCHES.items()}
 """What to do after the import of a module."""
-AFTER_RESOLVING: Mapping[str, Callable[[Any], None]] = {"socket": _socket}
+AFTER_RESOLVING = {"socket": _after(_socket)}

@@ -64,12 +64,13 @@ def wrap_client(
     wrap = _wrapper(library, made, discovery, given)
     if wrap is None:
         return client
+    transports = {None: made._transport, **made._mounts}
+    plain = {pattern: getattr(each, "original", each) if already else each for pattern, each in transports.items()}
+    wrapped = {pattern: None if each is None else wrap(each) for pattern, each in plain.items()}
     if already:
         unwrap_client(made)
-    wrapped = wrap(made._transport)
-    mounts = {pattern: None if each is None else wrap(each) for pattern, each in made._mounts.items()}
-    made._transport = wrapped
-    made._mounts.update(mounts)
+    made._transport = wrapped.pop(None)
+    made._mounts.update(wrapped)
     return client
 
 

@@ -11,6 +11,7 @@ from ecs_discovery.integrations._httpx.library import Library
 __all__ = ["PoolOptions", "choose_transport", "default_options", "options_of"]
 
 _DEFAULT_CONNECTIONS = 100
+_DEFAULT_IDLE = 20  # as the expiry
 _DEFAULT_EXPIRY = 5.0  # seconds: httpx's, where the application did not say
 
 
@@ -21,6 +22,8 @@ class PoolOptions(NamedTuple):
     http1: bool
     http2: bool
     max_connections: int
+    max_idle: int | None
+    """None where the application did not say."""
     keepalive_expiry: float | None
     local_address: str | None
     socket_options: Any
@@ -39,6 +42,7 @@ def options_of(transport: Any) -> PoolOptions | None:
         pool._http1,
         pool._http2,
         pool._max_connections,
+        None if pool._max_keepalive_connections == _DEFAULT_IDLE else pool._max_keepalive_connections,
         None if expiry == _DEFAULT_EXPIRY else expiry,
         getattr(pool, "_local_address", None),
         getattr(pool, "_socket_options", None),
@@ -47,7 +51,7 @@ def options_of(transport: Any) -> PoolOptions | None:
 
 def default_options(library: Library) -> PoolOptions:
     """The options where the application's transport shows none."""
-    return PoolOptions(library.client.create_ssl_context(), True, False, _DEFAULT_CONNECTIONS, None, None, None)
+    return PoolOptions(library.client.create_ssl_context(), True, False, _DEFAULT_CONNECTIONS, None, None, None, None)
 
 
 def choose_transport(kind: type[Any], discovery: object, transport: Any, options: Mapping[str, Any], own: Any) -> Any:

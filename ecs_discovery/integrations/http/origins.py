@@ -79,9 +79,13 @@ class Origins(Generic[T]):
 
     def close(self) -> None:
         """Close the connections. Requests may follow."""
-        routes, self._routes = self._routes, {}
-        for route in routes.values():
+        for route in self.pop_all():
             route.close()
+
+    def pop_all(self) -> list[T]:
+        """The routes, which are forgotten here."""
+        routes, self._routes = self._routes, {}
+        return list(routes.values())
 
     def after_fork(self) -> None:
         """In the child of a fork: the connections are the parent's, and go without a word to the other side."""

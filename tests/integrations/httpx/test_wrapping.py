@@ -20,6 +20,7 @@ from ecs_discovery import (
     wrap_session,
 )
 from ecs_discovery.testing.lab import Lab
+from tests.support import eventually
 
 
 def transports(library: Any) -> Any:
@@ -176,3 +177,47 @@ def test_trio_is_told_that_it_is_not_served(library: Any, lab: Lab):
                 await client.get("http://orders/")
 
     trio.run(main)
+
+
+def test_wrapping_again_that_fails_leaves_the_client_as_it_was(library: Any, lab: Lab, discovery: Discovery):
+    service = lab.service("orders", tasks=1)
+
+    class Foreign(library.BaseTransport):  # type: ignore[misc]
+        pass
+
+    mounts = {"all://elsewhere.example": library.HTTPTransport()}
+    with wrap_client(library.Client(mounts=mounts), discovery) as client:
+        (pattern,) = client._mounts
+        client._mounts[pattern].close()
+        client._mounts[pattern] = Foreign()
+        with pytest.raises(ConfigurationError, match="DiscoveryTransport"):
+            wrap_client(client, Discovery(namespace="elsewhere.local"))
+        assert client.get(service.url()).status_code == 200
+
+
+def test_a_limit_of_no_idle_connections_holds(library: Any, lab: Lab, discovery: Discovery):
+    service = lab.service("orders", tasks=1)
+    with wrap_client(library.Client(limits=library.Limits(max_keepalive_connections=0)), discovery) as client:
+        for _ in range(3):
+            assert client.get(service.url()).status_code == 200
+        eventually(lambda: service.tasks[0].open_connections == 0)
+    assert service.tasks[0].connections == 3
+
+
+def test_requests_that_were_cancelled_leave_no_connection(library: Any, lab: Lab, discovery: Discovery):
+    service = lab.service("orders", tasks=1)
+
+    async def main() -> None:
+        client = wrap_client(library.AsyncClient(), discovery)
+        for number in range(60):
+            try:
+                await asyncio.wait_for(client.get(service.url()), 0.001 + number % 12 / 1000)
+            except TimeoutError:
+                pass
+        await client.aclose()
+        until = asyncio.get_running_loop().time() + 5
+        while service.tasks[0].open_connections and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.01)
+        assert service.tasks[0].open_connections == 0
+
+    asyncio.run(main())

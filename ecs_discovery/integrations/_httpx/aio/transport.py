@@ -64,16 +64,18 @@ class AsyncTransport:
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
-        await self._close_connections()
+        await self.close_connections()
         await self.original.__aexit__(*exc)
 
     async def aclose(self) -> None:
         """Close the connections. The discovery stays open."""
-        await self._close_connections()
+        await self.close_connections()
         await self.original.aclose()
 
-    async def _close_connections(self) -> None:
-        self._origins.close()
+    async def close_connections(self) -> None:
+        """Close the connections to our endpoints, in use or not."""
+        for route in self._origins.pop_all():
+            await route.cut()
         for _ in range(2 if _in_asyncio() else 0):
             await asyncio.sleep(0)  # the event loop closes them in its next turns
 

@@ -43,31 +43,48 @@ class HttpxRoute:
         self.verified: set[str | None] = set()
         """The TLS names given by requests, with which an endpoint has answered: the endpoint is to blame where TLS
         fails elsewhere."""
-        self._transports: EndpointPools[Any] = EndpointPools(service, _retire)
+        self._transports: EndpointPools[Any] = EndpointPools(service, self._retire)
+        self._retired: list[Any] = []
 
     def transport(self, node: Node, sni: str | None) -> Any:
         """The library's transport to one endpoint. `sni` is the TLS name that a request gives, if it does."""
         found = self._transports.find(node, sni)
-        return self._transports.get(node, sni, partial(self._make, node)) if found is None else found
+        return self._transports.get(node, sni, partial(self._make, node, sni)) if found is None else found
 
     def close(self) -> None:
         """Close idle connections; connections in use close when they are free."""
         self._transports.close()
 
-    def _make(self, node: Node) -> Any:
+    def cut(self) -> None:
+        """Close all connections, in use or not, as the library does when a client is closed."""
+        self._transports.close()
+        retired, self._retired = self._retired, []
+        for transport in retired:
+            transport.close()
+
+    def _make(self, node: Node, sni: str | None) -> Any:
         classes = _classes(self.library)
-        return classes.transport(classes.pool(EndpointFacts(self, node.endpoint), self.options))
+        return classes.transport(classes.pool(EndpointFacts(self, node.endpoint, sni), self.options))
+
+    def _retire(self, transport: Any) -> None:
+        pool = transport._pool
+        pool.facts.retired = True
+        for connection in pool.connections:
+            if connection.is_idle():
+                connection.close()
+        # Those in use close when they are free; those that a cancelled request has left, with the client.
+        self._retired = [each for each in (*self._retired, transport) if each._pool.connections]
 
 
 class EndpointFacts:
     """What the connections to one endpoint have in common."""
 
-    def __init__(self, route: HttpxRoute, endpoint: Endpoint) -> None:
+    def __init__(self, route: HttpxRoute, endpoint: Endpoint, sni: str | None) -> None:
         engine = route.driver.engine
         self.endpoint = endpoint
         self.library = route.library
-        self.names = {route.host: route.service.tls_name}
-        """What TLS verifies, for the host of the URL."""
+        self.names = {route.host: route.service.tls_name} if sni is None else {}
+        """What TLS verifies for the host of the URL, where the request does not say."""
         self.policy = engine.settings.connection
         self.clock = engine.clock
         self.rng = engine.rng
@@ -160,7 +177,7 @@ def _classes(library: Library) -> _Classes:
             super().__init__(
                 ssl_context=options.ssl_context,
                 max_connections=options.max_connections,
-                max_keepalive_connections=facts.policy.max_idle,
+                max_keepalive_connections=facts.policy.max_idle if options.max_idle is None else options.max_idle,
                 http1=options.http1,
                 http2=options.http2,
             )
@@ -192,11 +209,3 @@ def _classes(library: Library) -> _Classes:
             self._pool = pool
 
     return _Classes(EndpointTransport, EndpointPool)
-
-
-def _retire(transport: Any) -> None:
-    pool = transport._pool
-    pool.facts.retired = True
-    for connection in pool.connections:
-        if connection.is_idle():
-            connection.close()

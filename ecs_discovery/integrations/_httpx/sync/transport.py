@@ -63,13 +63,18 @@ class Transport:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._origins.close()
+        self.close_connections()
         self.original.__exit__(*exc)
 
     def close(self) -> None:
         """Close the connections. The discovery stays open."""
-        self._origins.close()
+        self.close_connections()
         self.original.close()
+
+    def close_connections(self) -> None:
+        """Close the connections to our endpoints, in use or not."""
+        for route in self._origins.pop_all():
+            route.cut()
 
     def _host_of(self, origin: str) -> str:
         return self._client.URL(origin).host  # type: ignore[no-any-return]
