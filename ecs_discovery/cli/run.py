@@ -23,6 +23,7 @@ _LIMITS = (
 )
 _LONGEST_DELAY = 120.0  # seconds: the longest stopTimeout of ECS on Fargate
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells say it
+_SI_KERNEL = 0x80  # si_code of Linux: the kernel sent the signal, for example because of a key at the terminal
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
@@ -155,7 +156,7 @@ class _Init:
                 self._held = True
                 self._due = time.monotonic() + self._delay
                 sys.stderr.write(f"ecs-discovery run: SIGTERM is passed on in {self._delay:g} s\n")
-            elif told.si_pid != 0:  # else the terminal's, which the program has been sent as well
+            elif told.si_code != _SI_KERNEL:  # else the terminal's, which the program has been sent as well
                 self._pass_on(program, told.si_signo)
 
     def _next(self) -> Any:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import os
+import platform
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -238,6 +244,14 @@ def started(command: list[str]) -> subprocess.Popen[str]:
     return process
 
 
+def ended(process: subprocess.Popen[str]) -> None:
+    """End the program and what stands in front of it."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    process.kill()
+    process.communicate()
+
+
 WAITS = """
 import signal, sys, time
 
@@ -276,6 +290,73 @@ def test_a_second_sigterm_is_passed_on_at_once(lab: Lab):
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 7
     process.communicate()
+
+
+RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138}  # numbers of the system call
+
+
+def test_a_signal_from_outside_the_pid_namespace_is_passed_on(lab: Lab):
+    number = RT_SIGQUEUEINFO.get(platform.machine())
+    if number is None or sys.platform != "linux":
+        pytest.skip("the number of the system call is known for Linux on x86_64 and aarch64")
+    process = started([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", WAITS])
+    assert process.stdout is not None
+    try:
+        # A sender that the receiver cannot see has process id 0: signo, errno, code (SI_QUEUE), padding, pid, uid
+        told = struct.pack("iiiiii104x", signal.SIGHUP, 0, -1, 0, 0, 0)
+        assert ctypes.CDLL(None).syscall(number, process.pid, int(signal.SIGHUP), told) == 0
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+
+
+KEYS = """
+import signal, time
+
+def say(number, frame):
+    print(signal.Signals(number).name, flush=True)
+
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, say)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def at_a_terminal(command: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """A program with a terminal of its own, and our end of the terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process, ours
+
+
+def test_a_key_at_the_terminal_reaches_the_program_once(lab: Lab):
+    process, terminal = at_a_terminal([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", KEYS])
+    assert process.stdout is not None
+    try:
+        os.write(terminal, b"\x03")
+        assert process.stdout.readline() == "SIGINT\n"
+        time.sleep(0.3)  # for a second SIGINT, which must not come
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        os.close(terminal)
+        ended(process)
 
 
 def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
