@@ -134,6 +134,8 @@ class _Init:
     def run(self) -> int:
         """The program's exit status; 128 and more for the signal that ended it."""
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        # Whoever ignores SIGCHLD is told of no child that ends, and ignoring is inherited.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         program = os.fork()
         if program == 0:
             try:

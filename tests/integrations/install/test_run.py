@@ -366,6 +366,17 @@ def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
     assert ran([*launcher(lab), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
 
 
+def test_the_end_of_the_program_is_noticed_where_sigchld_was_ignored(lab: Lab):
+    ignores = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]
+    process = subprocess.Popen([sys.executable, "-c", ignores, *command], cwd=ROOT, env=environment())
+    try:
+        assert process.wait(20) == 3
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
