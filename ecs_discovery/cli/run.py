@@ -158,6 +158,9 @@ class _Init:
                 self._held = True
                 self._due = time.monotonic() + self._delay
                 sys.stderr.write(f"ecs-discovery run: SIGTERM is passed on in {self._delay:g} s\n")
+            elif told.si_signo == signal.SIGTERM:
+                self._due = None  # the program has it now, and is not to get it again
+                self._pass_on(program, signal.SIGTERM)
             elif told.si_code != _SI_KERNEL:  # else the terminal's, which the program has been sent as well
                 self._pass_on(program, told.si_signo)
 

@@ -366,6 +366,36 @@ def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
     assert ran([*launcher(lab), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
 
 
+STAYS = """
+import signal, time
+
+def say(number, frame):
+    print(signal.Signals(number).name, flush=True)
+
+for each in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, say)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_after_a_second_sigterm_the_first_is_not_passed_on_again(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "2"), sys.executable, "-c", STAYS])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.send_signal(signal.SIGTERM)
+        assert "passed on in 2 s" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "SIGTERM\n"
+        time.sleep(2.5)  # longer than the delay
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+
+
 def test_the_end_of_the_program_is_noticed_where_sigchld_was_ignored(lab: Lab):
     ignores = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     command = [*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]
