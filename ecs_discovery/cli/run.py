@@ -107,7 +107,8 @@ def _execute(command: Sequence[str], environment: MutableMapping[str, str]) -> N
     try:
         os.execvpe(command[0], list(command), environment)
     except FileNotFoundError:
-        _refuse(f"{command[0]}: no such command", _NOT_FOUND)
+        hint = ": give the words separately, without quotes around all of them" if " " in command[0] else ""
+        _refuse(f"{command[0]}: no such command{hint}", _NOT_FOUND)
     except OSError as error:
         _refuse(f"{command[0]}: {error.strerror}", _NOT_RUN)
 

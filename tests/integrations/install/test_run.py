@@ -419,6 +419,7 @@ def test_the_end_of_the_program_is_noticed_where_sigchld_was_ignored(lab: Lab):
         (["--", "true"], 2, "--namespace"),
         (["--namespace", "prod.local", "--", "no-such-command-here"], 127, "no such command"),
         (["--namespace", "prod.local", "--term-delay", "1", "--", "no-such-command-here"], 127, "no such command"),
+        (["--namespace", "prod.local", "--", "python -c 'x'"], 127, "give the words separately"),
     ],
 )
 def test_what_makes_no_sense_is_told(arguments: list[str], status: int, said: str):
