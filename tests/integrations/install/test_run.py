@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -245,9 +246,12 @@ def started(command: list[str]) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> None:
-    """End the program and what stands in front of it."""
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    """End the process and all processes below it."""
+    found = [process.pid]
+    for pid in found:
+        found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    for pid in found[1:]:
+        os.kill(pid, signal.SIGKILL)
     process.kill()
     process.communicate()
 
@@ -345,6 +349,38 @@ def at_a_terminal(command: list[str]) -> tuple[subprocess.Popen[str], int]:
     return process, ours
 
 
+JOB = """
+import os, signal, sys
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGALRM, lambda *_: print("not stopped", flush=True))
+signal.alarm(20)
+_, status = os.waitpid(child, os.WUNTRACED)
+print("stopped" if os.WIFSTOPPED(status) else "ended", flush=True)
+os.killpg(child, signal.SIGCONT)
+os.kill(child, signal.SIGHUP)
+os.waitpid(child, 0)
+"""
+
+
+def test_ctrl_z_stops_the_whole_job_and_it_goes_on_later(lab: Lab):
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", KEYS]
+    process, terminal = at_a_terminal([sys.executable, "-c", JOB, *command])
+    assert process.stdout is not None
+    try:
+        os.write(terminal, b"\x1a")
+        assert process.stdout.readline() == "stopped\n"
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+        os.close(terminal)
+
+
 def test_a_key_at_the_terminal_reaches_the_program_once(lab: Lab):
     process, terminal = at_a_terminal([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", KEYS])
     assert process.stdout is not None
@@ -366,6 +402,66 @@ def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
     assert ran([*launcher(lab), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
 
 
+EVERY_SIGNAL = """
+import os, signal, time
+
+def say(number, frame):
+    print(int(number), flush=True)
+
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS)
+for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTERM, *FAULTS}:
+    signal.signal(each, say)
+print("ready", flush=True)
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.05)
+"""
+OTHERS = ("KILL", "STOP", "CHLD", "TERM", "SEGV", "BUS", "FPE", "ILL", "TRAP", "ABRT", "SYS")
+
+
+def test_every_signal_that_can_be_is_passed_on(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", EVERY_SIGNAL])
+    assert process.stdout is not None
+    numbers = {int(each) for each in signal.valid_signals()} - {int(getattr(signal, f"SIG{each}")) for each in OTHERS}
+    assert len(numbers) > 40  # the real-time signals are among them
+    try:
+        for number in sorted(numbers):
+            process.send_signal(number)
+            assert select.select([process.stdout], [], [], 20)[0], f"signal {number} was not passed on"
+            assert process.stdout.readline() == f"{number}\n"
+    finally:
+        ended(process)
+
+
+def test_an_alarm_that_was_set_before_ends_the_program(lab: Lab):
+    sets = "import os, signal, sys; signal.alarm(1); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", "import time; time.sleep(30)"]
+    assert ran([sys.executable, "-c", sets, *command]).returncode == 128 + signal.SIGALRM
+
+
+def test_the_program_has_the_signal_mask_that_was_there(lab: Lab):
+    blocks = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    tells = "import signal; print([int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", tells]
+    assert json.loads(ran([sys.executable, "-c", blocks, *command]).stdout) == [signal.SIGUSR1]
+
+
+def test_where_standard_error_is_closed_the_program_lives_until_sigterm_is_passed_on(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", STAYS_ON_PIPE])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "SIGTERM\n"
+    finally:
+        process.stderr = None
+        ended(process)
+
+
 STAYS = """
 import signal, time
 
@@ -378,6 +474,9 @@ print("ready", flush=True)
 while True:
     time.sleep(0.05)
 """
+
+
+STAYS_ON_PIPE = STAYS.replace('print("ready', 'signal.signal(signal.SIGPIPE, say)\nprint("ready')
 
 
 def test_after_a_second_sigterm_the_first_is_not_passed_on_again(lab: Lab):
@@ -397,7 +496,9 @@ def test_after_a_second_sigterm_the_first_is_not_passed_on_again(lab: Lab):
 
 
 def test_the_end_of_the_program_is_noticed_where_sigchld_was_ignored(lab: Lab):
-    ignores = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignores = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     command = [*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]
     process = subprocess.Popen([sys.executable, "-c", ignores, *command], cwd=ROOT, env=environment())
     try:
