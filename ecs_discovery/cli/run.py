@@ -23,6 +23,11 @@ _LIMITS = (
 )
 _LONGEST_DELAY = 120.0  # seconds: the longest stopTimeout of ECS on Fargate
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells say it
+_NEVER_PASSED_ON = (
+    *("SIGKILL", "SIGSTOP"),  # cannot be caught
+    *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS"),  # faults of this process
+)
+_SI_KERNEL = 0x80  # si_code of Linux: the kernel sent the signal, for example because of a key at the terminal
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
@@ -106,7 +111,8 @@ def _execute(command: Sequence[str], environment: MutableMapping[str, str]) -> N
     try:
         os.execvpe(command[0], list(command), environment)
     except FileNotFoundError:
-        _refuse(f"{command[0]}: no such command", _NOT_FOUND)
+        hint = ": give the words separately, without quotes around all of them" if " " in command[0] else ""
+        _refuse(f"{command[0]}: no such command{hint}", _NOT_FOUND)
     except OSError as error:
         _refuse(f"{command[0]}: {error.strerror}", _NOT_RUN)
 
@@ -116,6 +122,10 @@ def _refuse(why: str, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
+def _named(names: Sequence[str]) -> set[int]:
+    return {getattr(signal, name) for name in names}
+
+
 class _Init:
     """Stands in front of the program, as process 1 of a container should: passes signals on and reaps orphans."""
 
@@ -123,8 +133,10 @@ class _Init:
         self._command = command
         self._environment = environment
         self._delay = delay
-        names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH", "SIGCHLD")
-        self._signals = {getattr(signal, name) for name in names}
+        self._signals = signal.valid_signals() - _named(_NEVER_PASSED_ON)
+        self._stops = _named(("SIGTSTP", "SIGTTIN", "SIGTTOU"))
+        self._keys = self._stops | _named(("SIGINT", "SIGQUIT", "SIGHUP", "SIGCONT", "SIGWINCH"))
+        """What a terminal sends to all processes of a job."""
         self._due: float | None = None
         """When SIGTERM is passed on, in monotonic seconds."""
         self._held = False
@@ -132,11 +144,13 @@ class _Init:
 
     def run(self) -> int:
         """The program's exit status; 128 and more for the signal that ended it."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        # Whoever ignores SIGCHLD is told of no child that ends, and ignoring is inherited.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         program = os.fork()
         if program == 0:
             try:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 _execute(self._command, self._environment)
             except SystemExit as error:
                 os._exit(int(error.code or 0))
@@ -154,8 +168,14 @@ class _Init:
             elif told.si_signo == signal.SIGTERM and not self._held:
                 self._held = True
                 self._due = time.monotonic() + self._delay
-                sys.stderr.write(f"ecs-discovery run: SIGTERM is passed on in {self._delay:g} s\n")
-            elif told.si_pid != 0:  # else the terminal's, which the program has been sent as well
+                self._say(f"SIGTERM is passed on in {self._delay:g} s")
+            elif told.si_signo == signal.SIGTERM:
+                self._due = None  # the program has it now, and is not to get it again
+                self._pass_on(program, signal.SIGTERM)
+            elif told.si_code == _SI_KERNEL and told.si_signo in self._keys:
+                if told.si_signo in self._stops:  # the program has been sent it as well: stop with it
+                    self._take(told.si_signo)
+            elif told.si_pid != os.getpid():  # else our own failed write (SIGPIPE, SIGXFSZ)
                 self._pass_on(program, told.si_signo)
 
     def _next(self) -> Any:
@@ -163,6 +183,20 @@ class _Init:
         if self._due is None:
             return signal.sigwaitinfo(self._signals)
         return signal.sigtimedwait(self._signals, max(0.0, self._due - time.monotonic()))
+
+    @staticmethod
+    def _take(number: int) -> None:
+        """Let the signal have its effect on this process: the shell sees that the job has stopped."""
+        os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+
+    @staticmethod
+    def _say(what: str) -> None:
+        try:
+            os.write(2, f"ecs-discovery run: {what}\n".encode())
+        except OSError:
+            pass  # nobody reads it: no reason to leave the program alone
 
     @staticmethod
     def _pass_on(program: int, number: int) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import os
+import platform
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -238,6 +245,17 @@ def started(command: list[str]) -> subprocess.Popen[str]:
     return process
 
 
+def ended(process: subprocess.Popen[str]) -> None:
+    """End the process and all processes below it."""
+    found = [process.pid]
+    for pid in found:
+        found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    for pid in found[1:]:
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+
+
 WAITS = """
 import signal, sys, time
 
@@ -278,11 +296,216 @@ def test_a_second_sigterm_is_passed_on_at_once(lab: Lab):
     process.communicate()
 
 
+RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138}  # numbers of the system call
+
+
+def test_a_signal_from_outside_the_pid_namespace_is_passed_on(lab: Lab):
+    number = RT_SIGQUEUEINFO.get(platform.machine())
+    if number is None or sys.platform != "linux":
+        pytest.skip("the number of the system call is known for Linux on x86_64 and aarch64")
+    process = started([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", WAITS])
+    assert process.stdout is not None
+    try:
+        # A sender that the receiver cannot see has process id 0: signo, errno, code (SI_QUEUE), padding, pid, uid
+        told = struct.pack("iiiiii104x", signal.SIGHUP, 0, -1, 0, 0, 0)
+        assert ctypes.CDLL(None).syscall(number, process.pid, int(signal.SIGHUP), told) == 0
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+
+
+KEYS = """
+import signal, time
+
+def say(number, frame):
+    print(signal.Signals(number).name, flush=True)
+
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, say)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def at_a_terminal(command: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """A program with a terminal of its own, and our end of the terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process, ours
+
+
+JOB = """
+import os, signal, sys
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGALRM, lambda *_: print("not stopped", flush=True))
+signal.alarm(20)
+_, status = os.waitpid(child, os.WUNTRACED)
+print("stopped" if os.WIFSTOPPED(status) else "ended", flush=True)
+os.killpg(child, signal.SIGCONT)
+os.kill(child, signal.SIGHUP)
+os.waitpid(child, 0)
+"""
+
+
+def test_ctrl_z_stops_the_whole_job_and_it_goes_on_later(lab: Lab):
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", KEYS]
+    process, terminal = at_a_terminal([sys.executable, "-c", JOB, *command])
+    assert process.stdout is not None
+    try:
+        os.write(terminal, b"\x1a")
+        assert process.stdout.readline() == "stopped\n"
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+        os.close(terminal)
+
+
+def test_a_key_at_the_terminal_reaches_the_program_once(lab: Lab):
+    process, terminal = at_a_terminal([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", KEYS])
+    assert process.stdout is not None
+    try:
+        os.write(terminal, b"\x03")
+        assert process.stdout.readline() == "SIGINT\n"
+        time.sleep(0.3)  # for a second SIGINT, which must not come
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        os.close(terminal)
+        ended(process)
+
+
 def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
     code = "import os, sys, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert ran([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", code]).returncode == 128 + 9
     assert ran([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
     assert ran([*launcher(lab), sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
+
+
+EVERY_SIGNAL = """
+import os, signal, time
+
+def say(number, frame):
+    print(int(number), flush=True)
+
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS)
+for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTERM, *FAULTS}:
+    signal.signal(each, say)
+print("ready", flush=True)
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.05)
+"""
+OTHERS = ("KILL", "STOP", "CHLD", "TERM", "SEGV", "BUS", "FPE", "ILL", "TRAP", "ABRT", "SYS")
+
+
+def test_every_signal_that_can_be_is_passed_on(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "60"), sys.executable, "-c", EVERY_SIGNAL])
+    assert process.stdout is not None
+    numbers = {int(each) for each in signal.valid_signals()} - {int(getattr(signal, f"SIG{each}")) for each in OTHERS}
+    assert len(numbers) > 40  # the real-time signals are among them
+    try:
+        for number in sorted(numbers):
+            process.send_signal(number)
+            assert select.select([process.stdout], [], [], 20)[0], f"signal {number} was not passed on"
+            assert process.stdout.readline() == f"{number}\n"
+    finally:
+        ended(process)
+
+
+def test_an_alarm_that_was_set_before_ends_the_program(lab: Lab):
+    sets = "import os, signal, sys; signal.alarm(1); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", "import time; time.sleep(30)"]
+    assert ran([sys.executable, "-c", sets, *command]).returncode == 128 + signal.SIGALRM
+
+
+def test_the_program_has_the_signal_mask_that_was_there(lab: Lab):
+    blocks = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    tells = "import signal; print([int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
+    command = [*launcher(lab, "--term-delay", "60"), sys.executable, "-c", tells]
+    assert json.loads(ran([sys.executable, "-c", blocks, *command]).stdout) == [signal.SIGUSR1]
+
+
+def test_where_standard_error_is_closed_the_program_lives_until_sigterm_is_passed_on(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "1"), sys.executable, "-c", STAYS_ON_PIPE])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "SIGTERM\n"
+    finally:
+        process.stderr = None
+        ended(process)
+
+
+STAYS = """
+import signal, time
+
+def say(number, frame):
+    print(signal.Signals(number).name, flush=True)
+
+for each in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, say)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+STAYS_ON_PIPE = STAYS.replace('print("ready', 'signal.signal(signal.SIGPIPE, say)\nprint("ready')
+
+
+def test_after_a_second_sigterm_the_first_is_not_passed_on_again(lab: Lab):
+    process = started([*launcher(lab, "--term-delay", "2"), sys.executable, "-c", STAYS])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.send_signal(signal.SIGTERM)
+        assert "passed on in 2 s" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "SIGTERM\n"
+        time.sleep(2.5)  # longer than the delay
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "SIGHUP\n"
+    finally:
+        ended(process)
+
+
+def test_the_end_of_the_program_is_noticed_where_sigchld_was_ignored(lab: Lab):
+    ignores = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [*launcher(lab, "--term-delay", "1"), sys.executable, "-c", "raise SystemExit(3)"]
+    process = subprocess.Popen([sys.executable, "-c", ignores, *command], cwd=ROOT, env=environment())
+    try:
+        assert process.wait(20) == 3
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +520,7 @@ def test_orphans_are_reaped_and_the_exit_status_is_the_programs(lab: Lab):
         (["--", "true"], 2, "--namespace"),
         (["--namespace", "prod.local", "--", "no-such-command-here"], 127, "no such command"),
         (["--namespace", "prod.local", "--term-delay", "1", "--", "no-such-command-here"], 127, "no such command"),
+        (["--namespace", "prod.local", "--", "python -c 'x'"], 127, "give the words separately"),
     ],
 )
 def test_what_makes_no_sense_is_told(arguments: list[str], status: int, said: str):
