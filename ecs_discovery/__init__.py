@@ -126,6 +126,8 @@ def __getattr__(name: str) -> Any:
         if home == "integrations.requests" and error.name in ("requests", "urllib3"):
             raise ImportError(f"{name} needs requests: from a clone, pip install '.[requests]'") from error
         raise
+    if home == "integrations._httpx.clients" and not module.is_installed():
+        raise ImportError(f"{name} needs httpx: from a clone, pip install '.[httpx]' or '.[httpx2]'")
     value = globals()[name] = getattr(module, name)
     return value
 

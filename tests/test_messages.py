@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
+import re
 import types
 from functools import partial
 from typing import Any
 
+import aiohttp
+import httpx
 import pytest
 import requests
+import tenacity
+import urllib3
 
+import ecs_discovery
 from ecs_discovery import (
     AsyncDiscovery,
     ConfigurationError,
@@ -20,10 +27,14 @@ from ecs_discovery import (
     ResolutionTimeout,
     RetryPolicy,
     TargetNotFound,
+    TimeoutPolicy,
     options,
+    wrap_client,
     wrap_session,
 )
-from ecs_discovery.config.settings import Settings
+from ecs_discovery.config.settings import Policies, Settings
+from ecs_discovery.integrations.aiohttp import DiscoveryConnector, client_session
+from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
 from ecs_discovery.models import Question
 from ecs_discovery.testing.lab import Lab
 from tests.support import FakeResolver, a, aaaa, srv
@@ -238,6 +249,92 @@ def test_a_lease_without_a_block_is_answered_with_how_to_use_it():
 def test_another_client_is_pointed_to_call_and_lease():
     client: Any = object()
     assert "Discovery.call" in message(lambda: wrap_session(client, namespace="prod.local"))
+
+
+@pytest.mark.parametrize(
+    ("client", "way"),
+    [
+        (requests.Session, "wrap_session"),
+        (urllib3.PoolManager, "DiscoveryPoolManager"),
+        (object, "Discovery.call"),
+    ],
+)
+def test_wrap_client_names_what_serves_another_client(client: Any, way: str):
+    assert way in message(lambda: wrap_client(client(), namespace="prod.local"))
+
+
+def test_wrap_session_names_what_serves_a_client_of_httpx():
+    client: Any = httpx.Client()
+    with client:
+        assert "for httpx there is wrap_client" in message(lambda: wrap_session(client, namespace="prod.local"))
+
+
+def test_wrap_client_names_what_serves_a_session_of_aiohttp():
+    async def main() -> None:
+        async with aiohttp.ClientSession() as session:
+            assert "client_session" in message(lambda: wrap_client(session, namespace="prod.local"))
+
+    asyncio.run(main())
+
+
+def test_a_client_session_outside_a_coroutine_is_told_to_be_made_inside():
+    assert "call it inside a coroutine" in message(lambda: client_session(namespace="prod.local"))
+
+
+ANY_SESSION: Any = client_session
+ANY_MANAGER: Any = DiscoveryPoolManager
+ANY_CONNECTOR: Any = DiscoveryConnector
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "where"),
+    [
+        (ANY_SESSION, {"retry": RetryPolicy()}, "discovery=AsyncDiscovery(retry=…)"),
+        (ANY_SESSION, {"timeout": TimeoutPolicy()}, "discovery=AsyncDiscovery(timeout=…)"),
+        (ANY_CONNECTOR, {"retry": RetryPolicy()}, "discovery=AsyncDiscovery(retry=…)"),
+        (ANY_MANAGER, {"retry": RetryPolicy()}, "discovery=Discovery(retry=…)"),
+        (ANY_MANAGER, {"timeout": TimeoutPolicy()}, "discovery=Discovery(timeout=…)"),
+        (ANY_MANAGER, {"retry": tenacity.Retrying()}, "discovery=Discovery(retry=…)"),
+    ],
+)
+def test_a_policy_among_the_options_of_a_library_is_shown_its_place(make: Any, given: dict[str, Any], where: str):
+    assert f"policies go in {where}" in message(lambda: make(namespace="prod.local", **given))
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "meant"),
+    [
+        (ANY_SESSION, {"namespce": "prod.local"}, "namespace"),
+        (ANY_SESSION, {"header": {}}, "headers"),
+        (ANY_CONNECTOR, {"limits": 3}, "limit"),
+        (ANY_MANAGER, {"namespce": "prod.local"}, "namespace"),
+        (ANY_MANAGER, {"namespace": "prod.local", "retry": 3}, "retries"),
+    ],
+)
+def test_a_misspelt_option_of_a_library_is_answered_with_the_right_one(make: Any, given: dict[str, Any], meant: str):
+    assert f"did you mean '{meant}'?" in message(lambda: make(**given))
+
+
+def test_an_option_that_the_installed_library_takes_and_we_do_not_know_is_passed_on():
+    any_options: Any = {"_proxy_headers": None}
+    assert ANY_MANAGER(namespace="prod.local", **any_options).connection_pool_kw == any_options
+
+
+@pytest.mark.parametrize("wrap", [wrap_session, wrap_client, ANY_MANAGER], ids=["session", "client", "manager"])
+def test_a_namespace_in_the_place_of_a_discovery_is_told_where_it_goes(wrap: Any):
+    given = {wrap_session: [requests.Session], wrap_client: [httpx.Client]}.get(wrap, [])
+    clients = [make() for make in given]
+    text = message(lambda: wrap(*clients, "prod.local"))
+    assert text == "discovery is 'prod.local'; allowed: a Discovery; did you mean namespace='prod.local'?"
+
+
+@pytest.mark.parametrize("name", Policies.__annotations__)
+def test_what_is_no_policy_is_answered_with_one_that_can_be_made(name: str):
+    text = message(lambda: Settings.make(**{name: 5}))  # type: ignore[arg-type]
+    found = re.fullmatch(rf"{name} is 5; allowed: a (\w+): \1\((\w+)=(.+)\)", text)
+    assert found is not None, text
+    policy = getattr(ecs_discovery, found[1])
+    assert policy(**{found[2]: ast.literal_eval(found[3])}) != policy()
 
 
 def test_an_error_names_the_target_as_this_caller_wrote_it():

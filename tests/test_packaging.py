@@ -116,6 +116,49 @@ except ImportError as error:
     ]
 
 
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("aiohttp", "aiohttp"), ("urllib3", "urllib3"), ("httpx", "httpx"), ("httpx2", "httpx2"), ("grpc", "grpcio")],
+)
+def test_an_integration_without_its_library_says_what_to_install(library: str, package: str):
+    code = f"""
+try:
+    import ecs_discovery.integrations.{library}
+except ImportError as error:
+    print(error)
+"""
+    result = python(code, blocked=(library,))
+    assert result.stderr == ""
+    expected = f"ecs_discovery.integrations.{library} needs {package}: from a clone, pip install '.[{library}]'\n"
+    assert result.stdout == expected
+
+
+def test_wrap_client_needs_either_of_its_libraries():
+    code = """
+try:
+    from ecs_discovery import wrap_client
+    print("there")
+except ImportError as error:
+    print(error)
+"""
+    assert python(code, blocked=("httpx",)).stdout == "there\n"
+    missing = python(code, blocked=("httpx", "httpx2"))
+    assert missing.stderr == ""
+    assert missing.stdout == "wrap_client needs httpx: from a clone, pip install '.[httpx]' or '.[httpx2]'\n"
+
+
+@pytest.mark.parametrize(("module", "package"), [("dns", "dnspython"), ("h11", "h11")])
+def test_the_lab_without_its_extra_says_what_to_install(module: str, package: str):
+    code = """
+try:
+    import ecs_discovery.testing.lab
+except ImportError as error:
+    print(error)
+"""
+    result = python(code, blocked=(module,))
+    assert result.stdout == f"the lab needs {package}: from a clone, pip install '.[lab]'\n"
+
+
 def test_every_public_name_is_there():
     for name in ecs_discovery.__all__:
         assert getattr(ecs_discovery, name) is not None

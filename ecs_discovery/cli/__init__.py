@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         missing = (error.name or "").partition(".")[0]
         if missing == "ecs_discovery":
             raise
-        sys.stderr.write(f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n")
+        sys.stderr.write(
+            f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'"
+            " (ecs-discovery run works without it)\n"
+        )
         raise SystemExit(1) from None
     commands(args=given, prog_name="ecs-discovery")

@@ -51,6 +51,20 @@ _POLICIES: dict[str, type[Any]] = {
     "health_check": HealthCheckPolicy,
 }
 
+_EXAMPLES = {
+    "cache": "max_ttl=30",
+    "dns": "timeout=2",
+    "cloud_map": "poll=10",
+    "balancing": "picker='round_robin'",
+    "outlier": "consecutive_failures=3",
+    "retry": "attempts=2",
+    "timeout": "connect=5",
+    "connection": "race_limit=2",
+    "zone": "prefer=True",
+    "hedge": "enabled=True",
+    "health_check": "kind='tcp'",
+}
+
 _PREFIX = "ECS_DISCOVERY_"
 _VARIABLES = frozenset(
     _PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSTALL")
@@ -128,7 +142,7 @@ class ServiceConfig(Value):
             ("health_check", HealthCheckPolicy, health_check),
         ):
             if value is not None and not isinstance(value, kind):
-                raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None")
+                raise ConfigurationError(f"ServiceConfig.{name}", value, f"a {kind.__name__} or None: {_example(name)}")
             set_(self, name, value)
 
     @property
@@ -189,7 +203,7 @@ class Settings(Value):
             if kind is RetryPolicy and is_tenacity(given):
                 given = replace(from_environment(RetryPolicy, env), tenacity=given)
             if given is not None and not isinstance(given, kind):
-                raise ConfigurationError(name, given, f"a {kind.__name__}")
+                raise ConfigurationError(name, given, f"a {kind.__name__}: {_example(name)}")
             chosen[name] = given if given is not None else from_environment(kind, env)
         if named:
             name, value = next(iter(named.items()))
@@ -257,6 +271,11 @@ class Settings(Value):
             return True
         end = f".{self.namespace}" if self.namespace else ""
         return any(end.startswith(begun[at:]) for at in range(len(begun)) if begun[at] == ".") if end else False
+
+
+def _example(name: str) -> str:
+    """A policy as it is written, for messages."""
+    return f"{_POLICIES[name].__name__}({_EXAMPLES[name]})"
 
 
 def _warn_of(variable: str) -> None:

@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Unpack
 from weakref import ref
 
-import aiohttp
-from aiohttp import (
-    ClientConnectorCertificateError,
-    ClientConnectorError,
-    ClientConnectorSSLError,
-    ClientError,
-    ClientHandlerType,
-    ClientOSError,
-    ClientRequest,
-    ClientResponse,
-    ClientTimeout,
-    ServerDisconnectedError,
-    ServerTimeoutError,
-    TCPConnector,
-    hdrs,
-)
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.helpers import get_env_proxy_for_url
-from aiohttp.tracing import Trace
+from ecs_discovery.integrations._libraries import needs
+
+with needs("aiohttp"):
+    import aiohttp
+    from aiohttp import (
+        ClientConnectorCertificateError,
+        ClientConnectorError,
+        ClientConnectorSSLError,
+        ClientError,
+        ClientHandlerType,
+        ClientOSError,
+        ClientRequest,
+        ClientResponse,
+        ClientTimeout,
+        ServerDisconnectedError,
+        ServerTimeoutError,
+        TCPConnector,
+        hdrs,
+    )
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.helpers import get_env_proxy_for_url
+    from aiohttp.tracing import Trace
 
 from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
@@ -44,7 +48,7 @@ from ecs_discovery.integrations._aiohttp_exchange import AiohttpExchange, Aiohtt
 from ecs_discovery.integrations._aiohttp_options import ConnectorOptions, SessionOptions
 from ecs_discovery.integrations._aiohttp_routes import Routes
 from ecs_discovery.integrations._aiohttp_table import PoolTimeout
-from ecs_discovery.integrations._settings import choose
+from ecs_discovery.integrations._settings import check_options, choose
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["DiscoveryConnector", "client_session"]
@@ -66,10 +70,12 @@ def client_session(
     open. A `connector` must be a `TCPConnector`, which then serves our hosts too, or a `DiscoveryConnector`. Hosts that
     are not ours are untouched. With `ECS_DISCOVERY_DISABLED=1` the session is a plain one.
 
-    Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
+    Raises `ConfigurationError` for settings that cannot be used, when there is neither a namespace nor a service, and
+    outside a coroutine.
     """
     settings = {"namespace": namespace, "services": services, "nameservers": nameservers}
     given: dict[str, Any] = dict(options)
+    check_options("client_session", AsyncDiscovery, given, SessionOptions, _taken_by(aiohttp.ClientSession))
     connector: Any = given.get("connector")
     if isinstance(connector, DiscoveryConnector):
         if discovery is not None or any(value is not None for value in settings.values()):
@@ -151,6 +157,18 @@ def _without_proxy(request: ClientRequest) -> bool:
     return True
 
 
+def _taken_by(kind: type[Any]) -> Callable[[], Iterable[str]]:
+    return lambda: signature(kind).parameters
+
+
+def _in_a_coroutine() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class _Overtaken(Exception):
     """Another endpoint connected first: the connection belongs under that one's key."""
 
@@ -189,8 +207,11 @@ class DiscoveryConnector(TCPConnector):
         **options: Unpack[ConnectorOptions],
     ) -> None:
         given: Any = options
+        check_options("DiscoveryConnector", AsyncDiscovery, given, ConnectorOptions, _taken_by(TCPConnector))
         # Settings first: a connector that was half made would complain when it is collected.
         self._find_services(discovery, {"namespace": namespace, "services": services, "nameservers": nameservers})
+        if given.get("loop") is None and not _in_a_coroutine():
+            raise ConfigurationError("event loop", None, "a running event loop: call it inside a coroutine")
         super().__init__(**given)
 
     def _find_services(self, discovery: AsyncDiscovery | None, settings: Mapping[str, Any]) -> None:

@@ -6,7 +6,10 @@ import ssl
 from collections.abc import Iterable
 from typing import Any, TypedDict, Unpack
 
-import httpx2
+from ecs_discovery.integrations._libraries import needs
+
+with needs("httpx2"):
+    import httpx2
 
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
 from ecs_discovery.client.sync.discovery import Discovery

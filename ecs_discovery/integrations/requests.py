@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 from weakref import ref
 
-import requests
-from requests.sessions import merge_setting
+from ecs_discovery.integrations._libraries import needs, served_by
+
+with needs("requests"):
+    import requests
+    from requests.sessions import merge_setting
 
 from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.config.settings import Policies, ServiceConfig
@@ -50,9 +53,7 @@ def wrap_session(
     Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
     """
     if not isinstance(session, requests.Session):
-        raise ConfigurationError(
-            "session", session, "a requests.Session; for other clients there are Discovery.call and Discovery.lease"
-        )
+        raise ConfigurationError("session", session, f"a requests.Session; {served_by(session, 'wrap_session')}")
     check_urllib3()
     given: dict[str, Any] = {"namespace": namespace, "services": services, "nameservers": nameservers, **policies}
     given |= {"resolvers": resolvers, "on_event": on_event}

@@ -7,16 +7,19 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
-from urllib3._collections import RecentlyUsedContainer
-from urllib3.poolmanager import SSL_KEYWORDS, PoolKey
-from urllib3.util import Retry, Timeout
+from ecs_discovery.integrations._libraries import needs
+
+with needs("urllib3"):
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
+    from urllib3._collections import RecentlyUsedContainer
+    from urllib3.poolmanager import SSL_KEYWORDS, PoolKey
+    from urllib3.util import Retry, Timeout
 
 from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.client.sync.shared import shared_discovery
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.errors import DiscoveryError
-from ecs_discovery.integrations._settings import choose
+from ecs_discovery.integrations._settings import check_options, choose
 from ecs_discovery.integrations._urllib3_exchange import check_urllib3
 from ecs_discovery.integrations._urllib3_manager import (
     ANSWERED,
@@ -68,6 +71,11 @@ class ManagerOptions(TypedDict, total=False):
     assert_fingerprint: str | None
 
 
+def _taken() -> set[str]:
+    """What the installed version takes. Its manager passes on any name, and looks at names with the first request."""
+    return {"strict", *(name.removeprefix("key_") for name in PoolKey._fields)}
+
+
 class DiscoveryPoolManager(PoolManager):
     """A `urllib3.PoolManager` that finds services by itself, and chooses an endpoint for each request.
 
@@ -92,6 +100,7 @@ class DiscoveryPoolManager(PoolManager):
         **options: Unpack[ManagerOptions],
     ) -> None:
         check_urllib3()
+        check_options("DiscoveryPoolManager", Discovery, options, ManagerOptions, _taken)
         chosen = choose(
             Discovery, discovery, {"namespace": namespace, "services": services, "nameservers": nameservers}
         )

@@ -28,7 +28,9 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(run, monkeypatch,
     monkeypatch.setitem(sys.modules, missing, None)
     status, out, err = run("resolve", "orders")
     assert (status, out) == (1, "")
-    assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'\n"
+    assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]' " + (
+        "(ecs-discovery run works without it)\n"
+    )
 
 
 @pytest.mark.parametrize(("module", "package"), [("requests", "requests"), ("h11", "h11"), ("dns", "dnspython")])

@@ -9,7 +9,7 @@ from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.config.settings import Policies, ServiceConfig
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.events import Event
-from ecs_discovery.integrations._httpx.library import Library, check_library, not_a_client
+from ecs_discovery.integrations._httpx.library import Library, check_library, is_installed, not_a_client
 from ecs_discovery.integrations._httpx.options import options_of
 from ecs_discovery.integrations._settings import choose
 from ecs_discovery.resolvers.base import AsyncResolver, Resolver
@@ -18,7 +18,7 @@ from ecs_discovery.runtime import fork
 if TYPE_CHECKING:
     from ecs_discovery.client.aio.discovery import AsyncDiscovery
 
-__all__ = ["unwrap_client", "wrap_client"]
+__all__ = ["is_installed", "unwrap_client", "wrap_client"]
 
 C = TypeVar("C")
 _OFFLINE = frozenset({"MockTransport", "ASGITransport", "WSGITransport"})

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import errno
 import importlib
+import sys
 from functools import cache
+from importlib.util import find_spec
 from ssl import SSLCertVerificationError, SSLEOFError, SSLError, SSLZeroReturnError
 from typing import Any
 
 from ecs_discovery.core.calls.failure_kinds import Fault
 from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.integrations._libraries import served_by
 from ecs_discovery.integrations.http.failure_table import FailureTable, Row
 from ecs_discovery.integrations.http.liveness import PeerSilentError, PeerUncertainError
 from ecs_discovery.runtime.sockets import is_ours
 
-__all__ = ["Library", "Overtaken", "SharedConnectionError", "check_library", "library", "library_of", "not_a_client"]
+__all__ = [
+    "Library",
+    "Overtaken",
+    "SharedConnectionError",
+    "check_library",
+    "is_installed",
+    "library",
+    "library_of",
+    "not_a_client",
+]
 
 _CORES = {"httpx": "httpcore", "httpx2": "httpcore2"}
 _REFUSED_STREAM = 7  # RFC 9113, section 7
@@ -47,6 +59,14 @@ class Library:
 def library(name: str) -> Library:
     """The library of that name. Raises `ImportError` where it is not installed."""
     return Library(name)
+
+
+def is_installed() -> bool:
+    """Is there one of the two, imported or not?"""
+    for name in _CORES:
+        if sys.modules.get(name) is not None or (name not in sys.modules and find_spec(name) is not None):
+            return True
+    return False
 
 
 def library_of(thing: object) -> Library | None:
@@ -120,4 +140,6 @@ def check_library(client: object) -> Library:
 
 def not_a_client(thing: object) -> ConfigurationError:
     """The error for what is no client of the two libraries."""
-    return ConfigurationError("client", thing, "a Client or AsyncClient of httpx or httpx2")
+    return ConfigurationError(
+        "client", thing, f"a Client or AsyncClient of httpx or httpx2; {served_by(thing, 'wrap_client')}"
+    )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
-import grpc
+from ecs_discovery.integrations._libraries import needs
+
+with needs("grpc", "grpcio"):
+    import grpc
 
 from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.client.sync.shared import shared_discovery

@@ -10,6 +10,13 @@ The project's demo, tests and benchmarks run on it; it needs no network, no AWS 
 
 from __future__ import annotations
 
+try:
+    import dns  # noqa: F401
+    import h11  # noqa: F401
+except ModuleNotFoundError as error:
+    missing = "dnspython" if error.name == "dns" else error.name
+    raise ImportError(f"the lab needs {missing}: from a clone, pip install '.[lab]'") from error
+
 from ecs_discovery.testing.lab.cloud_map import CloudMap
 from ecs_discovery.testing.lab.ecs import Lab
 from ecs_discovery.testing.lab.faults import (

@@ -7,10 +7,7 @@ import contextlib
 import socket
 from typing import Protocol, cast
 
-try:
-    import h11
-except ModuleNotFoundError as error:
-    raise ImportError("the lab needs h11: from a clone, pip install '.[lab]'") from error
+import h11
 
 from ecs_discovery.testing.lab import sockets
 from ecs_discovery.testing.lab.replies import Reply, Request
