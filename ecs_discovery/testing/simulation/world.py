@@ -146,7 +146,7 @@ class World:
         finally:
             sockets.connect_async = kept
 
-    async def _connect(self, endpoint: Endpoint) -> Connection:
+    async def _connect(self, endpoint: Endpoint, tuning: object = None) -> Connection:
         self.connects.append((self.now, endpoint.host))
         return await self.network[endpoint.host].connect(3600.0)  # limited by its caller
 
