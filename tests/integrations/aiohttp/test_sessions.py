@@ -75,9 +75,9 @@ def test_what_cannot_be_used_is_refused_at_once(arguments: dict[str, Any]):
     run(work)
 
 
-def test_a_misspelt_argument_is_aiohttps_error():
+def test_a_misspelt_argument_is_a_configuration_error():
     async def work() -> None:
-        with pytest.raises(TypeError, match="tiemout"):
+        with pytest.raises(ConfigurationError, match="did you mean 'timeout'"):
             client_session(namespace="prod.local", tiemout=3)  # type: ignore[call-arg]
 
     run(work)

@@ -169,9 +169,9 @@ def test_the_package_that_takes_the_place_of_urllib3_is_refused(monkeypatch: pyt
         DiscoveryPoolManager(namespace="prod.local")
 
 
-def test_an_option_that_does_not_exist_is_told_as_by_a_plain_manager(manager_of: Make):
-    with pytest.raises(TypeError, match="max_size"):
-        manager_of(max_size=4).request("GET", "http://orders/")
+def test_an_option_that_does_not_exist_is_told_when_the_manager_is_made(manager_of: Make):
+    with pytest.raises(ConfigurationError, match="did you mean 'maxsize'"):
+        manager_of(max_size=4)
 
 
 def test_a_target_that_is_none_and_a_closed_discovery_are_errors_of_both(discovery: Discovery):
