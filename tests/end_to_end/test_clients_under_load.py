@@ -119,7 +119,7 @@ def test_a_task_that_vanishes_costs_no_get_and_no_long_wait(lab: Lab, kind: type
 
     load = under_load(kind, lab, service, "GET", vanish)
     assert load.failures == []
-    assert load.longest < 0.6
+    assert load.longest < 2  # about 0.5 s on a quiet machine; 10 s without a look at the silent connection
 
 
 def test_all_tasks_replaced_one_after_another_by_vanishing_cost_no_get(lab: Lab, kind: type[ClientUnderTest]):
@@ -135,7 +135,7 @@ def test_all_tasks_replaced_one_after_another_by_vanishing_cost_no_get(lab: Lab,
 
     load = under_load(kind, lab, service, "GET", replace)
     assert load.failures == []
-    assert load.longest < 2.5  # the limit for connecting is 5 s
+    assert load.longest < 4  # about 0.5 s on a quiet machine; the limit for connecting is 5 s
 
 
 def test_a_deployment_that_ends_its_tasks_by_sigterm_costs_hardly_a_post(lab: Lab, kind: type[ClientUnderTest]):
@@ -152,5 +152,5 @@ def test_a_deployment_that_ends_its_tasks_by_sigterm_costs_hardly_a_post(lab: La
         time.sleep(0.5)
 
     load = under_load(kind, lab, service, "POST", replace)
-    assert len(load.failures) <= 3, load.failures
+    assert len(load.failures) <= len(load.sent) / 50, load.failures
     assert all("reset" in each or "disconnected" in each.lower() or "pipe" in each for each in load.failures)
