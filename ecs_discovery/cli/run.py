@@ -145,7 +145,7 @@ class _Init:
     def run(self) -> int:
         """The program's exit status; 128 and more for the signal that ended it."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        # Whoever ignores SIGCHLD is told of no child that ends, and ignoring is inherited.
+        # A process that ignores SIGCHLD is told of no child that ends. A new program inherits that.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         program = os.fork()
         if program == 0:
@@ -196,7 +196,7 @@ class _Init:
         try:
             os.write(2, f"ecs-discovery run: {what}\n".encode())
         except OSError:
-            pass  # nobody reads it: no reason to leave the program alone
+            pass  # standard error is closed: the program still needs this process
 
     @staticmethod
     def _pass_on(program: int, number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from ssl import CertificateError, SSLEOFError, SSLError, SSLZeroReturnError
 
 from aiohttp import (
@@ -17,19 +16,14 @@ from aiohttp import (
 )
 
 from ecs_discovery.core.calls.failure_kinds import Fault
-from ecs_discovery.integrations.http.failure_table import FailureTable, Row
+from ecs_discovery.integrations.http.failure_table import FailureTable, Row, by_the_kernel, of_this_side
 from ecs_discovery.integrations.http.liveness import PeerSilentError
-from ecs_discovery.runtime.sockets import is_ours
 
 __all__ = ["TABLE", "PoolTimeout"]
 
 
 class PoolTimeout(TimeoutError):
     """No connection of the session's became free in time: the limit is this side's."""
-
-
-def _of_this_side(error: BaseException) -> bool:
-    return isinstance(error, OSError) and is_ours(error)
 
 
 def _of_no_connection(error: BaseException) -> bool:
@@ -42,15 +36,11 @@ def _of_reading_the_body(error: BaseException) -> bool:
     return "write request body" in str(error) and not isinstance(error.__cause__, ConnectionError)
 
 
-def _by_the_kernel(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT  # Python's own time limits have no errno
-
-
 TABLE = FailureTable(
     unsent=(
         Row(Fault.NOT_OURS, (ClientConnectionError,), _of_no_connection),
         Row(Fault.OWN, (PoolTimeout,)),
-        Row(Fault.OWN, (OSError,), _of_this_side),
+        Row(Fault.OWN, (OSError,), of_this_side),
         Row(Fault.CERTIFICATE, (CertificateError, ServerFingerprintMismatch)),
         # The connection ended in the handshake, if it came so far.
         Row(Fault.CONNECT, (SSLEOFError, SSLZeroReturnError, ConnectionError)),
@@ -61,7 +51,7 @@ TABLE = FailureTable(
     sent=(
         Row(Fault.NOT_OURS, (ClientConnectionError,), _of_no_connection),
         Row(Fault.NOT_OURS, (ClientOSError,), _of_reading_the_body),
-        Row(Fault.SILENT, (OSError,), _by_the_kernel),
+        Row(Fault.SILENT, (OSError,), by_the_kernel),
         Row(Fault.SILENT, (PeerSilentError,)),
         Row(Fault.READ_TIMEOUT, (ServerTimeoutError,)),
         Row(Fault.OUT_OF_TIME, (TimeoutError,)),  # the session's own limit for the whole request

@@ -22,7 +22,7 @@ class ImportHook:
         """Call what belongs to modules that are imported already, and wait for the others."""
         for name in list(self._after):
             module = sys.modules.get(name)
-            # One that is in the middle of its import will be found by nobody again.
+            # A module in the middle of its import is not looked for again: no finder will be asked for it.
             if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
                 self._call(name, module)
         if self._after and self not in sys.meta_path:

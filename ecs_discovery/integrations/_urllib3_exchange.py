@@ -17,9 +17,10 @@ from ecs_discovery.client.sync import race
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.integrations._urllib3_pool import Overtaken, PoolUse, UseTimeout
+from ecs_discovery.integrations._urllib3_pool import PoolUse, UseTimeout
 from ecs_discovery.integrations._urllib3_routes import PoolRoute
 from ecs_discovery.integrations._urllib3_table import TABLE
+from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.integrations.http.liveness import Suspicion
 from ecs_discovery.integrations.http.sync import SyncExchange
 from ecs_discovery.integrations.http.timeouts import read_limit

@@ -29,6 +29,7 @@ from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._urllib3_context import ForeignContext
+from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.integrations.http.exchange import AttemptUse
 from ecs_discovery.integrations.http.liveness import Suspicion, wait_for_answer
 from ecs_discovery.models import Endpoint
@@ -36,7 +37,7 @@ from ecs_discovery.runtime import sockets, tcp_info
 from ecs_discovery.runtime.sockets import AbortHandle, Tuning
 from ecs_discovery.runtime.tcp_info import Farewell
 
-__all__ = ["EndpointPool", "HttpEndpointPool", "HttpsEndpointPool", "Overtaken", "PoolUse", "UseTimeout"]
+__all__ = ["EndpointPool", "HttpEndpointPool", "HttpsEndpointPool", "PoolUse", "UseTimeout"]
 
 _SSL_OPTIONS = frozenset(
     {
@@ -60,10 +61,6 @@ _SSL_OPTIONS = frozenset(
 _GET_CONN = unwrap(HTTPConnectionPool._get_conn)
 _LEAST_HANDSHAKE = 0.05  # seconds
 _MILLISECOND = 1000
-
-
-class Overtaken(Exception):
-    """Another endpoint connected first: the request belongs in that one's pool, which takes the socket."""
 
 
 class Connector(Protocol):

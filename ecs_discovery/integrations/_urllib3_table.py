@@ -18,17 +18,12 @@ from urllib3.exceptions import (
 from urllib3.util.ssl_match_hostname import CertificateError  # of another name: urllib3 compares by itself
 
 from ecs_discovery.core.calls.failure_kinds import Fault
-from ecs_discovery.integrations.http.failure_table import FailureTable, Row
+from ecs_discovery.integrations.http.failure_table import FailureTable, Row, by_the_kernel, of_this_side
 from ecs_discovery.integrations.http.liveness import PeerSilentError, PeerUncertainError
-from ecs_discovery.runtime.sockets import is_ours
 
 __all__ = ["TABLE"]
 
 _FILES = frozenset({errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR})
-
-
-def _of_this_side(error: BaseException) -> bool:
-    return isinstance(error, OSError) and is_ours(error)
 
 
 def _no_connection_in_time(error: BaseException) -> bool:
@@ -39,16 +34,10 @@ def _file(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _FILES
 
 
-def _by_the_kernel(error: BaseException) -> bool:
-    # Unanswered keep-alive probes or retransmissions: the kernel ended the connection. Python calls that a
-    # TimeoutError too, but only the kernel's has an errno.
-    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
-
-
 TABLE = FailureTable(
     unsent=(
         Row(Fault.OWN, (ClosedPoolError, EmptyPoolError)),
-        Row(Fault.OWN, (OSError,), _of_this_side),
+        Row(Fault.OWN, (OSError,), of_this_side),
         Row(Fault.CONNECT_TIMEOUT, (ConnectTimeoutError,), _no_connection_in_time),
         Row(Fault.CERTIFICATE, (SSLCertVerificationError, CertificateError)),
         # The connection ended in the handshake, if it came so far.
@@ -59,7 +48,7 @@ TABLE = FailureTable(
         Row(Fault.CONNECT, (NewConnectionError, ProtocolError, OSError)),
     ),
     sent=(
-        Row(Fault.SILENT, (OSError,), _by_the_kernel),
+        Row(Fault.SILENT, (OSError,), by_the_kernel),
         Row(Fault.READ_TIMEOUT, (ReadTimeoutError, TimeoutError)),
         Row(Fault.DOUBTED, (PeerUncertainError,)),
         Row(Fault.SILENT, (PeerSilentError,)),

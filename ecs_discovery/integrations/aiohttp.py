@@ -49,6 +49,7 @@ from ecs_discovery.integrations._aiohttp_options import ConnectorOptions, Sessio
 from ecs_discovery.integrations._aiohttp_routes import Routes
 from ecs_discovery.integrations._aiohttp_table import PoolTimeout
 from ecs_discovery.integrations._settings import check_options, choose
+from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["DiscoveryConnector", "client_session"]
@@ -169,10 +170,6 @@ def _in_a_coroutine() -> bool:
     return True
 
 
-class _Overtaken(Exception):
-    """Another endpoint connected first: the connection belongs under that one's key."""
-
-
 class _Keyed:
     """A request as the connector's base class sees it: under the key of the endpoint that was chosen for it."""
 
@@ -278,7 +275,7 @@ class DiscoveryConnector(TCPConnector):
         """A new connection, or one that becomes free. None if another endpoint has connected first."""
         try:
             return await super().connect(keyed, traces, timeout)  # type: ignore[arg-type]
-        except _Overtaken:
+        except Overtaken:
             return None
         except TimeoutError as error:
             if keyed.use.connecting or isinstance(error, ClientError):
@@ -316,7 +313,7 @@ class DiscoveryConnector(TCPConnector):
             sock = await race.connect(exchange.driver.background, exchange.call, lease, self._tuning())
             if lease.endpoint.key != chosen:
                 use.connected = sock
-                raise _Overtaken
+                raise Overtaken
         async with asyncio.timeout(None if context is None else exchange.connect_limit()):
             transport, protocol = await transports.create(sock, self._factory, context, name, **options)
         fingerprint = self._get_fingerprint(request) if context is not None else None

@@ -161,7 +161,7 @@ class DiscoveryPoolManager(PoolManager):
         super().clear()
 
     def after_fork(self) -> None:
-        """In the child of a fork: the connections are the parent's, and so is whoever holds the lock."""
+        """In the child of a fork: the connections are the parent's, and a thread of the parent may hold the lock."""
         self.pools = RecentlyUsedContainer(self._num_pools)
 
     def _pool_of(self, origin: str) -> HTTPConnectionPool:

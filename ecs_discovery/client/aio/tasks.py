@@ -1,4 +1,4 @@
-"""The tasks that nobody awaits, of all loops that one `AsyncDiscovery` is used in."""
+"""The background tasks, which no caller awaits, of all loops that one `AsyncDiscovery` is used in."""
 
 from __future__ import annotations
 

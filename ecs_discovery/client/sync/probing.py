@@ -37,7 +37,7 @@ class Prober:
         self._checkers = Workers(_CHECKERS)  # of their own: checks of tasks that hang must not hold up lookups
 
     def locate(self, service: Service) -> None:
-        """Find out in which zone the process runs, if the service cares and nobody has yet."""
+        """Find out in which zone the process runs, if the service cares and no other caller has done so."""
         if self.engine.locating(service):
             self._connects.spawn(self._locate)  # only lookups wait for the others: there all may be dropped
 

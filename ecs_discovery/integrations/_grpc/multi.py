@@ -14,7 +14,7 @@ from ecs_discovery.integrations._grpc.rpc import Rpc
 __all__ = ["MultiCallable"]
 
 C = TypeVar("C", bound=Channels)
-_KEPT = 64  # callables, before those of closed channels are let go
+_KEPT = 64  # callables; with more, the callables of closed channels are dropped
 
 
 class MultiCallable(Generic[C]):

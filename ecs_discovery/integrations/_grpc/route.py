@@ -85,8 +85,8 @@ def our_target(settings: Settings, target: Any, known: Mapping[str, Any] | None)
 
 
 def default_port(*, secure: bool) -> int | None:
-    """The port of a target that names none, where no SRV record does either. gRPC's own is that of HTTPS; without TLS
-    it would hardly be what is meant."""
+    """The port of a target that names none, where no SRV record does either. gRPC takes 443. Without TLS
+    that is hardly what is meant, and there is no default."""
     return 443 if secure else None
 
 

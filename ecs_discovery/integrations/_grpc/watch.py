@@ -136,7 +136,7 @@ class Watch:
         self._set_alarm = set_alarm
         self._force = force
         self.running = False
-        """It will look. Whoever begins an RPC that may be repeated starts it otherwise."""
+        """It will look. While False, an RPC that may be repeated starts it."""
 
     def start(self) -> None:
         """Begin to look."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 from functools import cache
@@ -13,13 +12,11 @@ from typing import Any
 from ecs_discovery.core.calls.failure_kinds import Fault
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.integrations._libraries import served_by
-from ecs_discovery.integrations.http.failure_table import FailureTable, Row
+from ecs_discovery.integrations.http.failure_table import FailureTable, Row, by_the_kernel, of_this_side
 from ecs_discovery.integrations.http.liveness import PeerSilentError, PeerUncertainError
-from ecs_discovery.runtime.sockets import is_ours
 
 __all__ = [
     "Library",
-    "Overtaken",
     "SharedConnectionError",
     "check_library",
     "is_installed",
@@ -32,10 +29,6 @@ _CORES = {"httpx": "httpcore", "httpx2": "httpcore2"}
 _REFUSED_STREAM = 7  # RFC 9113, section 7
 _CUT = "peer closed connection"  # how h11 says that a body is not complete
 _ENDED = "Server disconnected"
-
-
-class Overtaken(Exception):
-    """Another endpoint connected first: the request belongs in the pool of that endpoint, which takes the socket."""
 
 
 class SharedConnectionError(ConnectionError):
@@ -79,15 +72,6 @@ def library_of(thing: object) -> Library | None:
     return None
 
 
-def _by_the_kernel(error: BaseException) -> bool:
-    # Unanswered keep-alive probes or retransmissions: the kernel ended the connection.
-    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
-
-
-def _of_this_side(error: BaseException) -> bool:
-    return isinstance(error, OSError) and is_ours(error)
-
-
 def _refused_stream(error: BaseException) -> bool:
     """HTTP/2: the server says that it has not looked at the request."""
     return any(getattr(each, "error_code", None) == _REFUSED_STREAM for each in error.args)
@@ -107,7 +91,7 @@ def _table(client: Any, core: Any) -> FailureTable:
         unsent=(
             Row(Fault.NOT_OURS, wrong),
             Row(Fault.OWN, (client.PoolTimeout, SharedConnectionError)),
-            Row(Fault.OWN, (OSError,), _of_this_side),
+            Row(Fault.OWN, (OSError,), of_this_side),
             Row(Fault.CERTIFICATE, (SSLCertVerificationError,)),
             Row(Fault.CONNECT, (SSLEOFError, SSLZeroReturnError, ConnectionError)),
             Row(Fault.TLS, (SSLError,)),
@@ -118,7 +102,7 @@ def _table(client: Any, core: Any) -> FailureTable:
             Row(Fault.NOT_OURS, wrong),
             Row(Fault.CLOSED, (SharedConnectionError,)),
             Row(Fault.REFUSED_STREAM, (core.RemoteProtocolError,), _refused_stream),
-            Row(Fault.SILENT, (OSError,), _by_the_kernel),
+            Row(Fault.SILENT, (OSError,), by_the_kernel),
             Row(Fault.DOUBTED, (PeerUncertainError,)),
             Row(Fault.SILENT, (PeerSilentError,)),  # before the timeout that asyncio ends the wait with
             Row(Fault.READ_TIMEOUT, (client.TimeoutException, TimeoutError)),

@@ -8,10 +8,14 @@ from typing import Generic, TypeVar
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.service import Service
 
-__all__ = ["EndpointPools"]
+__all__ = ["EndpointPools", "Overtaken"]
 
 P = TypeVar("P")
 _VARIANTS = 64  # pools to one endpoint
+
+
+class Overtaken(Exception):
+    """Another endpoint connected first: the request belongs in the pool of that endpoint, which takes the socket."""
 
 
 class EndpointPools(Generic[P]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ecs_discovery.client.failures import causes
 from ecs_discovery.core.calls.failure_kinds import Fault
+from ecs_discovery.runtime.sockets import is_ours
 
-__all__ = ["FailureTable", "Row"]
+__all__ = ["FailureTable", "Row", "by_the_kernel", "of_this_side"]
 
 
 class Row(NamedTuple):
@@ -38,3 +40,16 @@ class FailureTable:
                 if isinstance(each, classes) and (only is None or only(each)):
                     return fault
         return None
+
+
+def by_the_kernel(error: BaseException) -> bool:
+    """Did the kernel end the connection, after keep-alive probes or retransmissions that were not answered?
+
+    Python calls that a `TimeoutError` too. Only the kernel's has an errno.
+    """
+    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
+
+
+def of_this_side(error: BaseException) -> bool:
+    """Has this side run out of descriptors, ports or memory?"""
+    return isinstance(error, OSError) and is_ours(error)

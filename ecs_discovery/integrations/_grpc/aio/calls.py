@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from typing import Any
@@ -79,7 +80,7 @@ class _Writes:
             self._waiting.put_nowait((None, None))
 
 
-class _Call:
+class _Call(ABC):
     """One RPC. Its first attempt begins at once where that takes no more than a choice; all else is in `_task`."""
 
     def __init__(
@@ -109,7 +110,7 @@ class _Call:
         if lease is not None:
             try:
                 inner = self._start(None, lease, timeout)
-            except BaseException:
+            except BaseException:  # interrupted too: no other code knows of the lease
                 lease.release()
                 raise
             self._began_with(lease, inner)
@@ -121,13 +122,13 @@ class _Call:
 
     # What a kind of RPC has of its own
 
+    @abstractmethod
     async def _await_attempt(self, inner: Any, lease: Lease) -> Any:
         """Wait until an attempt is as good as any other: its result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _began_with(self, lease: Lease, inner: Any) -> None:
         """The first attempt began at once."""
-        raise NotImplementedError
 
     # The attempts
 
@@ -143,7 +144,7 @@ class _Call:
         try:
             request = self._request if self._replay is None else self._replay.attempt()
             inner = self._inner = multi.at(sub)(request, timeout=timeout, **self._more)
-        except BaseException:
+        except BaseException:  # interrupted too: no call of gRPC's will end the use
             route.end(sub, lease)
             raise
         inner.add_done_callback(partial(_ended, route, sub, lease))
@@ -294,9 +295,9 @@ class _Call:
             return None
         return max(0.0, self._began + self._timeout - self._multi.route.engine.clock())
 
+    @abstractmethod
     async def _end(self) -> None:
         """Wait until it is over, however it ends."""
-        raise NotImplementedError
 
     async def _field(self, name: str, of_status: str | None = None, cancelled: Any = None) -> Any:
         await self._end()

@@ -57,7 +57,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         if lease is not None:
             try:
                 inner = self._start(None, lease, timeout)
-            except BaseException:
+            except BaseException:  # interrupted too: no other code knows of the lease
                 lease.release()
                 raise
             inner.add_done_callback(partial(self._first_done, lease, timeout, now))
@@ -81,7 +81,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         try:
             request = self._request if self._replay is None else self._replay.attempt()
             inner = multi.at(sub).future(request, timeout, *self._rest)
-        except BaseException:
+        except BaseException:  # interrupted too: no call of gRPC's will end the use
             route.end(sub, lease)
             raise
         with self._changed:

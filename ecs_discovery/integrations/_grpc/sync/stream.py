@@ -91,7 +91,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         if lease is not None:
             try:
                 self._start(lease, timeout)
-            except BaseException:
+            except BaseException:  # interrupted too: no other code knows of the lease
                 lease.release()
                 raise
             return
@@ -126,7 +126,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
         try:
             request = self._request if self._replay is None else self._replay.attempt()
             inner = self._inner = multi.at(sub)(request, timeout, *self._rest)
-        except BaseException:
+        except BaseException:  # interrupted too: no call of gRPC's will end the use
             route.end(sub, lease)
             raise
         self._use, use.here = use, ref(inner)

@@ -70,7 +70,7 @@ class _Unary(MultiCallable[Route]):
                 if route.begin(sub, lease, partial(route.shut, sub) if self._safe else None):
                     break
             callable_ = self._found.get(sub) or self.at(sub)
-        except BaseException:
+        except BaseException:  # interrupted too: no other code knows of the lease
             lease.release()
             raise
         try:

@@ -1,1 +1,1 @@
-"""httpx in asyncio. Its files stand beside those of `sync`, in the same order."""
+"""httpx in asyncio. Its files have the same names as the files of `sync`."""

@@ -13,8 +13,9 @@ from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
 from ecs_discovery.integrations._httpx.aio.stream import AsyncHttpxUse, current
 from ecs_discovery.integrations._httpx.exchange import HttpxPart
-from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations.http.aio import AsyncExchange
+from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["AsyncHttpxExchange"]

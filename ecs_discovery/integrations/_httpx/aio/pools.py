@@ -13,9 +13,9 @@ from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations._httpx.aio.stream import AsyncStream, current
 from ecs_discovery.integrations._httpx.exchange import tuning_of
-from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations._httpx.options import PoolOptions
-from ecs_discovery.integrations.http.endpoint_pools import EndpointPools
+from ecs_discovery.integrations.http.endpoint_pools import EndpointPools, Overtaken
 from ecs_discovery.models import Endpoint
 
 __all__ = ["AsyncHttpxRoute"]
@@ -144,7 +144,7 @@ class _Backend:
         return stream
 
     async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
-        raise NotImplementedError  # tasks have addresses
+        raise NotImplementedError  # httpcore calls it for `uds=` alone, which `options_of` refuses
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

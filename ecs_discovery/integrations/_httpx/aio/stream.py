@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -87,7 +86,7 @@ class AsyncStream(asyncio.Protocol):
         self._clock = clock = facts.clock
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._poll: Any = None
+        self._ready: Callable[[float], bool] | None = None
         self._encrypted = False
         self._pieces: list[bytes] = []
         self._size = 0
@@ -223,12 +222,9 @@ class AsyncStream(asyncio.Protocol):
 
     def _is_ready(self) -> bool:
         """Is there something that the event loop has not read yet, the end perhaps?"""
-        if self._poll is None:
-            if not hasattr(select, "poll"):
-                return sockets.is_ready(self._transport.get_extra_info("socket"), 0.0)
-            self._poll = select.poll()  # made once for a connection: that takes longer than the question
-            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(self._poll.poll(0))
+        if self._ready is None:
+            self._ready = sockets.ready_check(self._transport.get_extra_info("socket"))
+        return self._ready(0.0)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it. A wait for room may take `timeout` seconds."""
@@ -236,8 +232,8 @@ class AsyncStream(asyncio.Protocol):
             return
         use = current.get()
         if use is not None:
-            fresh = use.sent or use.replayable or self._facts.multiplexed or not self._used
-            if not fresh and (self._ended or self._is_ready()):
+            certain = use.sent or use.replayable or self._facts.multiplexed or not self._used
+            if not certain and (self._ended or self._is_ready()):
                 # The task has closed it since it was chosen, in a deployment say. Nothing was sent yet.
                 raise self._core.ConnectionNotAvailable
             self._used = True
@@ -292,7 +288,7 @@ class AsyncStream(asyncio.Protocol):
         except OSError as error:
             self._transport.abort()
             raise self._core.ConnectError(str(error)) from error
-        except BaseException:
+        except BaseException:  # cancelled too: httpcore does not close what failed to become a connection
             self._transport.abort()
             raise
         self._encrypted = True

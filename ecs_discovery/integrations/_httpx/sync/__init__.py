@@ -1,1 +1,1 @@
-"""httpx in threads. Its files stand beside those of `aio`, in the same order."""
+"""httpx in threads. Its files have the same names as the files of `aio`."""

@@ -11,9 +11,10 @@ from ecs_discovery.client.sync import race
 from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.exchange import HttpxPart
-from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations._httpx.sync.pools import HttpxRoute
 from ecs_discovery.integrations._httpx.sync.stream import HttpxUse, current
+from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.integrations.http.liveness import Suspicion
 from ecs_discovery.integrations.http.sync import SyncExchange
 from ecs_discovery.runtime.sockets import AbortHandle, Tuning

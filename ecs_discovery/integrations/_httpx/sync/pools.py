@@ -11,10 +11,10 @@ from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.service import Service
 from ecs_discovery.integrations._httpx.exchange import tuning_of
-from ecs_discovery.integrations._httpx.library import Library, Overtaken
+from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations._httpx.options import PoolOptions
 from ecs_discovery.integrations._httpx.sync.stream import Stream, current
-from ecs_discovery.integrations.http.endpoint_pools import EndpointPools
+from ecs_discovery.integrations.http.endpoint_pools import EndpointPools, Overtaken
 from ecs_discovery.models import Endpoint
 
 __all__ = ["HttpxRoute"]
@@ -139,7 +139,7 @@ class _Backend:
         return self.stream
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
-        raise NotImplementedError  # tasks have addresses
+        raise NotImplementedError  # httpcore calls it for `uds=` alone, which `options_of` refuses
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from ecs_discovery.runtime.sockets import AbortHandle, Tuning
 
 __all__ = ["HttpxUse", "Stream", "current"]
 
-_MILLISECOND = 1000
+_A_DAY = 86_400.0  # seconds: as long as it takes
 _BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -101,16 +100,11 @@ class Stream:
     def _hold(self, sock: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._poll: Any = None
-        if hasattr(select, "poll"):  # made once for a connection: that takes longer than the question
-            self._poll = select.poll()
-            self._poll.register(sock, select.POLLIN)
+        self._ready = sockets.ready_check(sock)
 
     def is_ready(self, seconds: float | None) -> bool:
         """Is there something to read within that time? Without a number of seconds it waits as long as it takes."""
-        if self._poll is None:
-            return sockets.is_ready(self._sock, 86_400.0 if seconds is None else seconds)
-        return bool(self._poll.poll(None if seconds is None else max(0.0, seconds) * _MILLISECOND))
+        return self._ready(_A_DAY if seconds is None else max(0.0, seconds))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; none at the end. `timeout` in seconds."""
@@ -151,7 +145,7 @@ class Stream:
             try:
                 return self._sock.recv(max_bytes)  # type: ignore[no-any-return]
             except ssl.SSLWantWriteError:
-                ready = sockets.is_ready(self._sock, 86_400.0 if timeout is None else timeout, read=False)
+                ready = sockets.is_ready(self._sock, _A_DAY if timeout is None else timeout, read=False)
             except _BUSY:
                 ready = self.is_ready(timeout)
             if not ready:
@@ -163,8 +157,8 @@ class Stream:
             return
         use = current.get()
         if use is not None:
-            fresh = use.sent or use.replayable or self._facts.multiplexed or not self._used
-            if not fresh and self.is_ready(0.0):
+            certain = use.sent or use.replayable or self._facts.multiplexed or not self._used
+            if not certain and self.is_ready(0.0):
                 # The task has closed it since it was chosen, in a deployment say. Nothing was sent yet.
                 raise self._core.ConnectionNotAvailable
             self._used = True
@@ -191,7 +185,7 @@ class Stream:
             except ssl.SSLWantReadError:
                 ready = self.is_ready(timeout)
             except _BUSY:
-                ready = sockets.is_ready(self._sock, 86_400.0 if timeout is None else timeout, read=False)
+                ready = sockets.is_ready(self._sock, _A_DAY if timeout is None else timeout, read=False)
             else:
                 rest = memoryview(rest)[sent:] if sent < len(rest) else b""
                 continue
@@ -207,7 +201,7 @@ class Stream:
     ) -> Stream:
         """TLS from here on. The handshake may take what is left of the time to connect."""
         use = current.get()
-        limit = timeout if timeout is not None else 86_400.0
+        limit = timeout if timeout is not None else _A_DAY
         if use is not None and use.connect_by:
             limit = max(0.05, use.connect_by - self._clock())
         try:
