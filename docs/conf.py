@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"ssl_module\..*"),  # `ssl`, under the name that leaves an argument `ssl` its own
     (r"py:.*", r"(aiohttp|dns|grpc|httpx|httpx2|requests|urllib3)\..*"),
     (r"py:.*", r"ecs_discovery\.integrations\.(.*Options|_.*)"),  # what a library's own classes take
-    (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
+    (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|C|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.
     (r"py:.*", r"ecs_discovery\.(core|client\.(engine|failures|sync|aio|lease_scope)|runtime\.single_flight)\..*"),
     (r"py:.*", r"ecs_discovery\.(config\.(fields\.Policy|targets\.Target)|models\.Value)"),
