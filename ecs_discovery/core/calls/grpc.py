@@ -14,6 +14,8 @@ __all__ = ["FAILURES", "asked_wait", "judge_code", "pushback"]
 
 FAILURES = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED"})
 """Status codes that count against the endpoint."""
+_CUT = "CANCELLED"
+"""The details of an RPC whose stream the server cut. A server that stops at once does so to half of its RPCs."""
 _NOT_CONNECTED = "failed to connect to all addresses"
 _OURS = (
     "Exception iterating requests",
@@ -39,6 +41,8 @@ def judge_code(code: str, details: str, address: str, *, asked: float | None = N
             fault = _fault_of_connect(details)
             return Judgement(fault.outcome, fault.kind, fault.label)
         return Judgement(Outcome.FAILURE, _repeated(asked, FailureKind.CLOSED), "unavailable", wait)
+    if code == "CANCELLED" and details == _CUT:
+        return Judgement(Outcome.FAILURE, _repeated(asked, FailureKind.CLOSED), "cancelled by the server", wait)
     label = code.lower().replace("_", " ")
     if details.startswith(_OURS):
         return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, label)

@@ -32,7 +32,6 @@ _CANCELLED = Judgement(Outcome.NEUTRAL, None, "cancelled")
 _DOUBTED = Judgement(Fault.DOUBTED.outcome, Fault.DOUBTED.kind, Fault.DOUBTED.label)
 _PUSHBACK = "grpc-retry-pushback-ms"
 _ENDED_HERE = ("Channel closed!", "Locally cancelled by application!", "Cancelled upon garbage collection!")
-_RECEIVED = "received from peer"  # in the debug text of a status that the server sent
 _NOT_CONNECTED = re.compile(r"^.{0,200}?last error: \w{0,40}: ipv[46]:[][:%.0-9a-fA-F]{1,80}: ")
 _PAUSES = (0.05, 1.0)  # seconds between rounds of an RPC that waits for an endpoint: the first pause, and the longest
 
@@ -127,7 +126,7 @@ class Rpc:
         status, lease = status_of(error), self.lease
         assert lease is not None  # what failed is an attempt
         code = status.code.name
-        if code == "CANCELLED" and (_RECEIVED not in status.debug or status.details in _ENDED_HERE):
+        if code == "CANCELLED" and status.details in _ENDED_HERE:
             self.answered = True
             return _CANCELLED
         asked = asked_wait(_field(status.trailing_metadata, _PUSHBACK))

@@ -42,6 +42,12 @@ def test_other_statuses_are_answers(code: str):
     assert judge_code(code, "", HERE)[:2] == (Outcome.SUCCESS, None)
 
 
+def test_a_stream_that_the_server_cut_is_a_connection_closed_and_a_status_of_its_application_is_an_answer():
+    found = judge_code("CANCELLED", "CANCELLED", HERE)
+    assert found == (Outcome.FAILURE, FailureKind.CLOSED, "cancelled by the server", None)
+    assert judge_code("CANCELLED", "the order was withdrawn", HERE)[:2] == (Outcome.SUCCESS, None)
+
+
 def test_what_this_side_made_says_nothing_of_the_endpoint():
     for code, text in (
         ("RESOURCE_EXHAUSTED", "Received message larger than max (5 vs. 4)"),

@@ -36,6 +36,8 @@ class Task(grpc.GenericRpcHandler):
         """What it answers every RPC with."""
         self.dies = False
         """It ends at the next RPC, before it answers."""
+        self.cuts = False
+        """It cuts the stream of each RPC, as a server does that stops at once."""
         self._executor = ThreadPoolExecutor(16)
         self.server = grpc.server(self._executor, options=[("grpc.so_reuseport", 0)])
         self.server.add_generic_rpc_handlers((self,))
@@ -68,6 +70,8 @@ class Task(grpc.GenericRpcHandler):
             if self.dies:
                 threading.Thread(target=self.stop).start()
                 time.sleep(0.5)
+            if self.cuts:
+                context.cancel()
             if self.answer is not None:
                 code, text, trailing = self.answer
                 context.set_trailing_metadata(trailing)

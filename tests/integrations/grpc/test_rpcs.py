@@ -127,6 +127,27 @@ def test_a_task_that_ends_in_the_middle_of_an_rpc_is_left_if_that_is_idempotent(
     play(scenario, two)
 
 
+@pytest.mark.parametrize("name", ["Get", "Upload", "List"])
+def test_a_stream_that_its_server_cuts_counts_as_sent(fleet: Make, play: Play, name: str):
+    two = fleet(2)
+    for task in two.tasks:
+        task.cuts = True
+
+    async def scenario(calls: Any, w: Any) -> None:
+        request = iter([b"1"]) if name == "Upload" else b""
+        with options(idempotent=name != "Upload"):
+            call = calls.call(name, request)
+        with pytest.raises(RequestError) as caught:
+            await (calls.all(call) if name == "List" else calls.result(call))
+        assert caught.value.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]
+        attempts = 1 if name == "Upload" else 3
+        assert [each.outcome for each in caught.value.attempts] == ["cancelled by the server"] * attempts
+        two.tasks[0].cuts = two.tasks[1].cuts = False
+        assert await calls.one("Get")
+
+    play(scenario, two)
+
+
 def test_a_connection_that_is_cut_counts_as_sent(fleet: Make, play: Play):
     two = fleet(2)
     front = Front(two.tasks[0], "127.9.251.1")
