@@ -1,0 +1,1 @@
+"""The recipes of the documentation, with the real servers that they are for."""

@@ -1,0 +1,126 @@
+"""websockets: connections that a discovery chooses, and the next one when a task ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from socket import SHUT_RDWR
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from ecs_discovery import Discovery
+from ecs_discovery.testing.lab import Lab
+from tests.recipes.conftest import Recipe
+from tests.servers import free_port, required_module
+
+required_module("websockets", "websockets")
+from websockets.sync.client import connect  # noqa: E402
+from websockets.sync.server import Server, serve  # noqa: E402
+
+
+class Task:
+    """Sends its address, then what it is sent."""
+
+    def __init__(self, address: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        self.address = address
+        self.hosts: list[str] = []
+        self._open: list[Any] = []
+        self._server: Server = serve(self._handle, address, port, ssl=context)
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _handle(self, socket: Any) -> None:
+        self.hosts.append(socket.request.headers["Host"])
+        self._open.append(socket)
+        socket.send(self.address)
+        for message in socket:
+            socket.send(message)
+
+    def end(self) -> None:
+        """Stop, and cut the connections."""
+        self._server.shutdown()
+        for each in self._open:
+            with suppress(OSError):  # closed by then
+                each.socket.shutdown(SHUT_RDWR)
+
+
+@pytest.fixture
+def feed(lab: Lab, addresses: Callable[[], str]) -> Iterator[Callable[..., list[Task]]]:
+    """The tasks of `feed`, with SRV records."""
+    made: list[Task] = []
+
+    def make(number: int, context: ssl.SSLContext | None = None) -> list[Task]:
+        port = free_port()
+        for index in range(number):
+            made.append(Task(addresses(), port, context))
+            lab.dns.add(f"task{index}.feed.prod.local", "A", made[-1].address, ttl=1)
+        records = [f"1 1 {port} task{index}.feed.prod.local." for index in range(number)]
+        lab.dns.add("feed.prod.local", "SRV", *records, ttl=1)
+        return made
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def test_connections_spread_and_keep_the_name(recipe: Recipe, feed: Any):
+    three = feed(3)
+    found = recipe("## websockets")
+
+    async def scenario() -> None:
+        sockets = [await found.open_feed() for _ in range(9)]
+        assert {await each.recv() for each in sockets} == {task.address for task in three}
+        for each in sockets:
+            await each.close()
+        await found.discovery.aclose()
+
+    asyncio.run(scenario())
+    assert {host for task in three for host in task.hosts} == {"feed.prod.local"}
+
+
+def test_another_task_takes_over_when_one_ends(recipe: Recipe, feed: Any):
+    two = feed(2)
+    found = recipe("## websockets")
+
+    async def scenario() -> None:
+        messages = found.messages()
+        first = await anext(messages)
+        await asyncio.to_thread(next(task for task in two if task.address == first).end)
+        second = await asyncio.wait_for(anext(messages), 5)
+        assert {first, second} == {task.address for task in two}
+        await messages.aclose()
+        await found.discovery.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_thread_connects_over_a_socket_of_the_discovery(recipe: Recipe, feed: Any, lab: Lab):
+    three = feed(3)
+    with Discovery(namespace="prod.local") as discovery:
+        found = set()
+        for _ in range(12):
+            with connect("ws://feed.prod.local/", sock=discovery.connect("feed")) as socket:
+                found.add(socket.recv())
+    assert found == {task.address for task in three}
+
+
+def test_the_certificate_is_verified_for_the_name(recipe: Recipe, feed: Any, certificates: Any):
+    files = certificates("feed.prod.local")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(files.cert, files.key)
+    feed(1, server)
+    found = recipe("## websockets")
+    client = ssl.create_default_context(cafile=files.ca)
+
+    async def scenario() -> None:
+        socket = await found.open_feed("wss://feed.prod.local/", ssl=client)
+        assert await socket.recv()
+        await socket.close()
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"other\.prod\.local"):
+            await found.open_feed("wss://other.prod.local/", ssl=client)
+        await found.discovery.aclose()
+
+    asyncio.run(scenario())
