@@ -320,8 +320,8 @@ def test_a_flip_of_health_and_a_change_of_zone_under_load_fail_no_request_and_mo
     made = settings(lab, cloud_map=policy, zone=ZonePolicy(prefer=True, own="a", min_endpoints=2))
 
     def reached(seen: list[tuple[float, str]], expected: set[int]) -> None:
-        """Within ten seconds half a second's requests go to these tasks and to no other."""
-        limit = time.monotonic() + 10
+        """Within 20 seconds (two looks at Cloud Map may be needed) half a second's requests go to just these tasks."""
+        limit = time.monotonic() + 20
         while time.monotonic() < limit:
             began = time.monotonic()
             time.sleep(0.5)

@@ -581,7 +581,7 @@ def test_connections_of_a_task_that_left_are_closed_and_its_answer_in_flight_is_
 
     async def scenario(client: ClientUnderTest, w: Any) -> None:
         await tasks_of(client, service, 4)
-        opened = await client.open("GET", url_of(service, "/stream/2000"))
+        opened = await client.open("GET", url_of(service, "/stream/500"))  # five seconds
         left = next(task for task in service.tasks if task.in_flight)
         service.deregister(left)
         service.flush()
@@ -589,7 +589,7 @@ def test_connections_of_a_task_that_left_are_closed_and_its_answer_in_flight_is_
         while left.open_connections > 1 or left.id in await tasks_of(client, service, 4):
             assert time.monotonic() < until
             await w.pause(0.1)
-        assert len(await opened.read()) == 2000 * 1024
+        assert len(await opened.read()) == 500 * 1024
         await opened.close()
         until = time.monotonic() + 5
         while left.open_connections:
