@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import FakeClock
+
+# A property says nothing of time: a machine that does other things beside the tests may take long over an example.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture
