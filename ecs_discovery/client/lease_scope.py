@@ -93,7 +93,7 @@ class LeaseScope(Use):
         self._epoch = service.epoch
         if service.pick(now, (), key, self) is None:
             raise service.unusable()
-        if service.work_due:
+        if service.work.due:
             self._driver.background.work(service)
 
     def _start_now(self) -> None:

@@ -102,6 +102,8 @@ class Service:
         self._balancer = Balancer(balancing, outlier, zone, rng, checks, own_zone)
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
+        self.work = self._balancer.work
+        """`due` is True if there are reconnects or health checks to take."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
         self._forced = -inf
@@ -277,11 +279,6 @@ class Service:
             (node,) = tried
             return count if node.removed else count - 1
         return max(0, count - sum(not node.removed for node in tried))
-
-    @property
-    def work_due(self) -> bool:
-        """True if there are reconnects or health checks to take. Read without the lock."""
-        return self._balancer.work_due
 
     def pop_reconnects(self) -> tuple[Node, ...]:
         """Nodes to try a connection to, each once: report with `observe`."""

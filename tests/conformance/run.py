@@ -1,8 +1,9 @@
-"""The test suites of client libraries and of the packages around them, run plain and through ours.
+"""The test suites of client libraries and of the packages around them, run through ours.
 
 `python -m tests.conformance.run FOLDER` makes a virtual environment in FOLDER, fetches the pinned source
-distributions, and runs each suite twice. A test that passes plain and not wrapped must stand in `expected.json`, with
-a reason. A suite none of whose requests went our way proves nothing, and fails.
+distributions, and runs each suite. A test that fails must stand in `expected.json`, with a reason, or fail plain too.
+A suite proves nothing, and fails, if none of its requests went our way or far fewer of its tests pass than are known
+to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ ROOT = HERE.parent.parent
 COMMON = ["pytest==8.4.2", "pytest-timeout==2.4.0"]
 MOST = 600  # seconds of one run of one suite
 AGAIN = 3  # times that a test with a new difference is run alone
+MANY = 10  # of such tests are not run alone
+ENOUGH = 0.97  # of the tests that are known to pass: some depend on the machine
+PASSING = {  # how many tests are known to pass through ours
+    "requests": 600,
+    "responses": 233,
+    "requests-mock": 144,
+    "vcrpy": 38,
+    "opentelemetry-instrumentation-requests": 80,
+    "httpx": 1383,
+    "urllib3": 223,
+    "aiohttp": 332,
+}
 
 
 @dataclass(frozen=True)
@@ -195,29 +208,32 @@ def outcomes(
 
 
 def check(python: Path, folder: Path, suite: Suite, expected: dict[str, str]) -> bool:
-    """Run one suite both ways and say what came of it. False if there is a difference that nobody expects."""
+    """Run one suite and say what came of it. False if there is a difference that nobody expects."""
     began = time.monotonic()
     where = fetch(python, folder, suite)
-    _, plain = outcomes(python, where, suite, plain=True)
     taken, wrapped = outcomes(python, where, suite, plain=False)
-    passed = [name for name, outcome in plain.items() if outcome == "passed"]
-    lost = [name for name in passed if wrapped.get(name) != "passed"]
+    passed = [name for name, outcome in wrapped.items() if outcome == "passed"]
+    lost = [name for name, outcome in wrapped.items() if outcome not in ("passed", "skipped")]
     new = [name for name in lost if name not in expected]
-    for _ in range(AGAIN if len(new) < 10 else 0):  # some fail now and then when they run plain, too
+    for _ in range(AGAIN if len(new) < MANY else 0):  # some fail now and then when they run plain, too
         if new:
             _, once_more = outcomes(python, where, suite, plain=False, only=new)
             new = [name for name in new if once_more.get(name) != "passed"]
+    if new:  # what this machine cannot do (no network, say) is no difference
+        _, plain = outcomes(python, where, suite, plain=True, only=new if len(new) < MANY else ())
+        new = [name for name in new if plain.get(name) == "passed"]
     print(
-        f"{suite.source}: {len(passed)} pass plain, {len(passed) - len(lost)} wrapped, {len(lost)} differ "
-        f"({len(new)} not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
+        f"{suite.source}: {len(passed)} of {len(wrapped)} pass, {len(lost)} do not ({len(new)} of these pass plain and "
+        f"are not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
     )
     for name in new:
         print(f"  new difference: {name}")
-    for name in sorted(expected.keys() - set(lost)):
+    for name in sorted(expected.keys() & set(passed)):
         print(f"  no longer different: {name}")
-    if not taken or not passed:
-        print("  it proves nothing: see", where)
-    return bool(taken and passed and not new)
+    proof = taken and len(passed) >= ENOUGH * PASSING[suite.name]
+    if not proof:
+        print(f"  it proves nothing: {PASSING[suite.name]} are known to pass; see {where}")
+    return bool(proof and not new)
 
 
 def main() -> int:

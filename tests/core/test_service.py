@@ -329,11 +329,11 @@ def test_reconnects_are_handed_out_once():
     service = service_of("orders", static=endpoints(3))
     service.observe(service.nodes[0], Outcome.CONNECT, 1000.0)
     service.pick(1000.5)
-    assert not service.work_due
+    assert not service.work.due
     service.pick(1001.0)
-    assert service.work_due
+    assert service.work.due
     assert service.pop_reconnects() == (service.nodes[0],)
-    assert not service.work_due
+    assert not service.work.due
 
 
 def test_a_lease_counts_as_load_until_it_ends_once():

@@ -164,7 +164,7 @@ class AsyncDriver:
                 lease = self.engine.start_attempt(service, call)
             except Overloaded:
                 lease = await background.start_attempt(service, call)
-        if service.work_due:
+        if service.work.due:
             background.work(service)
         try:
             result = await attempt(lease)

@@ -158,7 +158,7 @@ class Driver:
                 lease = self.engine.start_attempt(service, call)
             except Overloaded:
                 lease = background.start_attempt(service, call)
-        if service.work_due:
+        if service.work.due:
             background.work(service)
         try:
             result = attempt(lease)

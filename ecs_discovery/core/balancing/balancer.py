@@ -5,7 +5,7 @@ A pick reads one picker. When a node comes, leaves or changes its health, that n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from math import inf
 
@@ -16,7 +16,7 @@ from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.health_checks import Check, Checks
 from ecs_discovery.core.balancing.node import Health, Node, Outcome, Use
 from ecs_discovery.core.balancing.overload import Overload
-from ecs_discovery.core.balancing.pick_history import SAMPLE, Pick, PickHistory
+from ecs_discovery.core.balancing.pick_history import APART, Pick, PickHistory
 from ecs_discovery.core.balancing.pickers import Picker, by_key, share_of
 from ecs_discovery.core.balancing.recovery import Recovery
 from ecs_discovery.core.balancing.slow_start import SlowStart
@@ -24,7 +24,7 @@ from ecs_discovery.core.balancing.subset import subset
 from ecs_discovery.core.balancing.tiers import Fleet, Tier
 from ecs_discovery.core.resolution import membership
 
-__all__ = ["Balancer"]
+__all__ = ["Balancer", "Work"]
 
 _SMOOTHING = 0.2  # share of a new latency in the displayed average
 # Looking up a member of an Enum takes longer than all else that a pick does with it (Python 3.11).
@@ -32,6 +32,16 @@ _HEALTHY, _PROBING = Health.HEALTHY, Health.PROBING
 _SUCCESS = Outcome.SUCCESS
 _NO_LIMIT = 2**30 - 1  # a whole number is compared with another in a fifth of the time it takes with an infinity
 _LOOKS = 4  # nodes looked at again when the one chosen is to be spared
+
+
+class Work:
+    """What a driver looks at with each use, without the lock: a plain attribute, since a property costs a call."""
+
+    __slots__ = ("due",)
+
+    def __init__(self) -> None:
+        self.due = False
+        """There are reconnects or health checks to take."""
 
 
 class Balancer:
@@ -68,12 +78,11 @@ class Balancer:
         self._successes = self._failures = 0  # of all nodes
         self._overload = Overload()
         self._pick_history = PickHistory(balancing.explain)
-        self._note_at = 0  # the count from which on an ordinary pick is kept for people
+        self._note_at = -inf  # from when on an ordinary pick is kept for people
         self.own_zone = zone.own or own_zone
         """The zone that this process runs in, if that is known and matters."""
         self.panic = False
-        self.work_due = False
-        """There are reconnects or health checks to take."""
+        self.work = Work()
 
     def __repr__(self) -> str:
         out, pending = len(self._fleet.out) + len(self._fleet.down), sum(node.pending for node in self._fleet)
@@ -123,10 +132,9 @@ class Balancer:
         else:
             node = picker.pick(self._rng, exclude)
             if node is None or now < node.full_priority_at:
-                node = (node and self._look_again(picker, node, now, exclude)) or self._last_resort(now, exclude)
-            if self._count >= self._note_at and node is not None:
-                self._note_at = self._count + SAMPLE
-                self._pick_history.note(now, node, self._balancing.picker, picker.compared(), exclude)
+                node = self._pick_twice(picker, node, now, exclude)
+            elif now >= self._note_at:
+                self._note(now, node, self._balancing.picker, picker.compared(), exclude)
         if node is None:
             return None
         self._count = node.picked = self._count + 1
@@ -344,9 +352,7 @@ class Balancer:
                 if node is not None and now < node.full_priority_at:
                     node = self._look_again(tier.picker, node, now, exclude)
             if node is not None:
-                if self._count >= self._note_at:
-                    self._note_at = self._count + SAMPLE
-                    self._pick_history.note(now, node, "key" if key is not None else "share of its tier", (), exclude)
+                self._note(now, node, "key" if key is not None else "share of its tier", (), exclude)
                 return node
         return self._last_resort(now, exclude)
 
@@ -358,6 +364,21 @@ class Balancer:
             self._probes.remove(node)  # its key comes back to it, and is the probe
             health.start_probe(node)
         return node
+
+    def _pick_twice(self, picker: Picker, node: Node | None, now: float, exclude: Collection[Node]) -> Node | None:
+        """The picker has chosen a node that is to be spared, or none."""
+        if node is not None:
+            node = self._look_again(picker, node, now, exclude)
+        if node is None:
+            return self._last_resort(now, exclude)
+        self._note(now, node, self._balancing.picker, picker.compared(), exclude)
+        return node
+
+    def _note(self, now: float, node: Node, why: str, compared: Sequence[Node], exclude: Collection[Node]) -> None:
+        """Keep an ordinary pick for people, if it is time for one."""
+        if now >= self._note_at:
+            self._note_at = now + APART
+            self._pick_history.note(now, node, why, compared, exclude)
 
     def _look_again(self, picker: Picker, node: Node, now: float, exclude: Collection[Node]) -> Node | None:
         """`node` was chosen and is to be spared. Another, or the best of those that may be used at all."""
@@ -419,7 +440,7 @@ class Balancer:
 
     def _schedule(self) -> None:
         self._wake = min(self._recovery.next, self._checks.at)
-        self.work_due = self._recovery.due or self._checks.ready
+        self.work.due = self._recovery.due or self._checks.ready
 
     def _arrange(self) -> None:
         self.panic = outlier.panicking(self._fleet.healthy, self._fleet.connecting, self._policy)

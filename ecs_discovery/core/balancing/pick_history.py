@@ -11,8 +11,8 @@ from ecs_discovery.models import Endpoint
 
 __all__ = ["Candidate", "Pick", "PickHistory"]
 
-SAMPLE = 16
-"""Of ordinary picks one in this many is kept: looking at candidates costs more than picking."""
+APART = 0.05
+"""Seconds between ordinary picks that are kept: looking at candidates costs more than picking."""
 _CANDIDATES = 4
 
 _Seen = tuple[Endpoint, float, int, float]  # with its load, its uses in flight and its cost

@@ -56,7 +56,7 @@ class LeastLoad:
     exclusions expected constant time, at worst linear.
     """
 
-    __slots__ = ("_count", "_equal", "_few", "_first", "_full_scan", "_nodes", "_pairs", "_second")
+    __slots__ = ("_count", "_equal", "_few", "_first", "_full_scan", "_nodes", "_pairs", "_rest", "_second")
 
     def __init__(self, nodes: Sequence[Node], full_scan: int, equal: float) -> None:
         self._nodes = nodes
@@ -68,6 +68,7 @@ class LeastLoad:
         self._count = len(self._nodes)
         self._pairs = self._count * (self._count - 1)
         self._few = 0 < self._count <= self._full_scan
+        self._rest = tuple(self._nodes[1:]) if self._few else ()
         self._first: Node | None = None
         self._second: Node | None = None
 
@@ -88,7 +89,7 @@ class LeastLoad:
             best = nodes[0]
             oldest = best.picked
             least = best.load
-            for node in nodes:
+            for node in self._rest:
                 if node.load < least:
                     least = node.load
                 if node.picked < oldest:

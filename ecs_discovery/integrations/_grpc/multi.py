@@ -63,7 +63,7 @@ class MultiCallable(Generic[C]):
                 return None
         except Overloaded:
             return None
-        if service.work_due:
+        if service.work.due:
             route.work(service)
         return lease
 

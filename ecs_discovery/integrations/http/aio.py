@@ -137,7 +137,7 @@ class AsyncExchange(Exchange[R, A]):
         lease = self.quick_lease() if self.pinned is None else None
         if lease is None:
             lease = await self._start()
-        elif self.service.work_due:
+        elif self.service.work.due:
             self.driver.background.work(self.service)
         use = self._use = self.make_use(lease)
         try:
@@ -232,7 +232,7 @@ class AsyncExchange(Exchange[R, A]):
             await background.wait_for_refresh(service, call)
         self._use = None
         lease = await background.start_attempt(service, call, prefer=self.pinned if first else None)
-        if service.work_due:
+        if service.work.due:
             background.work(service)
         return lease
 

@@ -106,7 +106,7 @@ class SyncExchange(Exchange[R, U]):
         service, background = self.service, self.driver.background
         lease = self.quick_lease() if self.pinned is None else None
         if lease is not None:
-            if service.work_due:
+            if service.work.due:
                 background.work(service)
             return lease
         call = self.call
@@ -123,7 +123,7 @@ class SyncExchange(Exchange[R, U]):
             background.wait_for_refresh(service, call)
         self._use = None
         lease = background.start_attempt(service, call, prefer=self.pinned if first else None)
-        if service.work_due:
+        if service.work.due:
             background.work(service)
         return lease
 

@@ -36,7 +36,7 @@ def use(service: Service, now: float) -> tuple[Check, ...]:
     node = service.pick(now)
     assert node is not None
     service.release(node)
-    return service.pop_checks(now) if service.work_due else ()
+    return service.pop_checks(now) if service.work.due else ()
 
 
 def check_of(service: Service, node: Node, now: float) -> Check:

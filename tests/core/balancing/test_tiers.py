@@ -140,10 +140,10 @@ def test_reconnects_are_handed_out_a_few_at_a_time():
     first = balancer.pop_reconnects()
     assert len(first) == 32
     assert balancer.pop_reconnects() == ()
-    assert not balancer.work_due
+    assert not balancer.work.due
     for node in first[:10]:
         balancer.observe(node, Outcome.CONNECT, 1.1)
-    assert balancer.work_due
+    assert balancer.work.due
     assert len(balancer.pop_reconnects()) == 10
 
 

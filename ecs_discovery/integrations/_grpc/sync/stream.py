@@ -103,7 +103,7 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
             background = route.driver.background
             background.ready(route.service, call.deadline_at if call.hard else call.connect_deadline_at)
             lease = background.start_attempt(route.service, call)
-            if route.service.work_due:
+            if route.service.work.due:
                 background.work(route.service)
             self._begin(rpc, lease)
         except Exception as error:  # noqa: BLE001  # told when the responses are read, as gRPC does
