@@ -17,10 +17,12 @@ from ecs_discovery.integrations._httpx.library import Library, SharedConnectionE
 from ecs_discovery.integrations.http.errors import as_class, of_call
 from ecs_discovery.runtime.sockets import Tuning
 
-__all__ = ["SMALL", "Connected", "HttpxPart", "class_of", "tuning_of"]
+__all__ = ["SMALL", "UPGRADED", "Connected", "HttpxPart", "class_of", "tuning_of"]
 
 SMALL = 65_536
 """Bytes of a body that is read within its attempt, so that a body cut short is repeated."""
+UPGRADED = 101
+"""The status of an answer after which the connection speaks another protocol."""
 
 
 class Connected(Protocol):

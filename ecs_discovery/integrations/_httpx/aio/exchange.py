@@ -12,7 +12,7 @@ from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
 from ecs_discovery.integrations._httpx.aio.stream import AsyncHttpxUse, current
-from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.exchange import UPGRADED, HttpxPart
 from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations.http.aio import AsyncExchange
 from ecs_discovery.integrations.http.endpoint_pools import Overtaken
@@ -87,8 +87,12 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     # The answer
 
     def keep(self, response: Any, use: AsyncHttpxUse) -> None:
-        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
-            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        stream = use.stream
+        if stream is not None:
+            if stream.state.keep_alive_timeout is None:
+                stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+            if response.status_code == UPGRADED:
+                stream.upgrade()
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history

@@ -101,6 +101,8 @@ class AsyncStream(asyncio.Protocol):
         self._asked = False
         self._fresh = False
         self._used = False
+        self._upgraded = False
+        self._below: Any = None
         self.names = facts.names
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.state = ConnectionState()
@@ -242,8 +244,8 @@ class AsyncStream(asyncio.Protocol):
             self._asked = True
             if use.deadline_at is not None:
                 timeout = read_limit(timeout, use.deadline_at, self._clock())
-        if self._ended and self._error is not None:
-            raise self._core.WriteError(str(self._error)) from self._error
+        if self._ended and (self._error is not None or self._upgraded):
+            raise self._core.WriteError(str(self._error or "the connection has ended")) from self._error
         self._transport.write(buffer)
         if not self._paused:
             return
@@ -257,14 +259,24 @@ class AsyncStream(asyncio.Protocol):
         if self._error is not None:
             raise self._core.WriteError(str(self._error)) from self._error
 
+    def upgrade(self) -> None:
+        """It speaks another protocol from here on (WebSocket)."""
+        self._upgraded = True
+
     def close(self) -> None:
         """Close the connection without waiting."""
+        if self._upgraded and self._transport.is_closing():
+            return  # what was written is still being sent, perhaps
         self._ended = True
         # TLS would wait for the other side's farewell, which no HTTP client does.
-        if self._encrypted or self._paused:
+        if self._paused or (self._encrypted and not (self._upgraded and self._has_unsent())):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def _has_unsent(self) -> bool:
+        """Would bytes be lost that were written? With TLS the connection below keeps some too."""
+        return any(each.get_write_buffer_size() for each in (self._transport, self._below))
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -279,6 +291,7 @@ class AsyncStream(asyncio.Protocol):
         if use is not None and use.connect_by:
             limit = max(0.05, use.connect_by - self._clock())
         name = self.names.get(server_hostname or "", server_hostname)
+        self._below = self._transport
         try:
             async with asyncio.timeout(limit):
                 self._transport = await self._loop.start_tls(self._transport, self, ssl_context, server_hostname=name)

@@ -10,7 +10,7 @@ from typing import Any
 from ecs_discovery.client.sync import race
 from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.exchange import UPGRADED, HttpxPart
 from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations._httpx.sync.pools import HttpxRoute
 from ecs_discovery.integrations._httpx.sync.stream import HttpxUse, current
@@ -112,8 +112,12 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     # The answer
 
     def keep(self, response: Any, use: HttpxUse) -> None:
-        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
-            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        stream = use.stream
+        if stream is not None:
+            if stream.state.keep_alive_timeout is None:
+                stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+            if response.status_code == UPGRADED:
+                stream.upgrade()
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history
