@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
 from typing import Any, Protocol
@@ -273,6 +274,13 @@ class AsyncStream(asyncio.Protocol):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def abandon(self) -> None:
+        """Close it where its event loop cannot: that is closed."""
+        self._ended = True
+        with suppress(OSError, AttributeError):  # it has ended
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._transport = self._below = None  # else the two would keep each other, and the descriptor
 
     def _has_unsent(self) -> bool:
         """Would bytes be lost that were written? With TLS the connection below keeps some too."""
