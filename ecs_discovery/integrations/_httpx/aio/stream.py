@@ -113,6 +113,10 @@ class AsyncStream(asyncio.Protocol):
         """The use in which it failed."""
         self.counted = False
         """Its failure was held against the endpoint."""
+        self.last = b""
+        """What was read last."""
+        self.multiplexed: bool = facts.multiplexed
+        """It may carry several requests at once (HTTP/2)."""
 
     # As a protocol of asyncio's
 
@@ -176,6 +180,15 @@ class AsyncStream(asyncio.Protocol):
             raise self._core.ReadError(str(self._error)) from self._error
         return b""
 
+    async def has_more(self, seconds: float) -> bool:
+        """Is there more to read within that time, the end perhaps?"""
+        if not self._pieces and not self._ended:
+            try:
+                await self._wait(seconds, None)
+            except TimeoutError:
+                return False
+        return True
+
     def _take(self, max_bytes: int) -> bytes:
         data = self._pieces[0]
         if len(data) <= max_bytes:
@@ -186,6 +199,7 @@ class AsyncStream(asyncio.Protocol):
         self._size -= len(data)
         if full and self._size <= _HIGH and not self._ended:
             self._transport.resume_reading()
+        self.last = data
         return data
 
     async def _wait(self, timeout: float | None, use: AsyncHttpxUse | None) -> None:

@@ -93,6 +93,10 @@ class Stream:
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.counted = False
         """Its failure was held against the endpoint."""
+        self.last = b""
+        """What was read last."""
+        self.multiplexed: bool = facts.multiplexed
+        """It may carry several requests at once (HTTP/2)."""
         self._asked = False
         self._fresh = False
         self._used = False
@@ -140,7 +144,13 @@ class Stream:
         self._fresh = True
         if not data:
             self.broken_by = self.broken_by or use
+        self.last = data
         return data
+
+    def has_more(self, seconds: float) -> bool:
+        """Is there more to read within that time?"""
+        pending = getattr(self._sock, "pending", None)  # TLS: deciphered, and no longer in the kernel
+        return bool(pending and pending()) or self.is_ready(seconds)
 
     def _wait(self, use: HttpxUse, timeout: float | None) -> float | None:
         """Wait for the answer, and look whether the host is still there. What is left of `timeout`."""
