@@ -22,12 +22,11 @@ from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
 from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
 from ecs_discovery.integrations._aiohttp_table import TABLE
 from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
+from ecs_discovery.integrations.http.short_bodies import PATIENCE, SHORT
 from ecs_discovery.runtime.sockets import ready_check
 
 __all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "PooledState"]
 
-_SHORT = 65_536  # bytes of a body that is waited for within the attempt
-_PATIENCE = 0.5  # seconds that it is waited for
 _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 
 
@@ -232,7 +231,7 @@ def _is_short(response: ClientResponse) -> bool:
     if not length.isdecimal() or len(length) > 5 or hdrs.CONTENT_ENCODING in headers:
         return False
     # A redirect is followed even if its body breaks off.
-    return int(length) <= min(_SHORT, response.content.get_read_buffer_limits()[1]) and not 300 <= response.status < 400
+    return int(length) <= min(SHORT, response.content.get_read_buffer_limits()[1]) and not 300 <= response.status < 400
 
 
 async def _wait_for_body(response: ClientResponse) -> None:
@@ -241,7 +240,7 @@ async def _wait_for_body(response: ClientResponse) -> None:
     A server may send it late, or when the application has acted on the head: then the application waits for it.
     """
     try:
-        async with asyncio.timeout(_PATIENCE) as limit:
+        async with asyncio.timeout(PATIENCE) as limit:
             await response.content.wait_eof()
     except TimeoutError:
         if not limit.expired():

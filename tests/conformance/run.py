@@ -34,6 +34,7 @@ PASSING = {  # how many tests are known to pass through ours
     "vcrpy": 38,
     "opentelemetry-instrumentation-requests": 80,
     "httpx": 1383,
+    "httpx2": 1,
     "urllib3": 223,
     "aiohttp": 332,
 }
@@ -57,12 +58,31 @@ class Suite:
     """Arguments of pytest."""
     apart: bool = False
     """Its tests run in a folder without its sources: what is installed is compiled."""
+    title: str = ""
+    """Its name where the package has another suite already."""
+
+    @property
+    def package(self) -> str:
+        return self.source.partition("==")[0]
 
     @property
     def name(self) -> str:
-        return self.source.partition("==")[0]
+        return self.title or self.package
 
 
+_FOR_HTTPX = (
+    "uvicorn==0.54.0",
+    "trustme==1.2.1",
+    "trio==0.35.0",
+    "zstandard==0.25.0",
+    "chardet==7.7.0",
+    "brotli==1.2.1",
+    "h2==4.4.1",
+    "socksio==1.0.0",
+    "click==8.5.1",
+    "rich==15.0.0",
+    "pygments==2.21.0",
+)
 SUITES = (
     Suite(
         "requests==2.34.2",
@@ -91,22 +111,18 @@ SUITES = (
     ),
     Suite(
         "httpx==0.28.1",
-        (
-            "uvicorn==0.54.0",
-            "trustme==1.2.1",
-            "trio==0.35.0",
-            "zstandard==0.25.0",
-            "chardet==7.7.0",
-            "brotli==1.2.1",
-            "h2==4.4.1",
-            "socksio==1.0.0",
-            "click==8.5.1",
-            "rich==15.0.0",
-            "pygments==2.21.0",
-        ),
+        _FOR_HTTPX,
         ("tests",),
         plugin="ours_httpx",
         options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+    ),
+    Suite(
+        "httpx==0.28.1",
+        (*_FOR_HTTPX, "httpx2==2.16.2"),
+        ("tests/client", "tests/test_api.py", "tests/test_exceptions.py", "tests/test_timeouts.py"),  # what sends
+        plugin="ours_httpx2",
+        options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+        title="httpx2",
     ),
     Suite(
         "urllib3==2.8.0",
@@ -159,7 +175,7 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     packages = {each for suite in SUITES for each in (suite.source, *suite.needs)}
-    ours = f"{ROOT}[requests,httpx,aiohttp,urllib3]"
+    ours = f"{ROOT}[requests,httpx,httpx2,aiohttp,urllib3]"
     subprocess.run([python, "-m", "pip", "install", "-q", ours, *COMMON, *sorted(packages)], check=True)
     return python
 
@@ -167,7 +183,7 @@ def make_environment(folder: Path) -> Path:
 def fetch(python: Path, folder: Path, suite: Suite) -> Path:
     """The unpacked source distribution."""
     target = folder / suite.name
-    command = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", suite.name, "-d", str(target)]
+    command = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", suite.package, "-d", str(target)]
     subprocess.run([*command, suite.source], check=True)
     (archive,) = target.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
@@ -223,8 +239,8 @@ def check(python: Path, folder: Path, suite: Suite, expected: dict[str, str]) ->
         _, plain = outcomes(python, where, suite, plain=True, only=new if len(new) < MANY else ())
         new = [name for name in new if plain.get(name) == "passed"]
     print(
-        f"{suite.source}: {len(passed)} of {len(wrapped)} pass, {len(lost)} do not ({len(new)} of these pass plain and "
-        f"are not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
+        f"{suite.title or suite.source}: {len(passed)} of {len(wrapped)} pass, {len(lost)} do not ({len(new)} of these "
+        f"pass plain and are not expected), {taken} requests through ours, {time.monotonic() - began:.0f} s"
     )
     for name in new:
         print(f"  new difference: {name}")

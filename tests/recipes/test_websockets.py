@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from socket import SHUT_RDWR
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,32 +16,8 @@ from tests.servers import free_port, required_module
 
 required_module("websockets", "websockets")
 from websockets.sync.client import connect  # noqa: E402
-from websockets.sync.server import Server, serve  # noqa: E402
 
-
-class Task:
-    """Sends its address, then what it is sent."""
-
-    def __init__(self, address: str, port: int, context: ssl.SSLContext | None = None) -> None:
-        self.address = address
-        self.hosts: list[str] = []
-        self._open: list[Any] = []
-        self._server: Server = serve(self._handle, address, port, ssl=context)
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def _handle(self, socket: Any) -> None:
-        self.hosts.append(socket.request.headers["Host"])
-        self._open.append(socket)
-        socket.send(self.address)
-        for message in socket:
-            socket.send(message)
-
-    def end(self) -> None:
-        """Stop, and cut the connections."""
-        self._server.shutdown()
-        for each in self._open:
-            with suppress(OSError):  # closed by then
-                each.socket.shutdown(SHUT_RDWR)
+from tests.websocket_task import Task  # noqa: E402
 
 
 @pytest.fixture

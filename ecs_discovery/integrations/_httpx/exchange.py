@@ -15,12 +15,13 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
 from ecs_discovery.integrations.http.errors import as_class, of_call
+from ecs_discovery.integrations.http.short_bodies import SHORT, arrived
 from ecs_discovery.runtime.sockets import Tuning
 
-__all__ = ["SMALL", "Connected", "HttpxPart", "class_of", "tuning_of"]
+__all__ = ["UPGRADED", "Connected", "HttpxPart", "class_of", "tuning_of"]
 
-SMALL = 65_536
-"""Bytes of a body that is read within its attempt, so that a body cut short is repeated."""
+UPGRADED = 101
+"""The status of an answer after which the connection speaks another protocol."""
 
 
 class Connected(Protocol):
@@ -36,6 +37,7 @@ class HttpxPart:
     __slots__ = ()
 
     library: Library
+    method: str
     request: Any
     sni: str | None
     verified: bool
@@ -64,10 +66,21 @@ class HttpxPart:
     def is_done(self, response: Any) -> bool:
         return isinstance(response.stream, self.library.client.ByteStream)
 
-    def is_small(self, response: Any) -> bool:
-        """Is its body to be read within the attempt?"""
+    def short_length(self, response: Any) -> int | None:
+        """The length of a body that is to be read within the attempt; None for any other."""
         length = response.headers.get("Content-Length", "")
-        return len(length) <= 5 and length.isascii() and length.isdigit() and int(length) <= SMALL
+        if len(length) <= 5 and length.isascii() and length.isdigit() and int(length) <= SHORT:
+            return int(length)
+        return None
+
+    def missing(self, response: Any, length: int, use: Connected) -> int:
+        """How much of a body of that length has yet to come, as far as that can be told."""
+        stream = use.stream
+        if stream is None or stream.multiplexed or self.method == "HEAD" or response.status_code in (204, 304):
+            return 0
+        last, stream.last = stream.last, b""
+        found = arrived(last)
+        return 0 if found is None else length - found
 
     # Errors
 

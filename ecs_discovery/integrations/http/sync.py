@@ -68,8 +68,10 @@ class SyncExchange(Exchange[R, U]):
         except Exception as error:  # noqa: BLE001  # raised below, with what was tried
             failed = error
         except BaseException as error:  # interrupted
+            self._drop_held()
             self.over(error)
             raise
+        self._drop_held()
         try:
             failed = self.error_for_caller(failed)
             self.over(failed)
@@ -116,9 +118,7 @@ class SyncExchange(Exchange[R, U]):
         if first and self._started_at >= service.refresh_at:
             background.ready(service, call.connect_deadline_at)
         if not first:
-            if self._response is not None:
-                self.discard(self._response)
-                self._response = None
+            self._drop_held()
             self.rewind()
             background.wait_for_refresh(service, call)
         self._use = None
@@ -182,3 +182,9 @@ class SyncExchange(Exchange[R, U]):
             return self._observed(use)
         finally:
             self.ended(use)
+
+    def _drop_held(self) -> None:
+        """Let go of an answer that was to be followed by another attempt."""
+        response, self._response = self._response, None
+        if response is not None:
+            self.discard(response)

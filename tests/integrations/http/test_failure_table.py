@@ -20,7 +20,7 @@ from ecs_discovery import (
     options,
 )
 from ecs_discovery.testing.lab import Lab
-from tests.integrations.http.made_up import Async, Client, MadeUpError, Request, Sync
+from tests.integrations.http.made_up import Answer, Async, Client, MadeUpError, Request, Sync
 from tests.worlds import Asyncio, Worlds, world
 
 __all__ = ["world"]
@@ -197,3 +197,38 @@ def test_an_error_about_another_name_is_another_error_with_the_same_cause():
     assert (first.target, second.target) == ("orders", "orders.prod.local")
     assert (type(second), second.hint, second.__cause__) == (ResolutionError, "wait", first.__cause__)
     assert str(second) == "orders.prod.local: no answer (wait)"
+
+
+def test_an_answer_that_was_to_be_followed_is_let_go_when_the_pause_is_interrupted(lab: Lab, world: Worlds):
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.errors(503)
+    discarded: list[int] = []
+
+    class InThreads(Sync):
+        def discard(self, response: Answer) -> None:
+            discarded.append(response.status)
+
+    class InTasks(Async):
+        async def discard(self, response: Answer) -> None:
+            discarded.append(response.status)
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    async def cancelled(seconds: float) -> None:
+        raise asyncio.CancelledError
+
+    in_threads = world.name == "threads"
+
+    async def scenario(w: Any) -> None:
+        client = Client(w.discovery, InThreads if in_threads else InTasks)
+        with pytest.raises(KeyboardInterrupt if in_threads else asyncio.CancelledError):
+            await client.send(Request("GET", f"orders:{service.port}"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert discarded == [503]
+
+    asked = DnsPolicy(nameservers=(lab.nameserver,))
+    sleep = interrupted if in_threads else cancelled
+    world.run(scenario, namespace="prod.local", dnspolicy=asked, sleep=sleep)

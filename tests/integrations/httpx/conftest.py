@@ -10,6 +10,9 @@ import httpx2
 import pytest
 
 from ecs_discovery.testing.lab import Lab
+from tests.worlds import world
+
+__all__ = ["lab", "library", "world"]
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -100,3 +103,86 @@ def test_an_upload_to_a_task_that_reads_slowly_is_sent_whole(library: Any, lab: 
     with wrap_client(library.Client(), discovery) as client:
         assert client.post(service.url("/echo"), content=body).content == body
     asyncio.run(main())
+
+
+@contextmanager
+def head_first() -> Iterator[tuple[str, threading.Event]]:
+    """A server that sends the head and the first half of a short body, and the rest when the event is set."""
+    go_on = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+                go_on.wait(30)
+                connection.sendall(b"rest")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", go_on
+        finally:
+            go_on.set()
+            thread.join()
+
+
+def test_a_short_body_that_comes_late_does_not_hold_back_the_head(library: Any):
+    with (
+        head_first() as (url, go_on),
+        Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery,
+        wrap_client(library.Client(timeout=20), discovery) as client,
+        client.stream("GET", "http://poll/") as response,
+    ):
+        assert not go_on.is_set()
+        assert pending(discovery) == 1
+        pieces = response.iter_bytes()
+        assert next(pieces) == b"half"
+        go_on.set()
+        assert b"".join(pieces) == b"rest"
+        response.close()
+        assert pending(discovery) == 0
+
+
+def test_a_short_body_that_comes_late_does_not_hold_back_the_head_in_a_task(library: Any):
+    async def main(url: str, go_on: threading.Event, discovery: Discovery) -> None:
+        async with (
+            wrap_client(library.AsyncClient(timeout=20), discovery) as client,
+            client.stream("GET", "http://poll/") as response,
+        ):
+            assert not go_on.is_set()
+            assert pending(discovery) == 1
+            pieces = response.aiter_bytes()
+            assert await anext(pieces) == b"half"
+            go_on.set()
+            assert b"".join([piece async for piece in pieces]) == b"rest"
+            await response.aclose()
+            assert pending(discovery) == 0
+
+    with (
+        head_first() as (url, go_on),
+        Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery,
+    ):
+        asyncio.run(main(url, go_on, discovery))
+
+
+def test_a_body_that_is_read_at_once_is_whole_although_it_comes_late(library: Any):
+    with (
+        head_first() as (url, go_on),
+        Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery,
+        wrap_client(library.Client(timeout=20), discovery) as client,
+    ):
+        timer = threading.Timer(1.0, go_on.set)
+        timer.start()
+        assert client.get("http://poll/").content == b"halfrest"
+        timer.join()
+        assert pending(discovery) == 0
+
+
+def url_to_target(url: str) -> str:
+    return "static://" + url.split("/")[2]
+
+
+def pending(discovery: Discovery) -> int:
+    return sum(node.pending for node in discovery.snapshot("poll").nodes)

@@ -12,10 +12,11 @@ from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.aio.pools import AsyncHttpxRoute
 from ecs_discovery.integrations._httpx.aio.stream import AsyncHttpxUse, current
-from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.exchange import UPGRADED, HttpxPart
 from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations.http.aio import AsyncExchange
 from ecs_discovery.integrations.http.endpoint_pools import Overtaken
+from ecs_discovery.integrations.http.short_bodies import PATIENCE
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["AsyncHttpxExchange"]
@@ -51,9 +52,11 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
                 response = await self._transport(use).handle_async_request(self.request)
             except Overtaken:
                 response = await self._transport(use).handle_async_request(self.request)
-            if use.replayable and self.is_small(response):
-                use.in_body = True
-                await self._read_body(response)
+            if use.replayable:
+                length = self.short_length(response)
+                if length is not None:
+                    use.in_body = True
+                    await self._read_body(response, length, use)
             return response
         except self.library.client.TransportError as error:
             other = self.broken_by_another(error, use)
@@ -69,16 +72,47 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     def _transport(self, use: AsyncHttpxUse) -> Any:
         return self.route.transport(use.lease.node, self.sni)
 
-    async def _read_body(self, response: Any) -> None:
-        """Read it here, so that a body cut short is this attempt's failure."""
+    async def _read_body(self, response: Any, length: int, use: AsyncHttpxUse) -> None:
+        """Read it here, so that a body cut short is this attempt's failure. What comes late is the caller's to read."""
         stream = response.stream
         if self.is_done(response):  # a mock's
             return
+        missing = self.missing(response, length, use)
+        body: list[bytes] = []
+        late = False
         try:
-            body = b"".join([piece async for piece in stream])
+            if missing <= 0:  # nearly always
+                body.extend([piece async for piece in stream])
+            else:
+                pieces = aiter(stream)
+                late = await self._read_soon(pieces, body, length, missing, use)
         finally:
-            await stream.aclose()
-        response.stream = self.library.client.ByteStream(body)
+            if not late:
+                await stream.aclose()
+        if late:
+            response.stream = _late_class(self.library)(body, pieces, stream)
+        else:
+            response.stream = self.library.client.ByteStream(b"".join(body))
+
+    async def _read_soon(
+        self, pieces: AsyncIterator[bytes], body: list[bytes], length: int, missing: int, use: AsyncHttpxUse
+    ) -> bool:
+        """Read the pieces that come soon. Do others come late?"""
+        stream, clock, limit = use.stream, self.engine.clock, self.read
+        assert stream is not None
+        until = clock() + PATIENCE
+        received, known = 0, length - missing
+        while True:
+            if known <= received < length:  # the next piece has to be waited for
+                left = max(0.0, until - clock())
+                ends_before = isinstance(limit, (int, float)) and limit <= left
+                if not ends_before and not await stream.has_more(left):
+                    return True
+            piece = await anext(pieces, None)
+            if piece is None:
+                return False
+            body.append(piece)
+            received += len(piece)
 
     async def connect_socket(self, lease: Lease, tuning: Tuning | None) -> socket.socket:
         """A connected socket; `lease` is then of the endpoint that it leads to. Raises OSError."""
@@ -87,8 +121,12 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     # The answer
 
     def keep(self, response: Any, use: AsyncHttpxUse) -> None:
-        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
-            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        stream = use.stream
+        if stream is not None:
+            if stream.state.keep_alive_timeout is None:
+                stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+            if response.status_code == UPGRADED:
+                stream.upgrade()
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history
@@ -145,3 +183,27 @@ class _Body:
 def _body_class(library: Library) -> Any:
     client: Any = library.client
     return type("Body", (_Body, client.AsyncByteStream), {})
+
+
+class _Late:
+    """A body that is read in part: some of it comes late."""
+
+    def __init__(self, body: list[bytes], rest: AsyncIterator[bytes], stream: Any) -> None:
+        self._body = body
+        self._rest = rest
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._body:
+            yield piece
+        async for piece in self._rest:
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@cache
+def _late_class(library: Library) -> Any:
+    client: Any = library.client
+    return type("LateBody", (_Late, client.AsyncByteStream), {})

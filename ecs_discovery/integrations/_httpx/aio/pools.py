@@ -67,6 +67,12 @@ class AsyncHttpxRoute:
         for transport in retired:
             await transport.aclose()
 
+    def abandon(self) -> None:
+        """Let go of all connections: their event loop is closed."""
+        for transport in (*self._transports, *self._retired):
+            for connection in transport._pool.connections:
+                connection.abandon()
+
     def _make(self, node: Node, sni: str | None) -> Any:
         classes = _classes(self.library)
         return classes.transport(classes.pool(EndpointFacts(self, node.endpoint, sni), self.options))
@@ -173,6 +179,11 @@ def _classes(library: Library) -> _Classes:
             """Close it. The pool lets go of a connection that has ended."""
             if self._backend.stream is not None:
                 self._backend.stream.close()
+
+        def abandon(self) -> None:
+            """Let go of it: its event loop is closed."""
+            if self._backend.stream is not None:
+                self._backend.stream.abandon()
 
     class MultiplexedConnection(Connection):
         """A connection that may speak HTTP/2, and is not used once it is worn. With HTTP/1.1 `is_readable` says so."""

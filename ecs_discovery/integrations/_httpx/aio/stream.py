@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
 from typing import Any, Protocol
@@ -101,6 +102,8 @@ class AsyncStream(asyncio.Protocol):
         self._asked = False
         self._fresh = False
         self._used = False
+        self._upgraded = False
+        self._below: Any = None
         self.names = facts.names
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.state = ConnectionState()
@@ -110,6 +113,10 @@ class AsyncStream(asyncio.Protocol):
         """The use in which it failed."""
         self.counted = False
         """Its failure was held against the endpoint."""
+        self.last = b""
+        """What was read last."""
+        self.multiplexed: bool = facts.multiplexed
+        """It may carry several requests at once (HTTP/2)."""
 
     # As a protocol of asyncio's
 
@@ -173,6 +180,15 @@ class AsyncStream(asyncio.Protocol):
             raise self._core.ReadError(str(self._error)) from self._error
         return b""
 
+    async def has_more(self, seconds: float) -> bool:
+        """Is there more to read within that time, the end perhaps?"""
+        if not self._pieces and not self._ended:
+            try:
+                await self._wait(seconds, None)
+            except TimeoutError:
+                return False
+        return True
+
     def _take(self, max_bytes: int) -> bytes:
         data = self._pieces[0]
         if len(data) <= max_bytes:
@@ -183,6 +199,7 @@ class AsyncStream(asyncio.Protocol):
         self._size -= len(data)
         if full and self._size <= _HIGH and not self._ended:
             self._transport.resume_reading()
+        self.last = data
         return data
 
     async def _wait(self, timeout: float | None, use: AsyncHttpxUse | None) -> None:
@@ -242,8 +259,8 @@ class AsyncStream(asyncio.Protocol):
             self._asked = True
             if use.deadline_at is not None:
                 timeout = read_limit(timeout, use.deadline_at, self._clock())
-        if self._ended and self._error is not None:
-            raise self._core.WriteError(str(self._error)) from self._error
+        if self._ended and (self._error is not None or self._upgraded):
+            raise self._core.WriteError(str(self._error or "the connection has ended")) from self._error
         self._transport.write(buffer)
         if not self._paused:
             return
@@ -257,14 +274,31 @@ class AsyncStream(asyncio.Protocol):
         if self._error is not None:
             raise self._core.WriteError(str(self._error)) from self._error
 
+    def upgrade(self) -> None:
+        """It speaks another protocol from here on (WebSocket)."""
+        self._upgraded = True
+
     def close(self) -> None:
         """Close the connection without waiting."""
+        if self._upgraded and self._transport.is_closing():
+            return  # what was written is still being sent, perhaps
         self._ended = True
         # TLS would wait for the other side's farewell, which no HTTP client does.
-        if self._encrypted or self._paused:
+        if self._paused or (self._encrypted and not (self._upgraded and self._has_unsent())):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def abandon(self) -> None:
+        """Close it where its event loop cannot: that is closed."""
+        self._ended = True
+        with suppress(OSError, AttributeError):  # it has ended
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._transport = self._below = None  # else the two would keep each other, and the descriptor
+
+    def _has_unsent(self) -> bool:
+        """Would bytes be lost that were written? With TLS the connection below keeps some too."""
+        return any(each.get_write_buffer_size() for each in (self._transport, self._below))
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -279,6 +313,7 @@ class AsyncStream(asyncio.Protocol):
         if use is not None and use.connect_by:
             limit = max(0.05, use.connect_by - self._clock())
         name = self.names.get(server_hostname or "", server_hostname)
+        self._below = self._transport
         try:
             async with asyncio.timeout(limit):
                 self._transport = await self._loop.start_tls(self._transport, self, ssl_context, server_hostname=name)

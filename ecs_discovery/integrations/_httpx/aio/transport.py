@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import AbstractEventLoop as Loop
+from asyncio import _get_running_loop
 from functools import cache
 from typing import Any
 
@@ -31,7 +33,8 @@ class AsyncTransport:
         self.settings = settings
         self.original = original
         self._pool = getattr(original, "_pool", None)
-        self._origins: Origins[AsyncHttpxRoute] = Origins(settings, self._host_of, self._route)
+        self._of_loop: dict[Loop | None, Origins[AsyncHttpxRoute]] = {}
+        self._here: tuple[Loop | None, Origins[AsyncHttpxRoute]] = (None, self._make_origins())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.original!r}>"
@@ -45,9 +48,12 @@ class AsyncTransport:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request: to an endpoint of its service if its host is ours."""
-        url = request.url
+        url, here = request.url, self._here
+        loop = _get_running_loop()
+        if here[0] is not loop:
+            here = self._move_to(loop)
         try:
-            route = self._origins.find(f"{url.scheme}://{url.netloc.decode('ascii')}")
+            route = here[1].find(f"{url.scheme}://{url.netloc.decode('ascii')}")
         except DiscoveryError as error:
             raise as_class(error, class_of(self._client, error)) from error
         if route is None:
@@ -56,7 +62,10 @@ class AsyncTransport:
 
     def unwrapped(self) -> Any:
         """The transport that was there before. The connections to our endpoints close when they are free."""
-        self._origins.close()
+        loop = _get_running_loop()
+        self._move_to(loop)[1].close()
+        for other, origins in self._pop_others(loop):
+            other.call_soon_threadsafe(origins.close)
         return self.original
 
     async def __aenter__(self) -> Any:
@@ -73,18 +82,44 @@ class AsyncTransport:
         await self.original.aclose()
 
     async def close_connections(self) -> None:
-        """Close the connections to our endpoints, in use or not."""
-        for route in self._origins.pop_all():
+        """Close the connections to our endpoints, in use or not. Those of another event loop close there, later."""
+        loop = _get_running_loop()
+        for other, origins in self._pop_others(loop):
+            for route in origins.pop_all():
+                asyncio.run_coroutine_threadsafe(route.cut(), other)
+        for route in self._move_to(loop)[1].pop_all():
             await route.cut()
-        for _ in range(2 if _in_asyncio() else 0):
+        for _ in range(2 if loop is not None else 0):
             await asyncio.sleep(0)  # the event loop closes them in its next turns
+
+    def _make_origins(self) -> Origins[AsyncHttpxRoute]:
+        return Origins(self.settings, self._host_of, self._route)
+
+    def _move_to(self, loop: Loop | None) -> tuple[Loop | None, Origins[AsyncHttpxRoute]]:
+        """The origins of an event loop: connections belong to the loop that opened them.
+
+        Connections of loops that are closed end here: programs call `asyncio.run` again and again.
+        """
+        for each, dead in list(self._of_loop.items()):
+            if each is not None and each.is_closed():
+                self._of_loop.pop(each, None)
+                for route in dead.pop_all():
+                    route.abandon()
+        self._here = here = loop, self._of_loop.setdefault(loop, self._make_origins())
+        return here
+
+    def _pop_others(self, loop: Loop | None) -> list[tuple[Loop, Origins[AsyncHttpxRoute]]]:
+        """The origins of other loops that run, which are forgotten here."""
+        self._move_to(loop)
+        others = [each for each in list(self._of_loop) if each is not loop and each is not None]
+        return [(each, self._of_loop.pop(each)) for each in others]
 
     def _host_of(self, origin: str) -> str:
         return self._client.URL(origin).host  # type: ignore[no-any-return]
 
     def _route(self, origin: str) -> AsyncHttpxRoute:
         """Raises `ClosedError`, and `ConfigurationError` for what is no target, and where asyncio does not run."""
-        if not _in_asyncio():
+        if _get_running_loop() is None:
             raise ConfigurationError("event loop", "none of asyncio", "asyncio: trio is not supported")
         url = self._client.URL(origin)
         target = url.host if url.port is None else f"{url.host}:{url.port}"
@@ -98,11 +133,3 @@ class AsyncTransport:
 def transport_class(library: Library) -> Any:
     """`AsyncTransport` as a transport of the library's own kind: tools look at its class, and at its pool."""
     return type("AsyncDiscoveryTransport", (AsyncTransport, library.client.AsyncHTTPTransport), {})
-
-
-def _in_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

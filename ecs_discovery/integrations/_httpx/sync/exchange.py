@@ -10,12 +10,13 @@ from typing import Any
 from ecs_discovery.client.sync import race
 from ecs_discovery.core.calls.http import keep_alive_timeout
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.integrations._httpx.exchange import HttpxPart
+from ecs_discovery.integrations._httpx.exchange import UPGRADED, HttpxPart
 from ecs_discovery.integrations._httpx.library import Library
 from ecs_discovery.integrations._httpx.sync.pools import HttpxRoute
 from ecs_discovery.integrations._httpx.sync.stream import HttpxUse, current
 from ecs_discovery.integrations.http.endpoint_pools import Overtaken
 from ecs_discovery.integrations.http.liveness import Suspicion
+from ecs_discovery.integrations.http.short_bodies import PATIENCE
 from ecs_discovery.integrations.http.sync import SyncExchange
 from ecs_discovery.runtime.sockets import AbortHandle, Tuning
 
@@ -58,9 +59,11 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
                 response = self._transport(use).handle_request(self.request)
             except Overtaken:
                 response = self._transport(use).handle_request(self.request)
-            if use.replayable and self.is_small(response):
-                use.in_body = True
-                self._read_body(response)
+            if use.replayable:
+                length = self.short_length(response)
+                if length is not None:
+                    use.in_body = True
+                    self._read_body(response, length, use)
             return response
         except self.library.client.TransportError as error:
             other = self.broken_by_another(error, use)
@@ -75,16 +78,45 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     def _transport(self, use: HttpxUse) -> Any:
         return self.route.transport(use.lease.node, self.sni)
 
-    def _read_body(self, response: Any) -> None:
-        """Read it here, so that a body cut short is this attempt's failure."""
+    def _read_body(self, response: Any, length: int, use: HttpxUse) -> None:
+        """Read it here, so that a body cut short is this attempt's failure. What comes late is the caller's to read."""
         stream = response.stream
         if self.is_done(response):  # a mock's
             return
+        missing = self.missing(response, length, use)
+        body: list[bytes] = []
+        late = False
         try:
-            body = b"".join(stream)
+            if missing <= 0:  # nearly always
+                body.extend(stream)
+            else:
+                pieces = iter(stream)
+                late = self._read_soon(pieces, body, length, missing, use)
         finally:
-            stream.close()
-        response.stream = self.library.client.ByteStream(body)
+            if not late:
+                stream.close()
+        if late:
+            response.stream = _late_class(self.library)(body, pieces, stream)
+        else:
+            response.stream = self.library.client.ByteStream(b"".join(body))
+
+    def _read_soon(self, pieces: Iterator[bytes], body: list[bytes], length: int, missing: int, use: HttpxUse) -> bool:
+        """Read the pieces that come soon. Do others come late?"""
+        stream, clock, limit = use.stream, self.engine.clock, self.read
+        assert stream is not None
+        until = clock() + PATIENCE
+        received, known = 0, length - missing
+        while True:
+            if known <= received < length:  # the next piece has to be waited for
+                left = max(0.0, until - clock())
+                ends_before = isinstance(limit, (int, float)) and limit <= left
+                if not ends_before and not stream.has_more(left):
+                    return True
+            piece = next(pieces, None)
+            if piece is None:
+                return False
+            body.append(piece)
+            received += len(piece)
 
     def ended(self, use: HttpxUse) -> None:
         if use.abort is not None:
@@ -112,8 +144,12 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     # The answer
 
     def keep(self, response: Any, use: HttpxUse) -> None:
-        if use.stream is not None and use.stream.state.keep_alive_timeout is None:
-            use.stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+        stream = use.stream
+        if stream is not None:
+            if stream.state.keep_alive_timeout is None:
+                stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
+            if response.status_code == UPGRADED:
+                stream.upgrade()
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history
@@ -170,3 +206,25 @@ class _Body:
 def _body_class(library: Library) -> Any:
     client: Any = library.client
     return type("Body", (_Body, client.SyncByteStream), {})
+
+
+class _Late:
+    """A body that is read in part: some of it comes late."""
+
+    def __init__(self, body: list[bytes], rest: Iterator[bytes], stream: Any) -> None:
+        self._body = body
+        self._rest = rest
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._body
+        yield from self._rest
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@cache
+def _late_class(library: Library) -> Any:
+    client: Any = library.client
+    return type("LateBody", (_Late, client.SyncByteStream), {})

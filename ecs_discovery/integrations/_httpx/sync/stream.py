@@ -12,6 +12,7 @@ from ecs_discovery.config.policies import ConnectionPolicy
 from ecs_discovery.core.calls.connections import ConnectionState
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.integrations._httpx.library import Library
+from ecs_discovery.integrations._httpx.sync.shared_socket import SharedSocket
 from ecs_discovery.integrations.http.exchange import AttemptUse
 from ecs_discovery.integrations.http.liveness import Suspicion, wait_for_answer
 from ecs_discovery.integrations.http.timeouts import read_limit
@@ -92,15 +93,28 @@ class Stream:
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.counted = False
         """Its failure was held against the endpoint."""
+        self.last = b""
+        """What was read last."""
+        self.multiplexed: bool = facts.multiplexed
+        """It may carry several requests at once (HTTP/2)."""
         self._asked = False
         self._fresh = False
         self._used = False
+        self._shared: SharedSocket | None = None
         self._hold(sock)
 
     def _hold(self, sock: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._put: Callable[[Any], int] = sock.send
         self._ready = sockets.ready_check(sock)
+
+    def upgrade(self) -> None:
+        """It speaks another protocol from here on (WebSocket): one thread may read while others write or close."""
+        if self._shared is None:
+            shared = self._shared = SharedSocket(self._sock)
+            self._recv, self._put = shared.recv, shared.send
 
     def is_ready(self, seconds: float | None) -> bool:
         """Is there something to read within that time? Without a number of seconds it waits as long as it takes."""
@@ -116,7 +130,10 @@ class Stream:
                 if self._asked:
                     self._asked = False
                     timeout = self._wait(use, timeout)
-            data = self._receive(max_bytes, timeout)
+            if self._shared is None:
+                data = self._receive(max_bytes, timeout)
+            else:
+                data = self._shared.use(self._receive, max_bytes, timeout)
         except TimeoutError as error:
             self.broken_by = self.broken_by or use
             raise self._core.ReadTimeout(str(error)) from error
@@ -127,7 +144,13 @@ class Stream:
         self._fresh = True
         if not data:
             self.broken_by = self.broken_by or use
+        self.last = data
         return data
+
+    def has_more(self, seconds: float) -> bool:
+        """Is there more to read within that time?"""
+        pending = getattr(self._sock, "pending", None)  # TLS: deciphered, and no longer in the kernel
+        return bool(pending and pending()) or self.is_ready(seconds)
 
     def _wait(self, use: HttpxUse, timeout: float | None) -> float | None:
         """Wait for the answer, and look whether the host is still there. What is left of `timeout`."""
@@ -143,7 +166,7 @@ class Stream:
     def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
         while True:
             try:
-                return self._sock.recv(max_bytes)  # type: ignore[no-any-return]
+                return self._recv(max_bytes)
             except ssl.SSLWantWriteError:
                 ready = sockets.is_ready(self._sock, _A_DAY if timeout is None else timeout, read=False)
             except _BUSY:
@@ -170,7 +193,10 @@ class Stream:
         try:
             if use is not None and use.abort is not None:
                 use.abort.hold(self._sock)
-            self._send(buffer, timeout)
+            if self._shared is None:
+                self._send(buffer, timeout)
+            else:
+                self._shared.use(self._send, buffer, timeout)
         except TimeoutError as error:
             self.broken_by = self.broken_by or use
             raise self._core.WriteTimeout(str(error)) from error
@@ -181,9 +207,9 @@ class Stream:
         rest: Any = buffer
         while len(rest):
             try:
-                sent = self._sock.send(rest)
+                sent = self._put(rest)
             except ssl.SSLWantReadError:
-                ready = self.is_ready(timeout)
+                ready = sockets.is_ready(self._sock, _A_DAY if timeout is None else timeout)
             except _BUSY:
                 ready = sockets.is_ready(self._sock, _A_DAY if timeout is None else timeout, read=False)
             else:
@@ -194,7 +220,7 @@ class Stream:
 
     def close(self) -> None:
         """Close the socket."""
-        self._sock.close()
+        (self._shared or self._sock).close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
