@@ -33,10 +33,12 @@ _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 class PooledState(ConnectionState):
     """What the connector remembers of a connection."""
 
-    __slots__ = ("is_ready", "use")
+    __slots__ = ("clock", "is_ready", "use")
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, clock: Callable[[], float]) -> None:
         super().__init__()
+        self.clock = clock
+        self.opened(clock())
         self.is_ready = ready_check(sock)
         """Is there something to read within so many seconds?"""
         self.use: AiohttpUse | None = None
@@ -49,7 +51,7 @@ class AiohttpUse(AsyncUse):
     __slots__ = ("connected", "connecting", "exchange", "state")
 
     def __init__(self, lease: Lease, replayable: bool, exchange: AiohttpExchange) -> None:
-        super().__init__(lease, replayable)
+        AsyncUse.__init__(self, lease, replayable)
         self.exchange: AiohttpExchange | None = exchange
         self.connecting = False
         """There was a place for a new connection."""
@@ -67,6 +69,7 @@ class RouteOfOrigin(Protocol):
     is_tls: bool
     limits: tuple[ClientTimeout | None, Any, Any]
     verified: set[Any]
+    uses: dict[ClientRequest, Any]
 
     def key(self, node: Node, request: ClientRequest) -> Any: ...
 
@@ -79,7 +82,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     table = TABLE
 
     def __init__(self, route: RouteOfOrigin, request: ClientRequest, handler: Callable[[Any], Awaitable[Any]]) -> None:
-        super().__init__(route.driver, route.service, route.target, request.method)
+        AsyncExchange.__init__(self, route.driver, route.service, route.target, request.method)
         self.route = route
         self.request = request
         self.handler = handler
@@ -87,7 +90,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         self._used = False
 
     def make_use(self, lease: Lease) -> AiohttpUse:
-        return AiohttpUse(lease, self.idempotent and self._is_plain(), self)
+        return AiohttpUse(lease, self.idempotent and (not self.request.body or self._is_plain()), self)
 
     def limit(self, timeout: ClientTimeout) -> None:
         """Take over the request's time limits, which aiohttp tells the connector alone."""
@@ -115,7 +118,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
             if hdrs.EXPECT in request.headers:
                 request.update_expect_continue()
         self._used = True
-        request.__dict__["ecs_discovery"] = use  # the connector takes it before anything else can happen
+        self.route.uses[request] = use  # the connector takes it
         try:
             response = await self.handler(request)
             state = use.state
@@ -131,6 +134,8 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def let_go(self, use: AiohttpUse) -> None:
         """The use was sent, or was not."""
         use.exchange = None  # else the two would keep each other until the collector comes
+        if not use.sent:
+            self.route.uses.pop(self.request, None)
         if use.connected is not None:
             use.connected.close()  # the winner of the race had an idle connection
 

@@ -24,13 +24,20 @@ _FOUND = 1000
 class Route:
     """One origin (`http://orders:8080`) of ours. `drop` closes the idle connections of a key."""
 
-    def __init__(self, discovery: AsyncDiscovery, origin: str, drop: Callable[[ConnectionKey], None]) -> None:
+    def __init__(
+        self,
+        discovery: AsyncDiscovery,
+        origin: str,
+        drop: Callable[[ConnectionKey], None],
+        uses: dict[ClientRequest, Any],
+    ) -> None:
         url = URL(origin)
         host, scheme = url.raw_host or "", url.scheme.replace("ws", "http")
         self.discovery = discovery
         self.driver = discovery._driver
         self.target = host if url.explicit_port is None else f"{host}:{url.explicit_port}"
         self.service = self.driver.engine.service(self.target, default_port(scheme))
+        self.uses = uses
         self.is_tls = scheme == "https"
         self.limits: tuple[Any, Any, Any] = (None, None, None)
         """The time limits of the latest request, and what they mean for connecting and reading."""
@@ -38,14 +45,15 @@ class Route:
         """TLS options with which an endpoint has answered: where these fail elsewhere, the endpoint is to blame."""
         self._drop = drop
         self._generation = self.service.generation
-        self._keys: dict[tuple[Node, Any, str | None], ConnectionKey] = {}
+        self._keys: dict[tuple[Node, Any], ConnectionKey] = {}
 
     def key(self, node: Node, request: ClientRequest) -> ConnectionKey:
         """The name of the node's connections in the pool, for the request's TLS options."""
         if self._generation != self.service.generation:
             self._sweep()
-        found = self._keys.get((node, request.ssl, request.server_hostname))
-        return found if found is not None else self._make(node, request)
+        options = (request.ssl, request.server_hostname) if self.is_tls else None
+        found = self._keys.get((node, options))
+        return found if found is not None else self._make(node, request, options)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -60,7 +68,7 @@ class Route:
             if each[0].removed or each[0].health is Health.DOWN:
                 self._drop(self._keys.pop(each))
 
-    def _make(self, node: Node, request: ClientRequest) -> ConnectionKey:
+    def _make(self, node: Node, request: ClientRequest, options: Any) -> ConnectionKey:
         if len(self._keys) >= _KEYS:
             self.close()
             self.verified.clear()
@@ -69,7 +77,7 @@ class Route:
             # A connection that was verified for one name never serves another.
             host = f"{request.server_hostname or self.service.tls_name}@{host}"
         made = key._replace(host=host, port=node.endpoint.port)
-        self._keys[node, request.ssl, request.server_hostname] = made
+        self._keys[node, options] = made
         return made
 
 
@@ -78,10 +86,12 @@ class Routes:
 
     def __init__(self, discovery: AsyncDiscovery, drop: Callable[[ConnectionKey], None]) -> None:
         self.discovery = discovery
+        self.uses: dict[ClientRequest, Any] = {}
+        """The attempts on their way to the connector. An attribute of the request would slow down all others of it."""
         self._origins: Origins[Route] = Origins(
             discovery.settings,
             lambda origin: URL(origin).raw_host or "",
-            lambda origin: Route(discovery, origin, drop),
+            lambda origin: Route(discovery, origin, drop, self.uses),
         )
         self._found: dict[tuple[str, str | None], Route | None] = {}  # what was looked up, as aiohttp splits its URLs
 

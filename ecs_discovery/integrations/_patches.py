@@ -313,8 +313,9 @@ def _socket(module: Any) -> None:
     def getaddrinfo(plain: Any) -> Any:
         def replacement(host: Any, port: Any, *args: Any, **options: Any) -> Any:
             found = None
-            if isinstance(host, str) and _owns(host):
-                found = _guarded(_resolved, plain, host, port, args, options)
+            name = _name_in(host)
+            if name is not None and _owns(name):
+                found = _guarded(_resolved, plain, name, port, args, options)
             return found or plain(host, port, *args, **options)
 
         return replacement
@@ -322,22 +323,45 @@ def _socket(module: Any) -> None:
     _replace(module, "getaddrinfo", getaddrinfo)
 
 
+_UNKNOWN = 9
+"""Stands for a port that neither the caller nor the service's records name. Nothing is served there (discard)."""
+
+
+def _name_in(host: Any) -> str | None:
+    """The host as text; None if it is none."""
+    if isinstance(host, (bytes, bytearray)):
+        return bytes(host).decode("ascii", "replace")
+    return host if isinstance(host, str) else None
+
+
 def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> list[Any]:
-    """The addresses of a service, in another order each time: callers take the first."""
+    """The addresses of a service, in another order each time: callers take the first.
+
+    Without a port (None or 0) they have the port of the SRV records, or none if there are no such records.
+    """
     from ecs_discovery.client.sync.shared import shared_discovery
 
-    if isinstance(port, str) and not port.isdigit():
-        port = plain(None, port)[0][4][1]  # the name of a port
-    target = f"{host}:{port}" if port else host
+    asked: dict[str, Any] = {**dict(zip(("family", "type", "proto", "flags"), args, strict=False)), **options}
+    flags = asked.get("flags", 0)
+    library = sys.modules["socket"]
+    if flags & library.AI_NUMERICHOST:
+        return []  # a name is an error then
+    if isinstance(port, (bytes, bytearray)):
+        port = bytes(port).decode()
+    if isinstance(port, str):
+        port = int(port) if port.isdigit() else plain(None, port)[0][4][1]  # the name of a port
     discovery = shared_discovery(_settings())
-    rng = discovery._driver.engine.rng
-    endpoints = sorted(discovery.resolve(target).endpoints, key=lambda _: rng())
+    engine = discovery._driver.engine
+    service = engine.service(f"{host}:{port}") if port else engine.service(host, _UNKNOWN)
     found: list[Any] = []
-    for endpoint in endpoints:
+    for endpoint in sorted(discovery._resolve(service).endpoints, key=lambda _: engine.rng()):
+        number = endpoint.port if port or endpoint.port != _UNKNOWN else port
         try:
-            found += plain(endpoint.host, endpoint.port, *args, **options)
+            found += plain(endpoint.host, number, **asked)
         except OSError:
             pass  # of the other address family
+    if found and flags & library.AI_CANONNAME:
+        found[0] = (*found[0][:3], host, found[0][4])
     return found
 
 

@@ -227,7 +227,7 @@ class DiscoveryConnector(TCPConnector):
     # A connection for a request
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        use: AiohttpUse | None = req.__dict__.pop("ecs_discovery", None)
+        use: AiohttpUse | None = self._routes.uses.pop(req, None) if self._routes is not None else None
         exchange = use.exchange if use is not None else None
         if use is None or exchange is None:
             return await self._connect_alone(req, traces, timeout)
@@ -266,7 +266,7 @@ class DiscoveryConnector(TCPConnector):
             return await super().connect(req, traces, timeout)
 
         async def handler(use: AiohttpUse) -> Connection:
-            req.__dict__["ecs_discovery"] = use
+            route.uses[req] = use
             return await self.connect(req, traces, timeout)
 
         return await ConnectionExchange(route, req, handler).run()  # type: ignore[no-any-return]
@@ -323,9 +323,8 @@ class DiscoveryConnector(TCPConnector):
             except aiohttp.ServerFingerprintMismatch:
                 transport.close()
                 raise
-        state = PooledState(transport.get_extra_info("socket"))
-        state.opened(exchange.engine.clock())
-        vars(protocol)["ecs_discovery"] = state
+        state = PooledState(transport.get_extra_info("socket"), exchange.engine.clock)
+        protocol.ecs_discovery = state  # type: ignore[attr-defined]
         return protocol
 
     def _tuning(self) -> Tuning | None:
@@ -342,15 +341,12 @@ class DiscoveryConnector(TCPConnector):
         if state is not None:
             use, state.use = state.use, None
             if use is not None:
-                node = use.lease.node
-                use.lease.release()
-                state.idle_since = self._now()
-                should_close = should_close or node.removed
+                lease = use.lease
+                if use.exchange is None:  # else that ends it, when it records the answer
+                    lease.release()
+                state.idle_since = state.clock()
+                should_close = should_close or lease.node.removed
         super()._release(key, protocol, should_close=should_close)
-
-    def _now(self) -> float:
-        assert self._routes is not None
-        return self._routes.discovery._engine.clock()
 
     def _drop(self, key: ConnectionKey) -> None:
         """Close the idle connections of a key."""

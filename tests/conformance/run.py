@@ -34,7 +34,7 @@ PASSING = {  # how many tests are known to pass through ours
     "vcrpy": 38,
     "opentelemetry-instrumentation-requests": 80,
     "httpx": 1383,
-    "httpx2": 1,
+    "httpx2": 294,
     "urllib3": 223,
     "aiohttp": 332,
 }

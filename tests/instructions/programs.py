@@ -7,6 +7,7 @@ uses cost. Nothing here depends on time or chance: one thread, answers that are 
 from __future__ import annotations
 
 import _socket
+import asyncio
 import gc
 import socket
 import sys
@@ -84,7 +85,15 @@ class Server:
             _socket.socket.sendall(sock, data, *flags)
             server.answer(sock.getsockname())
 
+        def send(sock: socket.socket, data: bytes, *flags: int) -> int:
+            sent = _socket.socket.send(sock, data, *flags)
+            if sock.getsockname() != waker:  # an event loop wakes itself by a pair of sockets
+                server.answer(sock.getsockname())
+            return sent
+
+        waker = socket.socketpair()[0].getsockname()
         socket.socket.sendall = sendall  # type: ignore[method-assign,assignment]
+        socket.socket.send = send  # type: ignore[method-assign,assignment]
 
     def answer(self, client: Any) -> None:
         while client not in self._peers:
@@ -133,6 +142,47 @@ def urllib3_get(*, ours: bool) -> Callable[[], object]:
     return use
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose timers depend on its steps, not on a clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ticks = count(1)
+
+    def time(self) -> float:
+        return next(self._ticks) * 1e-5
+
+
+def aiohttp_get(*, ours: bool) -> Callable[[], object]:
+    import aiohttp
+
+    server, loop = Server(), Loop()
+
+    class ToServer(aiohttp.abc.AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
+            return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 0, "flags": 0}]
+
+        async def close(self) -> None:
+            pass
+
+    async def begin() -> tuple[aiohttp.ClientSession, str]:
+        if not ours:  # by name too: aiohttp keeps no cookies of an address, and looks for them for each name
+            connector = aiohttp.TCPConnector(resolver=ToServer())
+            return aiohttp.ClientSession(connector=connector), f"http://orders.test:{server.port}/"
+        from ecs_discovery import AsyncDiscovery
+        from ecs_discovery.integrations.aiohttp import client_session
+
+        discovery = AsyncDiscovery(services={"orders": f"static://127.0.0.1:{server.port}"}, **seeded())
+        return client_session(discovery), "http://orders/"
+
+    async def get() -> None:
+        async with session.get(url) as response:
+            assert await response.read() == b"ok"
+
+    session, url = loop.run_until_complete(begin())
+    return lambda: loop.run_until_complete(get())
+
+
 PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
     "resolve-4": lambda: resolve(4),
     "resolve-10000": lambda: resolve(10_000),
@@ -148,6 +198,8 @@ PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
     "plain-get-without-environment": lambda: get(wrapped=False, trust_env=False),
     "urllib3-get": lambda: urllib3_get(ours=True),
     "plain-urllib3-get": lambda: urllib3_get(ours=False),
+    "aiohttp-get": lambda: aiohttp_get(ours=True),
+    "plain-aiohttp-get": lambda: aiohttp_get(ours=False),
 }
 
 

@@ -30,6 +30,7 @@ RATIOS = {
     "a wrapped GET, of a plain one": ("get", "plain-get"),
     "the same with trust_env off": ("get-without-environment", "plain-get-without-environment"),
     "a GET of urllib3's manager, of a plain one": ("urllib3-get", "plain-urllib3-get"),
+    "a GET of aiohttp's session, of a plain one": ("aiohttp-get", "plain-aiohttp-get"),
 }
 
 

@@ -222,11 +222,10 @@ class Exchange(Generic[R, U], ABC):
         status = self.status(response)
         now = engine.clock()
         if status < 400 and self._call is None:  # nearly always
-            if lease.observe(_SUCCESS, now):
+            over = lease.open and self.is_done(response)  # both at once take less than one after the other
+            if lease.finish(_SUCCESS, now) if over else lease.observe(_SUCCESS, now):
                 engine.emit(service)
             service.budget.deposit()
-            if self.is_done(response):
-                lease.release()
             use.history = AttemptHistory(lease.node.endpoint, now - lease.started_at, (), True)
             self.keep(response, use)
             return None

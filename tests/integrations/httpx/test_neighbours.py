@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from ecs_discovery import Discovery, wrap_client
+from ecs_discovery import ConfigurationError, Discovery, wrap_client
 from ecs_discovery.testing.lab import Lab
 
 
@@ -94,3 +94,20 @@ def test_retries_of_another_package_go_around_ours(lab: Lab, discovery: Discover
     with httpx.Client(transport=around) as client:
         assert client.get(service.url()).status_code == 500
     assert service.requests == 3
+
+
+def test_a_cache_goes_around_ours(lab: Lab, discovery: Discovery, tmp_path: Any):
+    hishel: Any = pytest.importorskip("hishel")
+    theirs: Any = pytest.importorskip("hishel.httpx")
+    from ecs_discovery.integrations.httpx import DiscoveryTransport
+
+    service = lab.service("orders", tasks=2)
+    service.kill(service.tasks[0])  # DNS still names it
+    storage = hishel.SqliteStorage(database_path=str(tmp_path / "cache.db"), default_ttl=60)
+    cache = theirs.CacheTransport(DiscoveryTransport(discovery), storage=storage, rfc=False)
+    with httpx.Client(transport=cache) as client:
+        for path in ("/v1", "/v2", "/v1", "/v2"):
+            assert client.get(service.url(path)).status_code == 200
+    assert service.requests == 2  # each path once
+    with pytest.raises(ConfigurationError, match="DiscoveryTransport"):
+        wrap_client(theirs.CacheClient(storage=storage), discovery)

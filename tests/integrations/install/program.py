@@ -1,6 +1,8 @@
 """A program that knows nothing of discovery: it asks a URL through the client libraries named, and says who answered.
 
-python program.py URL LIBRARY... [--times N]
+python program.py URL LIBRARY... [--times N] [--target TARGET] [--rounds N]
+
+`--target` is what gRPC asks instead of the URL. After each round but the last it waits for a line on standard input.
 """
 
 from __future__ import annotations
@@ -93,9 +95,19 @@ def by_name(url: str, times: int) -> list[str]:
     return [json.load(urlopen(url, timeout=10))["task"] for _ in range(times)]
 
 
+def option(arguments: list[str], name: str, default: str) -> str:
+    """Take the value of an option out of the arguments."""
+    if name not in arguments:
+        return default
+    at = arguments.index(name)
+    del arguments[at]
+    return arguments.pop(at)
+
+
 def main(arguments: list[str]) -> None:
-    times = int(arguments.pop(arguments.index("--times") + 1)) if "--times" in arguments else 6
-    url, *names = [each for each in arguments if each != "--times"]
+    times, rounds = int(option(arguments, "--times", "6")), int(option(arguments, "--rounds", "1"))
+    target = option(arguments, "--target", "")
+    url, *names = arguments
     asked: dict[str, Any] = {
         "requests": by_requests,
         "urllib3": by_urllib3,
@@ -107,7 +119,14 @@ def main(arguments: list[str]) -> None:
         "grpc_in_tasks": by_grpc_in_tasks,
         "name": by_name,
     }
-    print(json.dumps({name: sorted(Counter(asked[name](url, times)).values()) for name in names}), flush=True)
+    for left in reversed(range(rounds)):
+        found = {}
+        for name in names:
+            place = target if target and name.startswith("grpc") else url
+            found[name] = sorted(Counter(asked[name](place, times)).values())
+        print(json.dumps(found), flush=True)
+        if left:
+            sys.stdin.readline()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import termios
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,41 @@ def test_channels_choose_a_task_for_each_rpc_and_pass_over_a_dead_task(lab: Lab,
             task.stop()
 
 
+def test_one_process_reaches_services_through_every_library_and_survives_the_death_of_a_task(
+    lab: Lab, service: LabService
+):
+    port = free_port()
+    tasks = [Task(f"127.9.9.{number}", port) for number in (1, 2, 3)]
+    libraries = (*EVERY, "grpc", "grpc_in_tasks")
+    lab.dns.add("shop.prod.local", "A", *(task.address for task in tasks))
+    command = [*launcher(lab), sys.executable, PROGRAM, url_of(service), *libraries, "--rounds", "2"]
+    process = subprocess.Popen(
+        [*command, "--target", f"shop:{port}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None
+        assert reached(json.loads(process.stdout.readline()), *libraries)
+        service.kill(service.tasks[0])  # DNS still names both
+        tasks[0].stop()
+        out, err = process.communicate("go on\n", timeout=60)
+        counts = json.loads(out)
+        assert {library: sum(counts[library]) for library in libraries} == dict.fromkeys(libraries, 6)
+        assert all(len(each) <= 2 for each in counts.values())
+        assert process.returncode == 0
+        assert all("is down" in line for line in err.splitlines()), err  # nothing else is told
+    finally:
+        process.kill()
+        process.communicate()
+        for task in tasks:
+            task.stop()
+
+
 # Servers
 
 APPLICATION = """
@@ -210,7 +246,36 @@ def asked(process: subprocess.Popen[Any], port: int) -> Any:
     return found[-1]
 
 
+ASYNC_APPLICATION = """
+import json
+import aiohttp
+import httpx
+
+
+async def application(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    try:
+        async with httpx.AsyncClient(timeout=10) as client:
+            tasks = [(await client.get({url!r})).json()["task"] for _ in range(3)]
+        async with aiohttp.ClientSession() as session:
+            for _ in range(3):
+                async with session.get({url!r}) as response:
+                    tasks.append((await response.json())["task"])
+        body = json.dumps(sorted(tasks.count(each) for each in set(tasks))).encode()
+    except Exception as error:
+        body = json.dumps(repr(error)).encode()
+    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}})
+    await send({{"type": "http.response.body", "body": body}})
+"""
+
+
 SERVERS = {
+    "uvicorn": ["uvicorn", "--port", "{port}", "asgi:application"],
+    "uvicorn --workers": ["uvicorn", "--workers", "2", "--port", "{port}", "asgi:application"],
+    "gunicorn -k uvicorn": [
+        *("gunicorn", "-w", "2", "-k", "{worker}", "-b", "127.0.0.1:{port}", "asgi:application"),
+    ],
     "gunicorn": ["gunicorn", "-w", "2", "-b", "127.0.0.1:{port}", "application:application"],
     "gunicorn --preload": ["gunicorn", "--preload", "-w", "2", "-b", "127.0.0.1:{port}", "application:application"],
     "uwsgi": [
@@ -226,13 +291,65 @@ def test_an_application_in_a_server_that_forks_is_reached(lab: Lab, service: Lab
     tool = Path(sys.executable).with_name(program)
     if not tool.exists():
         pytest.skip(f"{program} is not installed")
+    worker = "uvicorn_worker.UvicornWorker" if find_spec("uvicorn_worker") else "uvicorn.workers.UvicornWorker"
     (tmp_path / "application.py").write_text(APPLICATION.format(url=url_of(service)))
+    (tmp_path / "asgi.py").write_text(ASYNC_APPLICATION.format(url=url_of(service)))
     port = free_port()
-    command = [*launcher(lab), str(tool), *(each.format(port=port) for each in arguments)]
+    command = [*launcher(lab), str(tool), *(each.format(port=port, worker=worker) for each in arguments)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
         try:
-            assert reached({"requests": asked(process, port)}, "requests")
+            assert reached({name: asked(process, port)}, name), (tmp_path / "log").read_text()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+CELERY = """
+import sys
+import celery
+import requests
+
+app = celery.Celery("work", broker="filesystem://", backend="file://" + sys.path[0] + "/results")
+app.conf.update(
+    broker_transport_options={{
+        "data_folder_in": sys.path[0] + "/queue", "data_folder_out": sys.path[0] + "/queue",
+        "store_processed": False, "control_folder": sys.path[0] + "/control",
+    }},
+    broker_connection_retry_on_startup=True,
+)
+session = requests.Session()
+
+
+@app.task
+def ask():
+    return [session.get({url!r}, timeout=10).json()["task"] for _ in range(6)]
+
+
+if __name__ == "__main__":
+    import json
+    found = ask.delay().get(timeout=40)
+    print(json.dumps({{"requests": sorted(found.count(each) for each in set(found))}}))
+"""
+
+
+def test_a_task_of_celery_in_its_pool_of_processes_is_reached(lab: Lab, service: LabService, tmp_path: Path):
+    tool = Path(sys.executable).with_name("celery")
+    if not tool.exists():
+        pytest.skip("celery is not installed")
+    for each in ("queue", "results", "control"):
+        (tmp_path / each).mkdir()
+    (tmp_path / "work.py").write_text(CELERY.format(url=url_of(service)))
+    options = ["--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    command = [*launcher(lab), sys.executable, "-m", "celery", "-A", "work", "worker", *options]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)), stdout=log, stderr=log
+        )
+        try:
+            # The one who asks knows nothing of discovery: what is found is found in the pool.
+            found = even(ran([sys.executable, str(tmp_path / "work.py")]))
+            assert reached(found, "requests"), (tmp_path / "log").read_text()
         finally:
             process.terminate()
             process.wait(20)
