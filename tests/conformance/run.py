@@ -17,8 +17,10 @@ import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -58,6 +60,8 @@ class Suite:
     """Arguments of pytest."""
     apart: bool = False
     """Its tests run in a folder without its sources: what is installed is compiled."""
+    port: int = 0
+    """A port that its tests listen on: two such suites run one after the other."""
     title: str = ""
     """Its name where the package has another suite already."""
 
@@ -114,15 +118,8 @@ SUITES = (
         _FOR_HTTPX,
         ("tests",),
         plugin="ours_httpx",
+        port=8000,
         options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
-    ),
-    Suite(
-        "httpx==0.28.1",
-        (*_FOR_HTTPX, "httpx2==2.16.2"),
-        ("tests/client", "tests/test_api.py", "tests/test_exceptions.py", "tests/test_timeouts.py"),  # what sends
-        plugin="ours_httpx2",
-        options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
-        title="httpx2",
     ),
     Suite(
         "urllib3==2.8.0",
@@ -166,6 +163,15 @@ SUITES = (
         plugin="ours_aiohttp",
         options=("-p", "aiohttp.pytest_plugin", "-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
         apart=True,
+    ),
+    Suite(
+        "httpx==0.28.1",
+        (*_FOR_HTTPX, "httpx2==2.16.2"),
+        ("tests/client", "tests/test_api.py", "tests/test_exceptions.py", "tests/test_timeouts.py"),  # what sends
+        plugin="ours_httpx2",
+        options=("-p", "no:asyncio", "-o", "addopts=", "-o", "filterwarnings="),
+        title="httpx2",
+        port=8000,
     ),
 )
 
@@ -257,8 +263,14 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     expected = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
     python = make_environment(folder)
+    ports = {suite.port: Lock() for suite in SUITES if suite.port}
+
+    def checked(suite: Suite) -> bool:
+        with ports.get(suite.port, nullcontext()):
+            return check(python, folder, suite, expected.get(suite.name, {}))
+
     with ThreadPoolExecutor(2) as two:  # most of a suite's time it waits
-        results = list(two.map(lambda suite: check(python, folder, suite, expected.get(suite.name, {})), SUITES))
+        results = list(two.map(checked, SUITES))
     return 0 if all(results) else 1
 
 

@@ -123,7 +123,8 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     def keep(self, response: Any, use: AsyncHttpxUse) -> None:
         stream = use.stream
         if stream is not None:
-            if stream.state.keep_alive_timeout is None:
+            if not stream.answered:  # a server says it with its first answer, and to look for it takes long
+                stream.answered = True
                 stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
             if response.status_code == UPGRADED:
                 stream.upgrade()

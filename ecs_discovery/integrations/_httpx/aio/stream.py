@@ -115,6 +115,8 @@ class AsyncStream(asyncio.Protocol):
         """Its failure was held against the endpoint."""
         self.last = b""
         """What was read last."""
+        self.answered = False
+        """Its first answer has come."""
         self.multiplexed: bool = facts.multiplexed
         """It may carry several requests at once (HTTP/2)."""
 

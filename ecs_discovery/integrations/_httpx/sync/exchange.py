@@ -146,7 +146,8 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     def keep(self, response: Any, use: HttpxUse) -> None:
         stream = use.stream
         if stream is not None:
-            if stream.state.keep_alive_timeout is None:
+            if not stream.answered:  # a server says it with its first answer, and to look for it takes long
+                stream.answered = True
                 stream.state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
             if response.status_code == UPGRADED:
                 stream.upgrade()

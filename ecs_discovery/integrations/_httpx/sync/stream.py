@@ -95,6 +95,8 @@ class Stream:
         """Its failure was held against the endpoint."""
         self.last = b""
         """What was read last."""
+        self.answered = False
+        """Its first answer has come."""
         self.multiplexed: bool = facts.multiplexed
         """It may carry several requests at once (HTTP/2)."""
         self._asked = False
