@@ -176,7 +176,7 @@ class BalancingPolicy(Policy):
     subset_above: int = whole(100, 12, 1_000_000)
     """Up to this many endpoints are all used. Default 100."""
     explain: int = whole(64, 0, 100_000)
-    """Picks kept for `snapshot`: one of 16 ordinary ones, and every other. Default 64."""
+    """Picks kept for `snapshot`: an ordinary one every 0.05 seconds at most, and every other. Default 64."""
 
 
 @policy

@@ -70,6 +70,20 @@ def test_another_task_takes_over_when_one_ends(recipe: Recipe, feed: Any):
     asyncio.run(scenario())
 
 
+def test_a_task_that_refuses_the_handshake_is_passed_over(recipe: Recipe, feed: Any):
+    two = feed(2)
+    two[0].refusal = 503
+    found = recipe("## websockets")
+
+    async def scenario() -> None:
+        for _ in range(8):
+            async with await found.open_feed() as socket:
+                assert await socket.recv() == two[1].address
+        await found.discovery.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_a_thread_connects_over_a_socket_of_the_discovery(recipe: Recipe, feed: Any, lab: Lab):
     three = feed(3)
     with Discovery(namespace="prod.local") as discovery:
@@ -80,11 +94,12 @@ def test_a_thread_connects_over_a_socket_of_the_discovery(recipe: Recipe, feed: 
     assert found == {task.address for task in three}
 
 
-def test_the_certificate_is_verified_for_the_name(recipe: Recipe, feed: Any, certificates: Any):
+def test_the_certificate_is_verified_for_the_name(recipe: Recipe, feed: Any, lab: Lab, certificates: Any):
     files = certificates("feed.prod.local")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(files.cert, files.key)
-    feed(1, server)
+    (task,) = feed(1, server)
+    lab.dns.add("other.prod.local", "A", task.address, ttl=1)
     found = recipe("## websockets")
     client = ssl.create_default_context(cafile=files.ca)
 
@@ -93,7 +108,7 @@ def test_the_certificate_is_verified_for_the_name(recipe: Recipe, feed: Any, cer
         assert await socket.recv()
         await socket.close()
         with pytest.raises(ssl.SSLCertVerificationError, match=r"other\.prod\.local"):
-            await found.open_feed("wss://other.prod.local/", ssl=client)
+            await found.open_feed(f"wss://other.prod.local:{task.port}/", ssl=client)
         await found.discovery.aclose()
 
     asyncio.run(scenario())

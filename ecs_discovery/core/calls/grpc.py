@@ -10,12 +10,15 @@ from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.failure_kinds import FailureKind, Fault, Judgement
 
-__all__ = ["FAILURES", "asked_wait", "judge_code", "pushback"]
+__all__ = ["FAILURES", "asked_wait", "is_cut", "judge_code", "pushback"]
 
 FAILURES = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED"})
 """Status codes that count against the endpoint."""
 _CUT = "CANCELLED"
-"""The details of an RPC whose stream the server cut. A server that stops at once does so to half of its RPCs."""
+"""The details of an RPC that its server ended without a status. A server that stops at once does so to half of its
+RPCs, and a handler may do so too: it says nothing sure of the endpoint."""
+_RESET = "RST_STREAM with error code 8"
+"""In the details where another server than gRPC's own has done so (RFC 9113, section 7: CANCEL)."""
 _NOT_CONNECTED = "failed to connect to all addresses"
 _OURS = (
     "Exception iterating requests",
@@ -41,8 +44,8 @@ def judge_code(code: str, details: str, address: str, *, asked: float | None = N
             fault = _fault_of_connect(details)
             return Judgement(fault.outcome, fault.kind, fault.label)
         return Judgement(Outcome.FAILURE, _repeated(asked, FailureKind.CLOSED), "unavailable", wait)
-    if code == "CANCELLED" and details == _CUT:
-        return Judgement(Outcome.FAILURE, _repeated(asked, FailureKind.CLOSED), "cancelled by the server", wait)
+    if code == "CANCELLED" and is_cut(details):
+        return Judgement(Outcome.NEUTRAL, _repeated(asked, FailureKind.CLOSED), "cancelled by the server", wait)
     label = code.lower().replace("_", " ")
     if details.startswith(_OURS):
         return Judgement(Outcome.NEUTRAL, FailureKind.OTHER, label)
@@ -51,6 +54,11 @@ def judge_code(code: str, details: str, address: str, *, asked: float | None = N
     if code in FAILURES:
         return Judgement(Outcome.FAILURE, FailureKind.OTHER, label)
     return Judgement(Outcome.SUCCESS, None, label)
+
+
+def is_cut(details: str) -> bool:
+    """Do the details of a `CANCELLED` say that the server ended the RPC, and no application?"""
+    return details == _CUT or _RESET in details
 
 
 def pushback(code: str, asked: float | None, policy: BalancingPolicy) -> float | None:

@@ -17,7 +17,7 @@ from ecs_discovery.config.options import check_seconds, current_options
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import GOOD, FailureKind, Fault, Judgement
-from ecs_discovery.core.calls.grpc import asked_wait, judge_code, pushback
+from ecs_discovery.core.calls.grpc import asked_wait, is_cut, judge_code, pushback
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DeadlineExceeded, DiscoveryError, ResolutionError, foreign
@@ -31,6 +31,7 @@ _PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 _CANCELLED = Judgement(Outcome.NEUTRAL, None, "cancelled")
 _DOUBTED = Judgement(Fault.DOUBTED.outcome, Fault.DOUBTED.kind, Fault.DOUBTED.label)
 _PUSHBACK = "grpc-retry-pushback-ms"
+_RECEIVED = "received from peer"  # in the debug text of a status that the server sent
 _ENDED_HERE = ("Channel closed!", "Locally cancelled by application!", "Cancelled upon garbage collection!")
 _NOT_CONNECTED = re.compile(r"^.{0,200}?last error: \w{0,40}: ipv[46]:[][:%.0-9a-fA-F]{1,80}: ")
 _PAUSES = (0.05, 1.0)  # seconds between rounds of an RPC that waits for an endpoint: the first pause, and the longest
@@ -126,7 +127,8 @@ class Rpc:
         status, lease = status_of(error), self.lease
         assert lease is not None  # what failed is an attempt
         code = status.code.name
-        if code == "CANCELLED" and status.details in _ENDED_HERE:
+        received = _RECEIVED in status.debug or is_cut(status.details)
+        if code == "CANCELLED" and (not received or status.details in _ENDED_HERE):
             self.answered = True
             return _CANCELLED
         asked = asked_wait(_field(status.trailing_metadata, _PUSHBACK))

@@ -15,7 +15,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
 from ecs_discovery.integrations.http.errors import as_class, of_call
-from ecs_discovery.integrations.http.short_bodies import SHORT, arrived
+from ecs_discovery.integrations.http.short_bodies import SHORT, TAIL, arrived
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["UPGRADED", "Connected", "HttpxPart", "class_of", "tuning_of"]
@@ -68,6 +68,8 @@ class HttpxPart:
 
     def short_length(self, response: Any) -> int | None:
         """The length of a body that is to be read within the attempt; None for any other."""
+        if response.status_code == UPGRADED:
+            return None  # what follows is another protocol, whatever its head says of a body
         length = response.headers.get("Content-Length", "")
         if len(length) <= 5 and length.isascii() and length.isdigit() and int(length) <= SHORT:
             return int(length)
@@ -78,8 +80,9 @@ class HttpxPart:
         stream = use.stream
         if stream is None or stream.multiplexed or self.method == "HEAD" or response.status_code in (204, 304):
             return 0
-        last, stream.last = stream.last, b""
-        found = arrived(last)
+        last = stream.before[-TAIL:] + stream.last
+        stream.before = stream.last = b""
+        found = arrived(last, length)
         return 0 if found is None else length - found
 
     # Errors

@@ -105,9 +105,16 @@ def test_an_upload_to_a_task_that_reads_slowly_is_sent_whole(library: Any, lab: 
     asyncio.run(main())
 
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n"
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+
+
 @contextmanager
-def head_first() -> Iterator[tuple[str, threading.Event]]:
-    """A server that sends the head and the first half of a short body, and the rest when the event is set."""
+def head_first(*before: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """A server that sends the head and the first half of a short body, and the rest when the event is set.
+
+    `before` are pieces that it sends apart, in the place of the head.
+    """
     go_on = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -115,7 +122,11 @@ def head_first() -> Iterator[tuple[str, threading.Event]]:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65_536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+                for piece in before or (HEAD,):
+                    connection.sendall(piece)
+                    time.sleep(0.1 if before else 0)
+                if not before:
+                    connection.sendall(b"half")
                 go_on.wait(30)
                 connection.sendall(b"rest")
 
@@ -128,9 +139,19 @@ def head_first() -> Iterator[tuple[str, threading.Event]]:
             thread.join()
 
 
-def test_a_short_body_that_comes_late_does_not_hold_back_the_head(library: Any):
+@pytest.mark.parametrize(
+    "before",
+    [
+        (),
+        (HEAD + b"half",),
+        (EARLY + HEAD + b"half",),
+        (HEAD[:-2], HEAD[-2:] + b"half"),
+        (HEAD[:-1], HEAD[-1:] + b"half"),
+    ],
+)
+def test_a_short_body_that_comes_late_does_not_hold_back_the_head(library: Any, before: tuple[bytes, ...]):
     with (
-        head_first() as (url, go_on),
+        head_first(*before) as (url, go_on),
         Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery,
         wrap_client(library.Client(timeout=20), discovery) as client,
         client.stream("GET", "http://poll/") as response,
@@ -186,3 +207,51 @@ def url_to_target(url: str) -> str:
 
 def pending(discovery: Discovery) -> int:
     return sum(node.pending for node in discovery.snapshot("poll").nodes)
+
+
+@contextmanager
+def upgrading() -> Iterator[str]:
+    """A server that speaks another protocol after its answer, whose head says that there is no body."""
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(head)
+                connection.sendall(connection.recv(5))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        thread.join()
+
+
+UPGRADE = {"Upgrade": "echo", "Connection": "Upgrade"}
+
+
+def test_a_connection_that_was_upgraded_is_the_callers_whatever_its_head_says_of_a_body(library: Any):
+    with (
+        upgrading() as url,
+        Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery,
+        wrap_client(library.Client(), discovery) as client,
+        client.stream("GET", "http://poll/", headers=UPGRADE) as response,
+    ):
+        wire = response.extensions["network_stream"]
+        wire.write(b"hello")
+        assert wire.read(100, timeout=5) == b"hello"
+
+
+def test_a_connection_that_was_upgraded_in_a_task_is_the_callers_too(library: Any):
+    async def main(url: str, discovery: Discovery) -> None:
+        async with (
+            wrap_client(library.AsyncClient(), discovery) as client,
+            client.stream("GET", "http://poll/", headers=UPGRADE) as response,
+        ):
+            wire = response.extensions["network_stream"]
+            await wire.write(b"hello")
+            assert await wire.read(100, timeout=5) == b"hello"
+
+    with upgrading() as url, Discovery(services={"poll": url_to_target(url)}, rng=Random(7)) as discovery:
+        asyncio.run(main(url, discovery))

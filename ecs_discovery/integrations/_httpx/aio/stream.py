@@ -113,7 +113,7 @@ class AsyncStream(asyncio.Protocol):
         """The use in which it failed."""
         self.counted = False
         """Its failure was held against the endpoint."""
-        self.last = b""
+        self.last = self.before = b""
         """What was read last."""
         self.answered = False
         """Its first answer has come."""
@@ -201,7 +201,7 @@ class AsyncStream(asyncio.Protocol):
         self._size -= len(data)
         if full and self._size <= _HIGH and not self._ended:
             self._transport.resume_reading()
-        self.last = data
+        self.before, self.last = self.last, data
         return data
 
     async def _wait(self, timeout: float | None, use: AsyncHttpxUse | None) -> None:
@@ -282,6 +282,8 @@ class AsyncStream(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection without waiting."""
+        if self._transport is None:
+            return  # abandoned
         if self._upgraded and self._transport.is_closing():
             return  # what was written is still being sent, perhaps
         self._ended = True
@@ -295,7 +297,9 @@ class AsyncStream(asyncio.Protocol):
         """Close it where its event loop cannot: that is closed."""
         self._ended = True
         with suppress(OSError, AttributeError):  # it has ended
-            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            sock = self._transport.get_extra_info("socket")
+            sock.shutdown(socket.SHUT_RDWR)
+            sock._sock.close()  # with TLS the transports hold each other until the collector comes
         self._transport = self._below = None  # else the two would keep each other, and the descriptor
 
     def _has_unsent(self) -> bool:

@@ -84,11 +84,17 @@ class AsyncTransport:
     async def close_connections(self) -> None:
         """Close the connections to our endpoints, in use or not. Those of another event loop close there, later."""
         loop = _get_running_loop()
-        for other, origins in self._pop_others(loop):
-            for route in origins.pop_all():
-                asyncio.run_coroutine_threadsafe(route.cut(), other)
+        others = self._pop_others(loop)
         for route in self._move_to(loop)[1].pop_all():
             await route.cut()
+        for other, origins in others:
+            for route in origins.pop_all():
+                cutting = route.cut()
+                try:
+                    asyncio.run_coroutine_threadsafe(cutting, other)
+                except RuntimeError:  # it was closed just now
+                    cutting.close()
+                    route.abandon()
         for _ in range(2 if loop is not None else 0):
             await asyncio.sleep(0)  # the event loop closes them in its next turns
 

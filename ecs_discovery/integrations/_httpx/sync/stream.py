@@ -93,7 +93,7 @@ class Stream:
         """The names that TLS verifies, where they are not the names that the URL has."""
         self.counted = False
         """Its failure was held against the endpoint."""
-        self.last = b""
+        self.last = self.before = b""
         """What was read last."""
         self.answered = False
         """Its first answer has come."""
@@ -146,7 +146,7 @@ class Stream:
         self._fresh = True
         if not data:
             self.broken_by = self.broken_by or use
-        self.last = data
+        self.before, self.last = self.last, data
         return data
 
     def has_more(self, seconds: float) -> bool:
