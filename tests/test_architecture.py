@@ -47,6 +47,7 @@ HOMES = {
     "aiohttp": {"integrations"},
     "yarl": {"integrations"},
     "grpc": {"integrations"},
+    "opentelemetry": {"telemetry"},
     "h11": {"testing.lab", "cli"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 from ecs_discovery.client.emitter import EventEmitter
 from ecs_discovery.client.observing import Observers
@@ -20,6 +21,7 @@ from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Decision, Judgement, Retry
+from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.core.directory import Directory
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.rate_limiter import RateLimiter
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from ecs_discovery.client.snapshot import ServiceSnapshot
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
 
-__all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded"]
+__all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded", "Telemetry", "attach_everywhere"]
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 logger = logging.getLogger("ecs_discovery")
@@ -59,6 +61,24 @@ _LOST = 2.0  # seconds after its time limit that a lookup is given up for lost
 
 BUILT_IN_SCHEMES = ("a", "aaaa", "srv", "dns", "static", "auto", "http", "https")
 """Schemes that cannot be given another resolver. `cloudmap` is built in too, and can."""
+
+
+class Telemetry(Protocol):
+    """What makes discoveries seen (`Discovery(telemetry=)`)."""
+
+    def attach(self, engine: Engine) -> None:
+        """Look at this engine from now on. Called once or more for each."""
+
+
+_engines: WeakSet[Engine] = WeakSet()
+_everywhere: list[Telemetry] = []
+
+
+def attach_everywhere(telemetry: Telemetry) -> None:
+    """Attach it to every engine of the process, now and when others are made."""
+    _everywhere.append(telemetry)
+    for engine in list(_engines):
+        telemetry.attach(engine)
 
 
 class Recorded(NamedTuple):
@@ -85,6 +105,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         rng: Random | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -101,6 +122,8 @@ class Engine:
         self.flights = Flights()
         self.queries = 0
         """Lookups begun."""
+        self.counters = Counters()
+        """Of what belongs to no service: lookups."""
         self.rate_limiter = RateLimiter(settings.dns.max_queries, settings.dns.max_queries)
         self.emitter = EventEmitter(on_event)
         self.observers: Observers | None = None
@@ -109,6 +132,11 @@ class Engine:
         self._closed = False
         self._located = False
         fork.track(self)
+        if telemetry is not None and not hasattr(telemetry, "attach"):
+            raise ConfigurationError("telemetry", telemetry, "an object such as OpenTelemetry()")
+        _engines.add(self)
+        for each in (*_everywhere, *([] if telemetry is None else [telemetry])):
+            each.attach(self)
 
     def __repr__(self) -> str:
         return f"<Engine {self.directory!r}>"
@@ -239,6 +267,9 @@ class Engine:
             outcome = self.unexpected(question, TypeError(fault))
         if isinstance(outcome, Exception):
             without_frames(outcome)
+        self.counters.add(
+            Counted.LOOKUPS, question.scheme, "ok" if isinstance(outcome, Resolution) else type(outcome).__name__
+        )
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -310,6 +341,7 @@ class Engine:
             repeatable if idempotent is None else idempotent,
             key,
             deadline is not None,
+            service.counters,
         )
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
@@ -427,4 +459,5 @@ class Engine:
         self.flights.reset()
         self.emitter.after_fork()
         self.rate_limiter.reset_lock()
+        self.counters.after_fork()
         self.directory.reset_locks()

@@ -8,6 +8,7 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.core.balancing.node import Health
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.hedge import Hedging
+from ecs_discovery.core.counters import Counted
 from ecs_discovery.core.lease import Lease
 
 __all__ = ["Hedge"]
@@ -41,8 +42,7 @@ class Hedge:
         if worse or node.endpoint.proxied or not self._hedging.try_acquire(now):
             lease.release()
             return None
-        call.start_attempt(node)
-        call.hedged = True
+        call.start_hedge(node)
         self._rival = lease
         return lease
 
@@ -54,7 +54,9 @@ class Hedge:
         """This attempt's result counts. Learn from it."""
         if winner is not self._rival:
             self._hedging.learn(self._engine.clock() - self._began)
-        elif self._call.hedged:
+            return
+        self._service.counters.add(Counted.HEDGES_WON)
+        if self._call.hedged:
             self._hedging.learn(inf)  # the first one was slower than this, by how much is unknown
 
     def lost(self, loser: Lease) -> None:

@@ -11,6 +11,7 @@ from ecs_discovery.config.targets import is_address
 from ecs_discovery.core.balancing.node import Health, Node
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.race import Race, head_start, probe_timeout
+from ecs_discovery.core.counters import Counted
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Question
@@ -69,9 +70,11 @@ class RaceState:
     def connected(self) -> None:
         """The only endpoint there is has connected."""
         self._service.connected(self._engine.clock() - self._now)
+        self._count("ok")
 
     def refused(self, error: OSError) -> None:
         """The only endpoint there is has not connected."""
+        self._count(judge_connect(None, error).label)
         self._doubt(self._lease, error)
 
     # With one
@@ -112,7 +115,9 @@ class RaceState:
         del race.running[winner]
         self._service.connected(now - winner.started_at)
         self._lease.adopt(winner)
+        self._count("ok")
         for loser in race.running:
+            self._count("overtaken")
             self._call.report(loser.node, "overtaken", now - loser.started_at)
             if loser in late:
                 self._background.suspect(self._service, loser.node)
@@ -122,6 +127,7 @@ class RaceState:
         race, engine, service = self._running, self._engine, self._service
         race.fail(entrant)
         self._doubt(entrant, error)
+        self._count(judge_connect(None, error).label)
         now = self._time()
         if not race.running:
             if race.due(now):
@@ -175,6 +181,9 @@ class RaceState:
     def _time(self) -> float:
         self._now = max(self._now, self._engine.clock())
         return self._now
+
+    def _count(self, how: str) -> None:
+        self._service.counters.add(Counted.CONNECTS, how)
 
     def _doubt(self, entrant: Lease, error: OSError) -> None:
         if sign_of(error) is ConnectResult.SILENT:

@@ -89,7 +89,7 @@ class OwnPolicy:
         if not why and (call.failure is FailureKind.NOT_SENT or (ours if wanted is None else wanted)):
             call.stop("")
             return True
-        call.stop(why or NOT_REPEATED)
+        call.stop(why or NOT_REPEATED, call.objects_to if why else "")
         return False
 
     def waits(self, state: RetryCallState) -> Any:
@@ -109,7 +109,7 @@ class OwnPolicy:
         call, now = self._call, self._clock()
         why = call.exhausted() if stopped is None else "the policy's stop says so" if stopped else ""
         if why:
-            call.stop(why)
+            call.stop(why, "attempts" if stopped is None else "policy")
             return True
         if call.failure is None:
             call.answered(now - self._began)

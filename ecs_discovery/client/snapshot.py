@@ -132,6 +132,9 @@ class ServiceSnapshot:
     nodes: tuple[NodeSnapshot, ...]
     picks: tuple[PickSnapshot, ...]
     """The last picks, oldest first: every one that was out of the ordinary, and a sample of the others."""
+    counts: dict[str, dict[str, int]]
+    """What happened since this process began, by name and kind: `{"retries": {"closed": 2}}`. The names are those of
+    `ecs_discovery.core.counters.Counted`."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, for JSON."""
@@ -217,4 +220,5 @@ def snapshot_of(service: Service, now: float) -> ServiceSnapshot:
         retries_left=service.budget.balance(now),
         nodes=nodes,
         picks=tuple(_pick(pick, now) for pick in facts["picks"]),
+        counts=facts["counts"],
     )

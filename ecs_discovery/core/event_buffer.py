@@ -47,13 +47,15 @@ class EventBuffer:
     def health(self, node: Node, change: HealthChange, now: float) -> None:
         """The health of a node changed."""
         seconds = max(0.0, change.ends_at - now) if change.after is not Health.HEALTHY else 0.0
-        self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds))
+        self.add(HealthChanged(self._target, node.endpoint, change.after.value, change.reason, seconds, change.cause))
 
-    def panic(self, panic: bool) -> None:
-        """Whether health is ignored now."""
-        if panic is not self._panic:
-            self._panic = panic
-            self.add(PanicChanged(self._target, panic))
+    def panic(self, panic: bool) -> bool:
+        """Whether health is ignored now. True if that is new."""
+        if panic is self._panic:
+            return False
+        self._panic = panic
+        self.add(PanicChanged(self._target, panic))
+        return True
 
     def pop(self) -> tuple[Event, ...]:
         """What changed since the last call."""

@@ -30,6 +30,7 @@ from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.admission import AdmissionQueue
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
+from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.core.event_buffer import EventBuffer
 from ecs_discovery.core.resolution.membership import Membership
 from ecs_discovery.core.resolution.questions import Group
@@ -99,7 +100,8 @@ class Service:
         self._hint = hint
         self._lock = RLock()
         self._membership = Membership()
-        self._balancer = Balancer(balancing, outlier, zone, rng, checks, own_zone)
+        self.counters = Counters()
+        self._balancer = Balancer(balancing, outlier, zone, rng, checks, own_zone, self.counters)
         self.wants_zone = zone.prefer and not zone.own
         """It is to prefer the own zone, and was not told which that is."""
         self.work = self._balancer.work
@@ -174,6 +176,7 @@ class Service:
             if now < self._forced + apart:
                 return ()
             self._forced = now
+            self.counters.add(Counted.FORCED_LOOKUPS)
             return self._sources.wanted
 
     # Using it
@@ -260,6 +263,7 @@ class Service:
             if known or seconds <= 0:  # "try again after 0 seconds" is said with every answer
                 return False
             self._events.add(PushedBack(self.target, node.endpoint, seconds))
+            self.counters.add(Counted.PUSHBACKS)
             return True
 
     def connected(self, seconds: float) -> None:
@@ -325,12 +329,14 @@ class Service:
                 "failing": self._events.failing,
                 "nodes": self._membership.nodes,
                 "picks": self._balancer.picks(),
+                "counts": self.counters.read(),
             }
 
     def reset_lock(self) -> None:
         """Fresh locks and no uses in flight, for the child of a fork."""
         self._lock = RLock()
         self.budget.reset_lock()
+        self.counters.after_fork()
         if self.hedging is not None:
             self.hedging.reset_lock()
         self.epoch, self._abandoned = self.epoch + 1, deque()
@@ -352,12 +358,14 @@ class Service:
         self._reason = evaluation.error
         if not self._membership.nodes:
             return Due(evaluation.ask, evaluation.wait, self._named(evaluation.error))
+        known = len(self._membership.nodes)
         if evaluation.empty and self._membership.empty(now, agreed=evaluation.agreed):
+            self.counters.add(Counted.MEMBERS, "removed", number=known)
             self._balancer.update((), now)
             self.resolution = None
             self.generation += 1
             self._events.add(EndpointsChanged(self.target, (), f"empty answers: {evaluation.error}"))
-            self._events.panic(self._balancer.panic)
+            self._tell_panic_locked()
             return Due(error=self._named(evaluation.error))
         self._events.lookup(evaluation.error, len(self._membership.nodes))
         if self.resolution is not None and not self.resolution.stale:
@@ -372,10 +380,17 @@ class Service:
         if change is None:
             return
         self._balancer.update(self._membership.nodes, now, change)
+        for kind, nodes in (("added", change.came), ("removed", change.left)):
+            if nodes:
+                self.counters.add(Counted.MEMBERS, kind, number=len(nodes))
         if change.came or change.left:
             self.generation += 1
             self._events.add(EndpointsChanged(self.target, resolution.endpoints, resolution.source))
-        self._events.panic(self._balancer.panic)
+        self._tell_panic_locked()
+
+    def _tell_panic_locked(self) -> None:
+        if self._events.panic(self._balancer.panic) and self._balancer.panic:
+            self.counters.add(Counted.PANICS)
 
     def _named(self, error: Exception | None) -> ResolutionError:
         """The error in terms of the target, with the lookup's own as its cause."""
@@ -397,7 +412,11 @@ class Service:
         down = change.after is Health.DOWN
         self.generation += down  # its idle connections are worth nothing
         self._events.health(node, change, now)
-        self._events.panic(self._balancer.panic)
+        if change.cause and change.before not in (Health.EJECTED, Health.DOWN):  # else it was out already
+            self.counters.add(Counted.EJECTIONS, change.cause)
+        elif change.after is Health.HEALTHY:
+            self.counters.add(Counted.REVIVALS, change.before.value)
+        self._tell_panic_locked()
         known = self.resolution
         if down and known is not None and known.named and node.endpoint.host not in known.named:
             self._accept(known, now)  # it is gone for good

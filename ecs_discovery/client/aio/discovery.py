@@ -18,7 +18,7 @@ from ecs_discovery.client.aio.attempt import SILENT, AsyncAttempt, Vanished, per
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
 from ecs_discovery.client.attempt import check_fetch
-from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.engine import Engine, Telemetry
 from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.snapshot import ServiceSnapshot
@@ -65,10 +65,11 @@ class AsyncDiscovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: Random | None = None,
+        telemetry: Telemetry | None = None,
         **policies: Unpack[Policies],
     ) -> None:
         if share is not None:
-            given = [namespace, services, nameservers, settings, on_event, rng, *policies.values()]
+            given = [namespace, services, nameservers, settings, on_event, rng, telemetry, *policies.values()]
             if any(value is not None for value in given):
                 raise ConfigurationError("share", share, "a Discovery, and then no settings of its own")
             self._engine = share._driver.engine
@@ -76,7 +77,9 @@ class AsyncDiscovery:
             settings = Settings.make(
                 namespace=namespace, services=services, nameservers=nameservers, ready=settings, **policies
             )
-            self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng)
+            self._engine = Engine(
+                settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng, telemetry=telemetry
+            )
         self.settings = self._engine.settings
         self._shared = share  # the default of its settings lives as long as this does
         self._closed = False

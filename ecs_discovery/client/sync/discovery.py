@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ecs_discovery.client.attempt import Attempt, check_fetch
-from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.engine import Engine, Telemetry
 from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
 from ecs_discovery.client.sync import race
@@ -49,7 +49,8 @@ class Discovery:
     `services`: name → target, row of targets, or `ServiceConfig`. `nameservers`: `address` or `address:port`;
     the system's if None. Policies by name: `cache`, `dns`, `cloud_map`, `balancing`, `outlier`, `retry`,
     `timeout`, `connection`, `zone`, `hedge`, `health_check`. `resolvers`: scheme → resolver of your own.
-    `on_event` is called with each event (see `ecs_discovery.events`). What is not given is taken from
+    `on_event` is called with each event (see `ecs_discovery.events`). `telemetry` makes it seen: an `OpenTelemetry` of
+    `ecs_discovery.telemetry.opentelemetry`. What is not given is taken from
     `ECS_DISCOVERY_…` variables, then from defaults.
 
     `settings`: ready `Settings`, alone. `clock` gives monotonic seconds, `sleep(seconds)` waits, and `rng` is a
@@ -70,6 +71,7 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         rng: Random | None = None,
+        telemetry: Telemetry | None = None,
         **policies: Unpack[Policies],
     ) -> None:
         settings = Settings.make(
@@ -77,7 +79,9 @@ class Discovery:
         )
         settings.check_for_threads()
         self.settings = settings
-        self._engine = Engine(settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng)
+        self._engine = Engine(
+            settings, resolvers=resolvers, on_event=on_event, clock=clock, rng=rng, telemetry=telemetry
+        )
         self._driver = Driver(self._engine, sleep)
         self._background = self._driver.background
 

@@ -22,6 +22,7 @@ from ecs_discovery.core.balancing.recovery import Recovery
 from ecs_discovery.core.balancing.slow_start import SlowStart
 from ecs_discovery.core.balancing.subset import subset
 from ecs_discovery.core.balancing.tiers import Fleet, Tier
+from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.core.resolution import membership
 
 __all__ = ["Balancer", "Work"]
@@ -55,11 +56,13 @@ class Balancer:
         rng: Callable[[], float],
         checks: Checks | None = None,
         own_zone: str | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self._balancing = balancing
         self._policy = policy
         self._zone = zone
         self._rng = rng
+        self._counters = counters or Counters()
         self._checks = checks or Checks(HealthCheckPolicy(), "", rng)  # off
         self._weighs = balancing.picker == "peak_ewma"
         self._limit = balancing.max_pending or _NO_LIMIT
@@ -257,7 +260,9 @@ class Balancer:
                 cost.observe(node, seconds, not outlier.common(node, good, bad), self._balancing, now)
                 _reload(node)
             allowed = self._may_eject()
-            change = health.failed(node, self._policy, now, self._rng, good=good, bad=bad, may_eject=allowed)
+            change = health.failed(
+                node, self._policy, now, self._rng, good=good, bad=bad, may_eject=allowed, withheld=self._withheld
+            )
         elif outcome is Outcome.CONNECT:
             node.failures += 1
             self._failures += 1
@@ -419,6 +424,9 @@ class Balancer:
             others = (*islice(self._fleet.out, _LOOKS), *islice(self._fleet.down, _LOOKS))
             self._pick_history.note(now, best, "last resort", others, exclude)
         return best
+
+    def _withheld(self, cause: str) -> None:
+        self._counters.add(Counted.EJECTIONS_WITHHELD, cause)
 
     def _may_eject(self) -> bool:
         return outlier.ejection_allowed(self._fleet.healthy, len(self._fleet.out), self._policy)

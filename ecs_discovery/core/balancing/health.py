@@ -54,6 +54,9 @@ class HealthChange(NamedTuple):
     """Why it is not healthy, for people; "" if it is."""
     ends_at: float
     """When its ejection, or the pause before the next connect, ends."""
+    cause: str = ""
+    """Why it was taken out of choice, in a word: `consecutive_failures`, `success_rate`, `probe_failed`, `health_check`
+    or `connect`; "" if it was not."""
 
 
 def answered(node: Node, now: float) -> HealthChange | None:
@@ -80,21 +83,27 @@ def failed(
     good: int = 0,
     bad: int = 0,
     may_eject: bool = True,
+    withheld: Callable[[str], object] | None = None,
 ) -> HealthChange | None:
     """A request failed, which is counted already.
 
     `good` and `bad` are the successes and failures of all nodes together. `may_eject` is whether one more may be taken
-    out of choice; one that is out already stays out all the same.
+    out of choice; one that is out already stays out all the same. `withheld` is told the cause of an ejection that may
+    not be.
     """
     alone = outlier.count_failure(node, good, bad)
     if node.health is Health.HEALTHY:
-        reason = outlier.reason_to_eject(node, policy, alone, good, bad) if may_eject else ""
+        cause, reason = outlier.reason_to_eject(node, policy, alone, good, bad)
         if not reason:
+            return None
+        if not may_eject:
+            if withheld is not None:
+                withheld(cause)
             return None
         calm = now - node.healthy_since
         node.ejections = max(0, node.ejections - int(min(calm / _CALM, 1e6)))
     elif node.health is Health.PROBING:
-        reason = "failed again after an ejection"
+        cause, reason = "probe_failed", "failed again after an ejection"
         if not alone:
             node.ejections = max(0, node.ejections - 1)  # as do the others now: no reason to leave it out for longer
     else:
@@ -103,7 +112,7 @@ def failed(
     # Half fixed, half drawn, so that clients do not come back together; never past the cap.
     node.ejection_ends_at = now + span * (0.5 + 0.5 * rng())
     node.ejections += 1
-    return _changed(node, Health.EJECTED, reason, node.ejection_ends_at)
+    return _changed(node, Health.EJECTED, reason, node.ejection_ends_at, cause)
 
 
 def refused(node: Node, policy: OutlierPolicy, now: float) -> HealthChange | None:
@@ -115,7 +124,7 @@ def refused(node: Node, policy: OutlierPolicy, now: float) -> HealthChange | Non
         ends_at = now + min(policy.connect_max, policy.connect_min * 2.0 ** min(node.connect_failures, 30))
         node.connect_failures += 1
     reason = f"{node.connect_failures} failed connect{'s' if node.connect_failures > 1 else ''}"
-    change = _changed(node, Health.DOWN, reason, ends_at)
+    change = _changed(node, Health.DOWN, reason, ends_at, "connect")
     return None if down else change
 
 
@@ -160,7 +169,7 @@ def checks_failed(node: Node, reason: str, ends_at: float, now: float, *, may_ej
     node.failed_checks = reason
     if node.health in (Health.DOWN, Health.EJECTED):
         return None  # it is out already; now only good checks bring it back
-    return _changed(node, Health.EJECTED, reason, ends_at)
+    return _changed(node, Health.EJECTED, reason, ends_at, "health_check")
 
 
 def checks_passed(node: Node, now: float) -> HealthChange | None:
@@ -190,7 +199,7 @@ def _healthy(node: Node, now: float) -> HealthChange:
     return _changed(node, Health.HEALTHY, "", node.state_ends_at)
 
 
-def _changed(node: Node, after: Health, reason: str, ends_at: float) -> HealthChange:
-    change = HealthChange(node.health, after, reason, ends_at)
+def _changed(node: Node, after: Health, reason: str, ends_at: float, cause: str = "") -> HealthChange:
+    change = HealthChange(node.health, after, reason, ends_at, cause)
     node.health, node.reason, node.state_ends_at = after, reason, ends_at
     return change

@@ -53,15 +53,15 @@ def count_failure(node: Node, good: int, bad: int) -> bool:
     return not _shared_streak(node, good, bad)
 
 
-def reason_to_eject(node: Node, policy: OutlierPolicy, alone: bool, good: int, bad: int) -> str:
-    """Why a node that just failed does worse than the others; "" if it does not.
+def reason_to_eject(node: Node, policy: OutlierPolicy, alone: bool, good: int, bad: int) -> tuple[str, str]:
+    """Why a node that just failed does worse than the others, in a word and for people; "" if it does not.
 
     `alone` is whether its failures in a row are its own doing. `good` and `bad` are those of all nodes together.
     """
     if node.consecutive >= policy.consecutive_failures and alone:
-        return f"{node.consecutive} failures in a row"
+        return "consecutive_failures", f"{node.consecutive} failures in a row"
     successes, all_ = _low_rate(node, policy, good, bad)
-    return f"{successes} of the last {all_} requests succeeded" if all_ else ""
+    return ("success_rate", f"{successes} of the last {all_} requests succeeded") if all_ else ("", "")
 
 
 def common(node: Node, good: int, bad: int) -> bool:

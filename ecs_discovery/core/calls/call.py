@@ -13,6 +13,7 @@ from ecs_discovery.config.policies import RetryPolicy
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.failure_kinds import NOT_REPEATED, Decision, FailureKind, Retry, Stop
+from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.errors import AttemptReport, foreign
 
 __all__ = ["Call"]
@@ -27,7 +28,9 @@ class Call:
         "_backoff",
         "_budget",
         "_choices",
+        "_counters",
         "_free",
+        "_next",
         "_policy",
         "_retry_after",
         "_seconds",
@@ -57,6 +60,7 @@ class Call:
         idempotent: bool,
         key: str | bytes | None = None,
         hard: bool = False,
+        counters: Counters | None = None,
     ) -> None:
         self.target = target
         self._policy = policy
@@ -87,6 +91,8 @@ class Call:
         """What tells observers of it (`client.observing.ObservedCall`), if they are interested."""
         self._free = True
         self._backoff = 0
+        self._counters = counters
+        self._next: tuple[Counted, str] | None = None  # what the next attempt counts as
 
     @property
     def own_policy(self) -> Any:
@@ -95,8 +101,17 @@ class Call:
 
     def start_attempt(self, node: Node) -> None:
         """An attempt on `node` begins."""
+        if self.number:
+            self._count(*(self._next or (Counted.RETRIES, "policy")))
+            self._next = None
         self.number += 1
         self.tried = (*self.tried, node)
+
+    def start_hedge(self, node: Node) -> None:
+        """An attempt on `node` begins beside the one that is in flight."""
+        self._next = Counted.HEDGES, ""
+        self.start_attempt(node)
+        self.hedged = True
 
     def add_tried(self, node: Node) -> None:
         """The attempt has connected to `node` as well, or has tried to."""
@@ -137,12 +152,19 @@ class Call:
         self._seconds = seconds
         if self._policy.tenacity is not None:
             return None
-        why = NOT_REPEATED if failure is FailureKind.OTHER else self.objection() or self.exhausted()
-        return self.stop(why) if why else self.schedule(self.pause(rng), now)
+        if failure is FailureKind.OTHER:
+            return self.stop(NOT_REPEATED)
+        if why := self.objection():
+            return self.stop(why, self.objects_to)
+        if why := self.exhausted():
+            return self.stop(why, "attempts")
+        return self.schedule(self.pause(rng), now)
 
-    def stop(self, reason: str) -> Stop:
-        """The call is over after a failure."""
+    def stop(self, reason: str, denied_by: str = "") -> Stop:
+        """The call is over after a failure. `denied_by` is what denies it an attempt that might help."""
         self.reason = reason
+        if denied_by:
+            self._count(Counted.RETRIES_DENIED, denied_by)
         return Stop(reason)
 
     def objection(self, *, begun: bool = True) -> str:
@@ -155,6 +177,11 @@ class Call:
         if not self.idempotent:
             return "it may have been processed and is not idempotent"
         return "" if self.replayable else "its body cannot be sent again"
+
+    @property
+    def objects_to(self) -> str:
+        """What an `objection` is to, in a word."""
+        return "body" if self.idempotent else "not_idempotent"
 
     def exhausted(self) -> str:
         """Why there is no attempt left; "" if there is one."""
@@ -190,13 +217,20 @@ class Call:
         if not unsent and self.failure is not None:
             self.connect_deadline_at += self._seconds + wait
         if now + wait >= (min(self.connect_deadline_at, self.deadline_at) if unsent else self.deadline_at):
-            return self.stop("no time left")
+            return self.stop("no time left", "deadline")
         if unsent and self._free:
             self._free = False  # nothing reached a task, so nothing is multiplied
+            self._next = Counted.REPLAYS, ""
         elif not self._budget.withdraw(now):
-            return self.stop("the retry budget is used up")
+            return self.stop("the retry budget is used up", "budget")
+        else:
+            self._next = Counted.RETRIES, self.failure.value if self.failure is not None else "policy"
         return Retry(wait)
 
     def answered(self, seconds: float) -> None:
         """An attempt of that many seconds was good, and another follows: its time was not spent on connecting."""
         self.connect_deadline_at += seconds
+
+    def _count(self, what: Counted, kind: str) -> None:
+        if self._counters is not None:
+            self._counters.add(what, *([kind] if kind else ()))

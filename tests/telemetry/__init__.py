@@ -1,0 +1,1 @@
+"""What systems that watch programs are told."""

@@ -1,0 +1,188 @@
+"""OpenTelemetry's metrics, through the real SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from ecs_discovery import ConfigurationError, Discovery, RetryPolicy
+from ecs_discovery.client import engine as engines
+from ecs_discovery.telemetry import opentelemetry
+from ecs_discovery.telemetry.opentelemetry import Instrumentor, OpenTelemetry, instrument
+from tests.client.support import THREE
+from tests.worlds import Worlds, world
+
+__all__ = ["world"]
+
+ADDRESS = "ecs_discovery"
+
+
+class Collected:
+    """A provider whose metrics are read at will."""
+
+    def __init__(self) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader])
+
+    def points(self, name: str) -> dict[frozenset[tuple[str, Any]], Any]:
+        """The points of a metric, by their attributes; a histogram's is its count."""
+        found: dict[frozenset[tuple[str, Any]], Any] = {}
+        data = self._reader.get_metrics_data()
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                assert scope.scope.name == ADDRESS
+                assert scope.scope.schema_url == opentelemetry.SCHEMA
+                for metric in scope.metrics:
+                    if metric.name == f"{ADDRESS}.{name}":
+                        for point in metric.data.data_points:
+                            key = frozenset((point.attributes or {}).items())
+                            found[key] = getattr(point, "value", getattr(point, "count", None))
+        return found
+
+    def total(self, name: str, **having: Any) -> Any:
+        """The sum of the points that have these attributes; `__` stands for a dot."""
+        wanted = {(key.replace("__", "."), value) for key, value in having.items()}
+        return sum(value for key, value in self.points(name).items() if wanted <= key)
+
+
+@pytest.fixture
+def collected() -> Iterator[Collected]:
+    made = Collected()
+    yield made
+    made.provider.shutdown()
+
+
+def reset() -> ConnectionResetError:
+    return ConnectionResetError(104, "reset")
+
+
+def failing(times: int) -> Any:
+    left = [reset() for _ in range(times)]
+
+    def fetch(attempt: Any) -> int:
+        if left:
+            raise left.pop()
+        return attempt.port  # type: ignore[no-any-return]
+
+    return fetch
+
+
+def test_a_call_and_its_attempts_are_durations_of_the_target(world: Worlds, collected: Collected):
+    async def scenario(w: Any) -> None:
+        await w.call("orders", failing(1), idempotent=True)
+        (call,) = collected.points("call.duration").items()
+        assert call == (frozenset({("server.address", "orders")}), 1)
+        assert collected.total("attempt.duration") == 2
+        assert collected.total("attempt.duration", error__type="ConnectionResetError") == 1
+        with pytest.raises(ConnectionResetError):
+            await w.call("orders", failing(9))
+        assert collected.total("call.duration", error__type="ConnectionResetError") == 1
+
+    world.run(scenario, services={"orders": THREE}, telemetry=OpenTelemetry(collected.provider))
+
+
+def test_states_and_counts_are_read_when_they_are_collected(world: Worlds, collected: Collected):
+    async def scenario(w: Any) -> None:
+        await w.call("orders:8080", failing(1), idempotent=True)
+        target = {"server__address": "orders", "server__port": 8080}
+        assert collected.total("endpoint.count", ecs_discovery__endpoint__state="healthy", **target) == 3
+        assert collected.total("endpoint.changes", ecs_discovery__change="added", **target) == 3
+        assert collected.total("retries", ecs_discovery__retry__reason="closed", **target) == 1
+        assert collected.total("endpoint.coverage") == 1.0
+        assert collected.total("panic") == 0
+        assert collected.total("attempt.active") == 0
+        assert collected.total("retry_budget.balance") > 1
+        with pytest.raises(ConnectionResetError):
+            await w.call("orders:8080", failing(9), idempotent=False)
+        assert collected.total("retries_denied", ecs_discovery__retry__denied_by="not_idempotent") == 1
+
+    services = {"orders": THREE}
+    world.run(scenario, services=services, telemetry=OpenTelemetry(collected.provider, durations=False))
+
+
+def test_what_is_exported_adds_up(world: Worlds, collected: Collected):
+    """Attempts are calls and what followed them, whatever went wrong."""
+    chance = Random(5)
+
+    async def scenario(w: Any) -> None:
+        def fetch(attempt: Any) -> None:
+            drawn = chance.random()
+            if drawn < 0.15:
+                raise reset()
+            if drawn < 0.2:
+                raise ValueError("no matter of connections")
+
+        for _ in range(400):
+            try:
+                await w.call("orders", fetch, idempotent=chance.random() < 0.8)
+            except (OSError, ValueError):
+                pass
+        followed = collected.total("retries") + collected.total("hedges")
+        assert followed > 20
+        assert collected.total("call.duration") == 400
+        assert collected.total("attempt.duration") == 400 + followed
+
+    telemetry = OpenTelemetry(collected.provider)
+    world.run(scenario, services={"orders": THREE}, telemetry=telemetry, retry=RetryPolicy(budget=1.0))
+
+
+def test_no_address_of_an_endpoint_is_told(collected: Collected):
+    telemetry = OpenTelemetry(collected.provider)
+    with Discovery(services={"orders": THREE}, telemetry=telemetry) as discovery:
+        discovery.call("orders", failing(2), idempotent=True)
+        names = [name for name, *_ in (*opentelemetry._COUNTERS, *opentelemetry._SUMS, *opentelemetry._GAUGES)]
+        for name in (*names, "call.duration", "attempt.duration", "lookups"):
+            assert "127.0.0" not in repr(collected.points(name)), name
+
+
+def test_without_durations_no_call_is_observed(collected: Collected):
+    with Discovery(services={"orders": THREE}, telemetry=OpenTelemetry(collected.provider, durations=False)) as found:
+        assert found._engine.observers is None
+        found.call("orders", failing(0))
+        assert collected.points("call.duration") == {}
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`instrument` holds for this test only."""
+    monkeypatch.setattr(engines, "_everywhere", [])
+    monkeypatch.setattr(opentelemetry, "_everywhere", [])
+
+
+def test_instrument_is_for_all_discoveries_of_the_process_and_counts_once(everywhere: None, collected: Collected):
+    with Discovery(services={"orders": THREE}) as before:
+        first = instrument(collected.provider)
+        assert instrument() is first
+        Instrumentor().instrument(meter_provider=collected.provider)
+        with Discovery(services={"users": THREE}, telemetry=first) as after:
+            before.call("orders", failing(0))
+            after.call("users", failing(0))
+            assert collected.total("call.duration", server__address="orders") == 1
+            assert collected.total("call.duration", server__address="users") == 1
+
+
+def test_a_discovery_that_is_dropped_is_told_no_more(collected: Collected):
+    telemetry = OpenTelemetry(collected.provider)
+    discovery = Discovery(services={"orders": THREE}, telemetry=telemetry)
+    discovery.call("orders", failing(0))
+    assert collected.total("endpoint.count") == 3
+    discovery.close()
+    del discovery
+    assert len(telemetry._engines) <= 1  # nothing but the collector holds it
+    import gc
+
+    gc.collect()
+    assert collected.points("endpoint.count") == {}
+
+
+@pytest.mark.parametrize("bad", [{"meter_provider": "otlp"}, {"durations": "no"}])
+def test_bad_input_is_refused_at_construction(bad: dict[str, Any]):
+    with pytest.raises(ConfigurationError):
+        OpenTelemetry(**bad)
+    with pytest.raises(ConfigurationError, match="telemetry"):
+        Discovery(telemetry=bad)  # type: ignore[arg-type]
