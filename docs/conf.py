@@ -32,7 +32,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|concurrent|random|socket|ssl|threading|types|typing|pathlib|enum)\..*"),
     (r"py:.*", r"ssl_module\..*"),  # `ssl`, under the name that leaves an argument `ssl` its own
-    (r"py:.*", r"(aiohttp|dns|grpc|httpx|httpx2|requests|urllib3)\..*"),
+    (r"py:.*", r"(aiohttp|dns|grpc|httpx|httpx2|opentelemetry|requests|urllib3)\..*"),
     (r"py:.*", r"ecs_discovery\.integrations\.(.*Options|_.*)"),  # what a library's own classes take
     (r"py:.*", r"(Any|Callable|Mapping|Sequence|Random|Self|C|T|P|Retrying|OSError|ValueError|TimeoutError|Exception)"),
     # What is public only as the type of an attribute or argument, and described where it is used.
@@ -43,5 +43,5 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"ecs_discovery\.testing\.lab\.(tasks|service|zone|faults|nameserver|ecs|loop|replies|connection|cloud_map|registry)\..*",
     ),
-    (r"py:.*", r"(Service|A|U|R)"),
+    (r"py:.*", r"(Service|Telemetry|A|U|R)"),
 ]
