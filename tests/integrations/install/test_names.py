@@ -20,7 +20,12 @@ def lab() -> Iterator[Lab]:
 
 
 ASK = """
-import json, socket
+import json, socket, time
+def asked_again(*args, **options):
+    until = time.monotonic() + 5
+    while isinstance(found := asked(*args, **options), str) and time.monotonic() < until:
+        time.sleep(0.02)
+    return found
 def asked(*args, **options):
     try:
         return sorted(socket.getaddrinfo(*args, type=socket.SOCK_STREAM, **options))
@@ -77,7 +82,10 @@ def test_a_service_with_addresses_of_ipv6_alone_is_found_where_these_are_wanted(
 def test_a_service_with_both_kinds_of_addresses_gives_the_kind_that_is_wanted(lab: Lab):
     lab.dns.add("orders.prod.local", "A", "127.9.7.1")
     lab.dns.add("orders.prod.local", "AAAA", "fd00::1")
-    four, six = found(lab, "asked('orders', 8080, socket.AF_INET)", "asked('orders', 8080, socket.AF_INET6)")
+    # The answer of one family is used before the other's has come.
+    four, six = found(
+        lab, "asked_again('orders', 8080, socket.AF_INET)", "asked_again('orders', 8080, socket.AF_INET6)"
+    )
     assert addresses(four) == [["127.9.7.1", 8080]]
     assert addresses(six) == [["fd00::1", 8080]]
 
