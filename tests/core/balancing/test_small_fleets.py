@@ -15,7 +15,8 @@ from tests.support import endpoints, service_of
 NOW = 1000.0
 Mask = tuple[Health, ...]
 
-pytestmark = pytest.mark.timeout(300)  # every combination is tried, with coverage too
+# Every combination is tried, which takes twice as long when it is measured.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("unmeasured")]
 
 
 def fleet(mask: Mask, pending: tuple[int, ...] = ()) -> Service:
