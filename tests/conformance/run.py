@@ -269,8 +269,8 @@ def main() -> int:
         with ports.get(suite.port, nullcontext()):
             return check(python, folder, suite, expected.get(suite.name, {}))
 
-    with ThreadPoolExecutor(2) as two:  # most of a suite's time it waits
-        results = list(two.map(checked, SUITES))
+    with ThreadPoolExecutor(3) as three:  # most of a suite's time it waits
+        results = list(three.map(checked, SUITES))
     return 0 if all(results) else 1
 
 
