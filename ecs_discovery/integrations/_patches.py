@@ -354,7 +354,10 @@ def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: 
     engine = discovery._driver.engine
     service = engine.service(f"{host}:{port}") if port else engine.service(host, _UNKNOWN)
     found: list[Any] = []
-    for endpoint in sorted(discovery._resolve(service).endpoints, key=lambda _: engine.rng()):
+    now = engine.clock()
+    if now >= service.refresh_at:
+        discovery._background.ready(service, now + service.timeout.connect)
+    for endpoint in sorted(engine.use(service).endpoints, key=lambda _: engine.rng()):
         number = endpoint.port if port or endpoint.port != _UNKNOWN else port
         try:
             found += plain(endpoint.host, number, **asked)

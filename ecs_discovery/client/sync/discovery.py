@@ -105,9 +105,7 @@ class Discovery:
         (default: the service's `TimeoutPolicy.connect`). Raises `ClosedError`, `ConfigurationError` for what is no
         target, and `ResolutionError` and its kinds.
         """
-        return self._resolve(self._engine.service(target), timeout)
-
-    def _resolve(self, service: Service, timeout: float | None = None) -> Resolution:
+        service = self._engine.service(target)
         if self._engine.clock() >= service.refresh_at:
             self._background.ready(service, self._deadline_at(service, timeout))
         return self._engine.use(service)
