@@ -54,7 +54,7 @@ class HealthChanged(Value):
     seconds: float
     """For how long at least; 0 when it came back."""
     cause: str = ""
-    """Why it was taken out, in a word: `consecutive_failures`, `success_rate`, `probe_failed`, `health_check` or
+    """The cause of its ejection: `consecutive_failures`, `success_rate`, `probe_failed`, `health_check` or
     `connect`; "" when it came back."""
 
     def __str__(self) -> str:

@@ -133,8 +133,8 @@ class ServiceSnapshot:
     picks: tuple[PickSnapshot, ...]
     """The last picks, oldest first: every one that was out of the ordinary, and a sample of the others."""
     counts: dict[str, dict[str, int]]
-    """What happened since this process began, by name and kind: `{"retries": {"closed": 2}}`. The names are those of
-    `ecs_discovery.core.counters.Counted`."""
+    """What happened since this process began, by name and kind: `{"retries": {"closed": 2}}`.
+    `ecs_discovery.core.counters.Counted` lists the names."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, for JSON."""

@@ -23,14 +23,15 @@ class Counted(Enum):
     REPLAYS = "replays"
     """Attempts that replace one of which nothing was sent. They take nothing from the budget, one a call."""
     RETRIES_DENIED = "retries_denied"
-    """Failed attempts that none follows: by `budget`, `deadline`, `attempts`, `not_idempotent`, `body` or `policy`."""
+    """Failed attempts after which no other follows: by `budget`, `deadline`, `attempts`, `not_idempotent`, `body` or
+    `policy`."""
     HEDGES = "hedges"
     """Attempts begun beside one that takes long."""
     HEDGES_WON = "hedges_won"
     EJECTIONS = "ejections"
     """By `consecutive_failures`, `success_rate`, `probe_failed`, `health_check` or `connect`."""
     EJECTIONS_WITHHELD = "ejections_withheld"
-    """Ejections that did not happen because so many endpoints were out: by the same causes."""
+    """Ejections that the limit prevented: by `consecutive_failures` or `success_rate`."""
     REVIVALS = "revivals"
     """Endpoints that came back, by what they were: `ejected`, `probing` or `down`."""
     MEMBERS = "members"
@@ -71,10 +72,10 @@ class Counters:
             return found.get(kinds, 0) if kinds else sum(found.values())
 
     def read(self) -> dict[str, dict[str, int]]:
-        """All that was counted: by name, and by kind (`dns ok`)."""
+        """All that was counted: by name, and by kind (`dns ok`), or `total` where there are no kinds."""
         with self._lock:
             return {
-                what.value: {" ".join(kinds): number for kinds, number in found.items()}
+                what.value: {" ".join(kinds) or "total": number for kinds, number in found.items()}
                 for what, found in self._counts.items()
             }
 

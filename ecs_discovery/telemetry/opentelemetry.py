@@ -147,8 +147,11 @@ class OpenTelemetry:
 
     # What is recorded
 
-    def call_started(self, call: CallStarted) -> _Call:
+    def call_started(self, call: CallStarted) -> _Call | None:
         """As `Observer` has it."""
+        # Until the program has an SDK, the API's instruments stand for none. The API shows that nowhere else.
+        if getattr(self._calls, "_real_instrument", self._calls) is None:
+            return None
         return _Call(self, self._attributes(call.target))
 
 

@@ -27,7 +27,7 @@ ROOT = HERE.parent.parent
 COMMON = ["pytest==8.4.2", "pytest-timeout==2.4.0"]
 MOST = 600  # seconds of one run of one suite
 AGAIN = 3  # times that a test with a new difference is run alone
-MANY = 10  # of such tests are not run alone
+MANY = 10  # new differences: so many tests are not run alone
 ENOUGH = 0.97  # of the tests that are known to pass: some depend on the machine
 PASSING = {  # how many tests are known to pass through ours
     "requests": 600,

@@ -83,7 +83,7 @@ def test_an_attempt_beside_another_is_a_hedge():
     call = call_of(counters)
     call.start_attempt(NODE)
     call.start_hedge(NODE)
-    assert counters.read() == {"hedges": {"": 1}}
+    assert counters.read() == {"hedges": {"total": 1}}
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from opentelemetry.metrics._internal import _ProxyMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ecs_discovery import ConfigurationError, Discovery, RetryPolicy
 from ecs_discovery.client import engine as engines
+from ecs_discovery.events import CallStarted
 from ecs_discovery.telemetry import opentelemetry
 from ecs_discovery.telemetry.opentelemetry import Instrumentor, OpenTelemetry, instrument
 from tests.client.support import THREE
@@ -145,6 +147,11 @@ def test_without_durations_no_call_is_observed(collected: Collected):
         assert found._engine.observers is None
         found.call("orders", failing(0))
         assert collected.points("call.duration") == {}
+
+
+def test_without_an_sdk_no_attempt_is_observed():
+    telemetry = OpenTelemetry(_ProxyMeterProvider())  # what the API has until a program sets a provider
+    assert telemetry.call_started(CallStarted("call", "orders", "")) is None
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class HealthChange(NamedTuple):
     ends_at: float
     """When its ejection, or the pause before the next connect, ends."""
     cause: str = ""
-    """Why it was taken out of choice, in a word: `consecutive_failures`, `success_rate`, `probe_failed`, `health_check`
+    """The cause of its ejection: `consecutive_failures`, `success_rate`, `probe_failed`, `health_check`
     or `connect`; "" if it was not."""
 
 
