@@ -147,8 +147,11 @@ class Engine:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
         if self._closed:
             self.check_open(target)
-        found = self.directory.named.get((target, default_port))
-        return found if found is not None else self.directory.service(target, default_port, self.clock())
+        if default_port is None:  # a look without a further call, in front of every lease
+            found = self.directory.named.get(target)
+            if found is not None:
+                return found
+        return self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""

@@ -48,8 +48,10 @@ class Directory:
     ) -> None:
         self.settings = settings
         self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, rng)
-        self.named: dict[tuple[str, int | None], Service] = {}
-        """Services by how they were asked for: target and default port. Read without the lock; replaced at times."""
+        self.named: dict[str, Service] = {}
+        """Services by how they were asked for, without a default port. Read without the lock; replaced at times."""
+        self._named_with_port: dict[tuple[str, int], Service] = {}
+        """The same, by target and default port."""
         self._rng = rng
         self._schemes = schemes
         self._alias = alias
@@ -73,7 +75,7 @@ class Directory:
 
         Raises `ConfigurationError` for what is no target.
         """
-        found = self.named.get((target, default_port))
+        found = self.named.get(target) if default_port is None else self._named_with_port.get((target, default_port))
         return found if found is not None else self._find(target, default_port, now)
 
     def known(self, target: str, now: float) -> Service:
@@ -165,9 +167,14 @@ class Directory:
                 self._made[key] = now
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
-            if len(self.named) >= _NAMES:
-                self.named = {}
-            self.named[target, default_port] = service
+            if default_port is None:
+                if len(self.named) >= _NAMES:
+                    self.named = {}
+                self.named[target] = service
+            else:
+                if len(self._named_with_port) >= _NAMES:
+                    self._named_with_port = {}
+                self._named_with_port[target, default_port] = service
             return service
 
     def _key(self, parsed: Target, default_port: int | None) -> Key:
@@ -310,6 +317,7 @@ class Directory:
         service = self._services.pop(key)
         del self._made[key]
         self.named = {name: other for name, other in self.named.items() if other is not service}
+        self._named_with_port = {name: other for name, other in self._named_with_port.items() if other is not service}
         for question in service.questions:
             left = tuple(other for other in self._dependents.get(question, ()) if other is not service)
             if left:
