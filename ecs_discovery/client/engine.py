@@ -345,6 +345,7 @@ class Engine:
             key,
             deadline is not None,
             service.counters,
+            now,
         )
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
@@ -364,6 +365,7 @@ class Engine:
         if node is None:
             raise service.unusable()
         call.start_attempt(node)
+        lease.number = call.number
         return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
@@ -389,7 +391,9 @@ class Engine:
             if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
                 service.budget.deposit()
         else:
-            call.report(lease.node, judgement.label, now - lease.started_at, error)
+            call.report(
+                lease.node, judgement.label, judgement.failure.value, lease.started_at, now, error, number=lease.number
+            )
             decision = call.failed(
                 judgement.failure,
                 now,
