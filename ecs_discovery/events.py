@@ -140,6 +140,8 @@ class CallStarted(NamedTuple):
     target: str
     method: str
     """The request's, or the RPC's (`/shop.Orders/Get`); "" if it is neither."""
+    url: str = ""
+    """The URL of an HTTP request, as the application wrote it: it may hold secrets."""
 
 
 class AttemptStarted(NamedTuple):
@@ -184,8 +186,18 @@ class CallEnded(NamedTuple):
     seconds: float
 
 
+class Idle(NamedTuple):
+    """No call is of interest for a while, and until then none is told."""
+
+    seconds: float
+
+
 class AttemptObserver(Protocol):
-    """What an observer does about one attempt."""
+    """What an observer does about one attempt.
+
+    It may have `headers`, a mapping: an HTTP request carries these fields where the application has set none of the
+    name.
+    """
 
     def left(self) -> None:
         """Nothing of the attempt runs here any more. Called in the thread or task in which it was begun."""
@@ -208,5 +220,8 @@ class CallObserver(Protocol):
 class Observer(Protocol):
     """Is told of each call and each attempt. What it raises is logged once, and breaks nothing."""
 
-    def call_started(self, call: CallStarted) -> CallObserver | None:
-        """Called in the thread or task of the call. None: the call is of no interest, and costs no more."""
+    def call_started(self, call: CallStarted) -> CallObserver | Idle | None:
+        """Called in the thread or task of the call. None: the call is of no interest, and costs no more.
+
+        When every observer says `Idle`, no call is told for the shortest of these times.
+        """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Any, TypeVar
 
 from ecs_discovery.core.calls.failure_kinds import Judgement
@@ -22,6 +23,7 @@ from ecs_discovery.events import (
     CallEnded,
     CallObserver,
     CallStarted,
+    Idle,
     Observer,
 )
 
@@ -38,15 +40,24 @@ class Observers:
     def __init__(self, observers: tuple[Observer, ...], clock: Callable[[], float]) -> None:
         self.each = observers
         self.clock = clock
+        self.idle_until = -inf
+        """Until then no observer is interested in any call (monotonic)."""
         self._faulty: set[int] = set()  # observers whose fault was logged
 
     def call_started(self, started: CallStarted) -> ObservedCall | None:
         """A call begins. None if no observer is interested."""
-        interested = [
-            (each, observing)
-            for each in self.each
-            if (observing := self.told(each, lambda each=each: each.call_started(started))) is not None  # type: ignore[misc]
-        ]
+        interested: list[tuple[Observer, CallObserver]] = []
+        idle: float | None = inf
+        for each in self.each:
+            found = self.told(each, lambda each=each: each.call_started(started))  # type: ignore[misc]
+            if isinstance(found, Idle):
+                idle = None if idle is None else min(idle, found.seconds)
+                continue
+            idle = None
+            if found is not None:
+                interested.append((each, found))
+        if idle is not None:
+            self.idle_until = self.clock() + idle
         return ObservedCall(self, interested) if interested else None
 
     def told(self, observer: Observer, tell: Callable[[], T]) -> T | None:
@@ -63,7 +74,7 @@ class Observers:
 class ObservedCall:
     """One call that observers are told of. Its attempts are known by their leases."""
 
-    __slots__ = ("_began", "_each", "_last", "_numbers", "_observers", "_open", "_started")
+    __slots__ = ("_began", "_each", "_last", "_numbers", "_observers", "_open", "_started", "fields_added")
 
     def __init__(self, observers: Observers, each: list[tuple[Observer, CallObserver]]) -> None:
         self._observers = observers
@@ -73,6 +84,8 @@ class ObservedCall:
         self._started = 0
         self._open: dict[Lease, ObservedAttempt] = {}
         self._last: AttemptEnded | None = None
+        self.fields_added: set[str] = set()
+        """The names of header fields that the request has from observers."""
 
     def attempt(self, lease: Lease) -> ObservedAttempt:
         """An attempt begins, in this thread or task: `with` is to be around all of it."""
@@ -154,8 +167,16 @@ class ObservedAttempt:
         self.status: int | None = None
         self.error_type = ""
 
-    def __enter__(self) -> None:
+    def headers(self) -> dict[str, str]:
+        """The header fields that the observers want the attempt's request to carry."""
+        found: dict[str, str] = {}
+        for _, observing in self._each:
+            found.update(getattr(observing, "headers", None) or {})
+        return found
+
+    def __enter__(self) -> ObservedAttempt:
         """The observers were told when it was made."""
+        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for observer, observing in self._each:
