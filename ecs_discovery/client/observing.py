@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 from ecs_discovery.core.calls.failure_kinds import Judgement
 from ecs_discovery.core.lease import Lease
@@ -29,8 +29,6 @@ from ecs_discovery.events import (
 
 __all__ = ["ObservedCall", "Observers"]
 
-T = TypeVar("T")
-
 logger = logging.getLogger("ecs_discovery")
 
 
@@ -42,33 +40,33 @@ class Observers:
         self.clock = clock
         self.idle_until = -inf
         """Until then no observer is interested in any call (monotonic)."""
+        self._idle = [-inf] * len(observers)  # the same of each
         self._faulty: set[int] = set()  # observers whose fault was logged
 
     def call_started(self, started: CallStarted) -> ObservedCall | None:
         """A call begins. None if no observer is interested."""
         interested: list[tuple[Observer, CallObserver]] = []
-        idle: float | None = inf
-        for each in self.each:
-            found = self.told(each, lambda each=each: each.call_started(started))  # type: ignore[misc]
-            if isinstance(found, Idle):
-                idle = None if idle is None else min(idle, found.seconds)
+        now = self.clock()
+        for index, observer in enumerate(self.each):
+            if now < self._idle[index]:
                 continue
-            idle = None
-            if found is not None:
-                interested.append((each, found))
-        if idle is not None:
-            self.idle_until = self.clock() + idle
+            try:
+                found = observer.call_started(started)
+            except Exception:  # noqa: BLE001  # an observer's fault must not become the request's
+                self.failed(observer)
+                continue
+            if isinstance(found, Idle):
+                self._idle[index] = now + found.seconds
+                self.idle_until = min(self._idle)
+            elif found is not None:
+                interested.append((observer, found))
         return ObservedCall(self, interested) if interested else None
 
-    def told(self, observer: Observer, tell: Callable[[], T]) -> T | None:
-        """What `tell` gives; None if it raises, which is logged once for each observer."""
-        try:
-            return tell()
-        except Exception:  # an observer's fault must not become the request's
-            if id(observer) not in self._faulty:
-                self._faulty.add(id(observer))
-                logger.exception("observer %s failed; what it raises is not logged again", foreign(type(observer)))
-            return None
+    def failed(self, observer: Observer) -> None:
+        """The observer has raised the exception that is being handled. That is logged once for each observer."""
+        if id(observer) not in self._faulty:
+            self._faulty.add(id(observer))
+            logger.exception("observer %s failed; what it raises is not logged again", foreign(type(observer)))
 
 
 class ObservedCall:
@@ -91,12 +89,15 @@ class ObservedCall:
         """An attempt begins, in this thread or task: `with` is to be around all of it."""
         number = self._started = next(self._numbers)
         started = AttemptStarted(number, lease.endpoint)
-        told = self._observers.told
-        each = [
-            (observer, observing)
-            for observer, call in self._each
-            if (observing := told(observer, lambda call=call: call.attempt_started(started))) is not None  # type: ignore[misc]
-        ]
+        each: list[tuple[Observer, AttemptObserver]] = []
+        for observer, call in self._each:
+            try:
+                observing = call.attempt_started(started)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
+                continue
+            if observing is not None:
+                each.append((observer, observing))
         made = self._open[lease] = ObservedAttempt(self._observers, each, number, lease)
         return made
 
@@ -149,7 +150,10 @@ class ObservedCall:
         end = CallEnded(self._started, self._last, kind, said, now - self._began)
         each, self._each = self._each, []
         for observer, observing in each:
-            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+            try:
+                observing.ended(end)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
 
 
 class ObservedAttempt:
@@ -180,7 +184,10 @@ class ObservedAttempt:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for observer, observing in self._each:
-            self._observers.told(observer, observing.left)
+            try:
+                observing.left()
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
 
     def end(self, kind: str, label: str, pause: float | None) -> AttemptEnded:
         """Tell the observers that it is over."""
@@ -188,5 +195,8 @@ class ObservedAttempt:
         seconds = self._observers.clock() - lease.started_at
         end = AttemptEnded(self._number, lease.endpoint, kind, label, self.error_type, self.status, seconds, pause)
         for observer, observing in self._each:
-            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+            try:
+                observing.ended(end)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
         return end

@@ -127,7 +127,7 @@ class Metrics:
 
 
 class _Call:
-    """One call, to whose end its duration is recorded."""
+    """One call: its duration is recorded at its end, and that of each attempt."""
 
     __slots__ = ("_attributes", "_owner")
 
@@ -135,33 +135,26 @@ class _Call:
         self._owner = owner
         self._attributes = attributes
 
-    def attempt_started(self, attempt: AttemptStarted) -> _Attempt:
-        return _Attempt(self._owner, self._attributes)
-
-    def ended(self, end: CallEnded) -> None:
-        attributes = {**self._attributes, "error.type": end.error_type} if end.error_type else self._attributes
-        self._owner._calls.record(end.seconds, attributes)
-
-
-class _Attempt:
-    """One attempt, likewise."""
-
-    __slots__ = ("_attributes", "_owner")
-
-    def __init__(self, owner: Metrics, attributes: Attributes) -> None:
-        self._owner = owner
-        self._attributes = attributes
+    def attempt_started(self, attempt: AttemptStarted) -> _Call:
+        return self  # an attempt's end says all
 
     def left(self) -> None:
-        """Nothing is done where it ran."""
+        """Nothing is done where an attempt ran."""
 
-    def ended(self, end: AttemptEnded) -> None:
-        more: dict[str, str | int] = dict(self._attributes)
+    def ended(self, end: AttemptEnded | CallEnded) -> None:
+        """An attempt is over, or the call is."""
+        attributes = self._attributes
+        if isinstance(end, CallEnded):
+            if end.error_type:
+                attributes = {**attributes, "error.type": end.error_type}
+            self._owner._calls.record(end.seconds, attributes)
+            return
+        more: dict[str, str | int] = {}
         if end.status is not None:
             more["http.response.status_code"] = end.status
         if end.kind and end.kind != "overtaken":  # an attempt that was overtaken has not failed
             more["error.type"] = error_type(end)
-        self._owner._attempts.record(end.seconds, more)
+        self._owner._attempts.record(end.seconds, {**attributes, **more} if more else attributes)
 
 
 Reader = Callable[[Service, Engine], Iterable[tuple[float, Attributes]]]
