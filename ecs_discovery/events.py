@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple, Protocol
 
-from ecs_discovery.models import Endpoint, Value, frozen
+from ecs_discovery.models import Endpoint, Question, Value, frozen
 
 __all__ = [
     "AttemptEnded",
@@ -17,9 +17,11 @@ __all__ = [
     "CallEnded",
     "CallObserver",
     "CallStarted",
+    "ConnectEnded",
     "EndpointsChanged",
     "Event",
     "HealthChanged",
+    "LookupEnded",
     "LookupFailed",
     "LookupRecovered",
     "Notice",
@@ -186,6 +188,25 @@ class CallEnded(NamedTuple):
     seconds: float
 
 
+class ConnectEnded(NamedTuple):
+    """A connect has ended. gRPC and a library's own connects are not seen."""
+
+    target: str
+    endpoint: Endpoint
+    outcome: str
+    """`ok`, `overtaken` if another connect was faster, or what was wrong: `connect`, `connect timeout`, `own`."""
+    seconds: float
+
+
+class LookupEnded(NamedTuple):
+    """A lookup has ended: of a resolver, not of the cache."""
+
+    question: Question
+    outcome: str
+    """`ok`, or the name of the error's class."""
+    seconds: float
+
+
 class Idle(NamedTuple):
     """No call is of interest for a while, and until then none is told."""
 
@@ -218,7 +239,11 @@ class CallObserver(Protocol):
 
 
 class Observer(Protocol):
-    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing."""
+    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing.
+
+    It may also have `connect_ended`, which takes a `ConnectEnded`, and `lookup_ended`, which takes a `LookupEnded`.
+    Both are called in any thread.
+    """
 
     def call_started(self, call: CallStarted) -> CallObserver | Idle | None:
         """Called in the thread or task of the call. None: the call is of no interest, and costs no more.

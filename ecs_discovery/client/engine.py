@@ -37,7 +37,7 @@ from ecs_discovery.errors import (
     foreign,
     without_frames,
 )
-from ecs_discovery.events import CallStarted, Event, Observer
+from ecs_discovery.events import CallStarted, Event, LookupEnded, Observer
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.resolvers.hosts import HostsFile
@@ -270,9 +270,10 @@ class Engine:
             outcome = self.unexpected(question, TypeError(fault))
         if isinstance(outcome, Exception):
             without_frames(outcome)
-        self.counters.add(
-            Counted.LOOKUPS, question.scheme, "ok" if isinstance(outcome, Resolution) else type(outcome).__name__
-        )
+        how = "ok" if isinstance(outcome, Resolution) else type(outcome).__name__
+        self.counters.add(Counted.LOOKUPS, question.scheme, how)
+        if self.observers is not None and (began_at := self.flights.began_at(question)) is not None:
+            self.observers.ended(LookupEnded(question, how, now - began_at))
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):

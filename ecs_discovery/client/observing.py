@@ -23,7 +23,9 @@ from ecs_discovery.events import (
     CallEnded,
     CallObserver,
     CallStarted,
+    ConnectEnded,
     Idle,
+    LookupEnded,
     Observer,
 )
 
@@ -61,6 +63,17 @@ class Observers:
             elif found is not None:
                 interested.append((observer, found))
         return ObservedCall(self, interested) if interested else None
+
+    def ended(self, end: ConnectEnded | LookupEnded) -> None:
+        """A connect or a lookup has ended: tell those who want to know."""
+        wanted = "connect_ended" if isinstance(end, ConnectEnded) else "lookup_ended"
+        for observer in self.each:
+            tell = getattr(observer, wanted, None)
+            if tell is not None:
+                try:
+                    tell(end)
+                except Exception:  # noqa: BLE001  # as above
+                    self.failed(observer)
 
     def failed(self, observer: Observer) -> None:
         """The observer has raised the exception that is being handled. That is logged once for each observer."""

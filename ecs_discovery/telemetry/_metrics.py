@@ -17,7 +17,15 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.core.balancing.node import Health
 from ecs_discovery.core.counters import Counted
 from ecs_discovery.core.service import Service
-from ecs_discovery.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Idle
+from ecs_discovery.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CallEnded,
+    CallStarted,
+    ConnectEnded,
+    Idle,
+    LookupEnded,
+)
 from ecs_discovery.runtime import fork
 from ecs_discovery.telemetry._attributes import SCHEMA, Attributes, attributes_of, error_type, word
 
@@ -26,6 +34,7 @@ __all__ = ["Metrics"]
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _TARGETS = 1000  # whose attributes are kept
 _IDLE = Idle(1.0)
+_IN_USE = 60.0  # seconds after its last use that a service counts as used
 
 
 class Metrics:
@@ -57,6 +66,18 @@ class Metrics:
             unit="s",
             description="Attempts, each on one endpoint",
             explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._connects = meter.create_histogram(
+            "ecs_discovery.connect.duration",
+            unit="s",
+            description="Connects, each to one endpoint",
+            explicit_bucket_boundaries_advisory=(0.0005, *_BUCKETS),
+        )
+        self._lookup_times = meter.create_histogram(
+            "ecs_discovery.lookup.duration",
+            unit="s",
+            description="Lookups, which the cache had no answer for",
+            explicit_bucket_boundaries_advisory=(0.0005, *_BUCKETS),
         )
         fork.track(self)
 
@@ -124,6 +145,18 @@ class Metrics:
         if getattr(self._calls, "_real_instrument", self._calls) is None:
             return _IDLE
         return _Call(self, self._attributes(call.target))
+
+    def connect_ended(self, end: ConnectEnded) -> None:
+        """As `Observer` has it."""
+        attributes = self._attributes(end.target)
+        if end.outcome not in ("ok", "overtaken"):
+            attributes = {**attributes, "error.type": word(end.outcome)}
+        self._connects.record(end.seconds, attributes)
+
+    def lookup_ended(self, end: LookupEnded) -> None:
+        """As `Observer` has it."""
+        error = {} if end.outcome == "ok" else {"error.type": end.outcome}
+        self._lookup_times.record(end.seconds, {"ecs_discovery.source": end.question.scheme, **error})
 
 
 class _Call:
@@ -201,6 +234,16 @@ def _coverage(service: Service, engine: Engine) -> Iterator[tuple[float, Attribu
         yield (len(known.endpoints) / known.estimate if known.partial and known.estimate else 1.0), {}
 
 
+def _age(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
+    now = engine.clock()
+    if now - service.used_at > _IN_USE:
+        return  # what no request needs is not asked for again, and its age says nothing
+    ages = [engine.directory.cache.age(question, now) for question in service.wanted()]
+    known = [age for age in ages if age is not None]
+    if known:
+        yield max(known), {}
+
+
 def _panic(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
     yield int(service.facts()["panic"]), {}
 
@@ -245,6 +288,12 @@ _COUNTERS: tuple[tuple[str, str, str, Reader], ...] = (
     ("hedges", "{hedge}", "Attempts begun beside a slow one", _counted(Counted.HEDGES)),
     ("hedges_won", "{hedge}", "Hedges whose answer counted", _counted(Counted.HEDGES_WON)),
     ("connects", "{connect}", "Connects that ended", _connects),
+    (
+        "health_checks",
+        "{check}",
+        "Health checks that ended",
+        _counted(Counted.HEALTH_CHECKS, "check.result"),
+    ),
     ("forced_lookups", "{lookup}", "Lookups before their time", _counted(Counted.FORCED_LOOKUPS)),
     ("panics", "{panic}", "Times that too few endpoints were healthy", _counted(Counted.PANICS)),
 )
@@ -254,6 +303,7 @@ _SUMS: tuple[tuple[str, str, str, Reader], ...] = (
 )
 _GAUGES: tuple[tuple[str, str, str, Reader], ...] = (
     ("endpoint.coverage", "1", "The share of the endpoints that is known", _coverage),
+    ("resolution.age", "s", "How old the oldest answer is that is believed, while the service is used", _age),
     ("panic", "1", "1 while health is ignored", _panic),
     ("retry_budget.balance", "{retry}", "Retries that could be made now", _budget),
 )

@@ -16,7 +16,9 @@ from ecs_discovery.client import engine as engines
 from ecs_discovery.events import CallStarted, Idle
 from ecs_discovery.telemetry import _attributes, _metrics, opentelemetry
 from ecs_discovery.telemetry.opentelemetry import Instrumentor, OpenTelemetry, instrument
-from tests.client.support import THREE
+from ecs_discovery.testing.lab import Lab
+from tests.client.support import NODATA, THREE
+from tests.support import FakeResolver, a, aaaa, answer, srv
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -105,6 +107,22 @@ def test_states_and_counts_are_read_when_they_are_collected(world: Worlds, colle
 
     services = {"orders": THREE}
     world.run(scenario, services=services, telemetry=OpenTelemetry(collected.provider, durations=False))
+
+
+def test_lookups_and_connects_are_durations(world: Worlds, collected: Collected):
+    with Lab(seed=7) as lab:
+        task = lab.service("orders", tasks=1).tasks[0]
+
+        async def scenario(w: Any) -> None:
+            await w.connect(f"orders:{task.port}")
+            assert collected.total("lookup.duration", ecs_discovery__source="a") == 1
+            assert collected.total("lookup.duration", error__type="NoEndpoints") >= 1
+            assert collected.total("connect.duration", server__address="orders") == 1
+            (age,) = collected.points("resolution.age").values()
+            assert 0 <= age < 30
+
+        answers = {a(): answer(task.address), aaaa(): NODATA, srv(): NODATA}
+        world.run(scenario, dns=FakeResolver(answers), telemetry=OpenTelemetry(collected.provider))
 
 
 def test_what_is_exported_adds_up(world: Worlds, collected: Collected):
