@@ -6,8 +6,10 @@ What is told of each call and each attempt goes to an `Observer` instead.
 from __future__ import annotations
 
 import logging
+import re
 from typing import NamedTuple, Protocol
 
+from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint, Question, Value, frozen
 
 __all__ = [
@@ -28,8 +30,12 @@ __all__ = [
     "Observer",
     "PanicChanged",
     "PushedBack",
+    "fields_of",
     "level_of",
 ]
+
+_PREFIX = "ecs_discovery_"
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @frozen
@@ -132,6 +138,21 @@ def level_of(event: Event) -> int:
     if isinstance(event, HealthChanged):
         return logging.INFO if event.health == "healthy" else logging.WARNING
     return logging.INFO
+
+
+def fields_of(event: Event) -> dict[str, str | float | bool]:
+    """What a log record of the event has for machines: `ecs_discovery_event`, and each of its values by name.
+
+    Of many endpoints it has the number.
+    """
+    name = _CAPITAL.sub("_", type(event).__name__).lower()
+    found: dict[str, str | float | bool] = {f"{_PREFIX}event": name}
+    for slot in event.__slots__:
+        value = getattr(event, slot)
+        if isinstance(value, tuple):
+            value = len(value)
+        found[_PREFIX + slot] = value if isinstance(value, (bool, int, float)) else foreign(value)
+    return found
 
 
 class CallStarted(NamedTuple):
