@@ -87,7 +87,11 @@ def test_a_query_names_metrics_and_labels_that_there_are(query: str, exported: d
 
 
 def test_every_metric_has_a_panel(exported: dict[str, set[str]]):
-    shown = {re.sub(r"_(bucket|count|sum)$", "", name) for query in queries() for name, _ in METRIC.findall(BY.sub("", query))}
+    shown = {
+        re.sub(r"_(bucket|count|sum)$", "", name)
+        for query in queries()
+        for name, _ in METRIC.findall(BY.sub("", query))
+    }
     metrics = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exported}
     assert metrics - shown == set()
 
