@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="ecs-discovery doctor",
         usage="ecs-discovery doctor [OPTIONS] [NAME ...]",
         description="Say what is wrong between this task and the services NAME, and what to do about it. A name is "
-        "what the program asks for: orders, orders:8080, srv://orders, cloudmap://prod/orders. Without a name: the services "
-        "of ECS_DISCOVERY_SERVICES, the namespace, DNS and the program.",
+        "what the program asks for: orders, orders:8080, srv://orders, cloudmap://prod/orders. Without a name: the "
+        "services of ECS_DISCOVERY_SERVICES, the namespace, DNS and the program.",
         epilog="Nothing is changed. It takes at most 10 seconds. Exit status 1: an error was found; 2: what is given "
         "makes no sense.",
     )

@@ -144,12 +144,10 @@ def _mdns_first(text: str) -> bool:
 
 
 def _libc(places: Places) -> str:
-    name, version = platform.libc_ver()
-    if name == "glibc":
-        return foreign(f"glibc {version}".strip(), 32)
-    if name == "musl" or _text(places.alpine_release):
-        return foreign(f"musl {version if name == 'musl' else ''}".strip(), 32)
-    return ""
+    name, version = platform.libc_ver()  # knows musl from Python 3.13 on
+    if _text(places.alpine_release):
+        name, version = "musl", version if name == "musl" else ""
+    return foreign(f"{name} {version}".strip(), 32)
 
 
 def _text(path: str) -> str:

@@ -10,7 +10,7 @@ from ecs_discovery.cli.doctor.checks.findings import Finding, Severity, found
 from ecs_discovery.cli.doctor.facts import AnswerFacts, Facts, ServerFacts
 from ecs_discovery.resolvers.dns.records import in_zone
 
-__all__ = ["control_works", "is_usable", "name_servers", "system", "zone_is_here"]
+__all__ = ["amazon_knows", "control_works", "is_refused", "is_usable", "name_servers", "system", "zone_is_here"]
 
 CONTROL = "amazonaws.com"
 _GOOD = ("NOERROR", "NXDOMAIN")
@@ -23,6 +23,11 @@ _SHARE = 0.1
 def is_usable(answer: AnswerFacts) -> bool:
     """Does it say whether the name exists?"""
     return answer.outcome == "answered" and answer.rcode in _GOOD
+
+
+def is_refused(answer: AnswerFacts) -> bool:
+    """Does the server say that it does not answer for this name?"""
+    return answer.outcome == "answered" and answer.rcode == "REFUSED"
 
 
 def system(facts: Facts) -> Iterator[Finding]:
@@ -86,7 +91,8 @@ def name_servers(facts: Facts) -> Iterator[Finding]:
             "set ECS_DISCOVERY_NAMESERVERS, in a VPC to 169.254.169.253",
         )
         return
-    dead = [server for server in used if not any(map(is_usable, _of(facts, server)))]
+    # A server that refuses a name works, and does not have it.
+    dead = [server for server in used if not any(is_usable(each) or is_refused(each) for each in _of(facts, server))]
     if len(dead) == len(used) and facts.task.in_ecs and all(map(_is_silent, _of_all(facts))):
         yield found(
             "D102",
@@ -96,7 +102,7 @@ def name_servers(facts: Facts) -> Iterator[Finding]:
             "--enable-dns-hostnames",
         )
         return
-    behind = _amazon_knows(facts)
+    behind = amazon_knows(facts)
     for server in dead:
         if behind is None:
             told = _problem(_of(facts, server))
@@ -135,7 +141,7 @@ def _transports(server: ServerFacts, answers: list[AnswerFacts]) -> Iterator[Fin
 
 def zone_is_here(facts: Facts) -> Iterator[Finding]:
     """Is the namespace visible to the servers that are used?"""
-    behind = _amazon_knows(facts)
+    behind = amazon_knows(facts)
     for zone in facts.zones:
         about = [answer for server in facts.servers if server.used for answer in _of(facts, server, zone)]
         asked = [
@@ -208,7 +214,7 @@ def _fails(answers: list[AnswerFacts]) -> bool:
     )
 
 
-def _amazon_knows(facts: Facts) -> tuple[ServerFacts, str] | None:
+def amazon_knows(facts: Facts) -> tuple[ServerFacts, str] | None:
     """Amazon's resolver and a zone that it has and that no server in use has."""
     mine = {server.address for server in facts.servers if server.used}
     for server in facts.servers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 
 from ecs_discovery.cli.doctor.checks.findings import Finding, Severity, found
-from ecs_discovery.cli.doctor.checks.names import is_usable
+from ecs_discovery.cli.doctor.checks.names import amazon_knows, is_refused, is_usable
 from ecs_discovery.cli.doctor.facts import AnswerFacts, ConnectFacts, Facts, TargetFacts
 from ecs_discovery.models import Endpoint
 from ecs_discovery.resolvers.dns.records import in_zone
@@ -35,9 +35,15 @@ def records(facts: Facts, target: TargetFacts) -> Iterator[Finding]:
     if target.scheme not in _DNS or target.hosts or "." not in target.name:
         return
     used = {server.address for server in facts.servers if server.used}
-    answers = [each for each in facts.answers if each.server in used and each.name == target.name and is_usable(each)]
+    mine = [each for each in facts.answers if each.server in used and each.name == target.name]
+    answers = [each for each in mine if is_usable(each)]
+    behind = amazon_knows(facts)
     if not answers:
-        yield from _unseen(facts, target, step)
+        registered = target.api is not None and target.api.count
+        if registered and any(map(is_refused, mine)) and behind is None:
+            yield _without_zone(target, step)
+    elif behind is not None and in_zone(target.name, behind[1]):
+        return  # nothing that these servers say of it counts
     elif not any(each.records for each in answers):
         yield from _missing(facts, target, answers, step)
     else:
@@ -45,12 +51,6 @@ def records(facts: Facts, target: TargetFacts) -> Iterator[Finding]:
         yield from _srv_targets(facts, target, answers, step)
         yield from _ttls(answers, target, step)
         yield from _numbers(target, answers, step)
-
-
-def _unseen(facts: Facts, target: TargetFacts, step: str) -> Iterator[Finding]:
-    """No server said whether it exists."""
-    if target.api is not None and target.api.count and not _zone_is_here(facts, target):
-        yield _without_zone(target, step)
 
 
 def _missing(facts: Facts, target: TargetFacts, answers: Sequence[AnswerFacts], step: str) -> Iterator[Finding]:
