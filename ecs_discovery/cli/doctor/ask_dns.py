@@ -66,7 +66,9 @@ def ask_all(
                     running.add(_Running(ask, selector, clock))
                 except (OSError, wire.Malformed) as error:
                     done[ask] = _failed(ask, error)
-            due = min((each.due for each in running), default=deadline_at)
+            if not running:
+                break  # none could be asked
+            due = min(each.due for each in running)
             for key, _ in selector.select(max(0.0, min(due, deadline_at) - clock())):
                 key.data.ready()
             now = clock()

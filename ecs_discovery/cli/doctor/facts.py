@@ -267,8 +267,6 @@ class Facts:
     process: ProcessFacts = ProcessFacts()
     stop_timeout: float | None = None
     """The stopTimeout of this container in seconds, if it is to be judged as a server."""
-    late: tuple[str, ...] = ()
-    """What could not be found out in time."""
     seconds: float = 0.0
 
 

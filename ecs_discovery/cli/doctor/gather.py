@@ -32,6 +32,7 @@ from ecs_discovery.cli.doctor.facts import (
 )
 from ecs_discovery.cli.doctor.look_around import (
     Places,
+    borrow_environment,
     look_at_machine,
     look_at_process,
     look_at_resolver,
@@ -96,6 +97,8 @@ def gather(
     began = clock()
     end_at = began + LONGEST
     places = places if places is not None else Places()
+    if environ is None:
+        borrow_environment(places, order.pid)
     own = os.environ if environ is None else environ
     ours = {**own, **program_environment(places, order.pid)}
     settings, settings_facts = _settings(order, ours)
@@ -126,7 +129,6 @@ def gather(
         machine=replace(machine, region=machine.region or bool(settings.cloud_map.region)),
         process=look_at_process(places, order.pid),
         stop_timeout=order.stop_timeout,
-        late=tuple(each.asked for each in targets if each.api is not None and each.api.outcome == "late"),
         seconds=round(clock() - began, 3),
     )
     return load(as_plain(facts))  # as they come back from a file: they are judged alike there
@@ -172,7 +174,8 @@ def _sources(order: Order, settings: Settings) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name in dict.fromkeys(names):
         target = parse_target(name)
-        config = settings.config(target.name) if target.scheme == "auto" else None
+        declared = (target.name, settings.short(target.name)) if target.scheme == "auto" else ()
+        config = next((each for each in map(settings.config, declared) if each is not None), None)
         found += [(name, source) for source in config.sources] if config is not None else [(name, name)]
     return found[:MOST_TARGETS]
 

@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -22,17 +23,19 @@ from ecs_discovery.cli.doctor.facts import (
     ResolverFacts,
     TaskFacts,
 )
-from ecs_discovery.errors import foreign
+from ecs_discovery.errors import ResolutionError, foreign
+from ecs_discovery.models import Question
 from ecs_discovery.resolvers.dns.search import candidates
 from ecs_discovery.resolvers.dns.search import parse as parse_search
 from ecs_discovery.resolvers.dns.servers import Server
-from ecs_discovery.resolvers.dns.system import system_servers
+from ecs_discovery.resolvers.dns.system import configured_servers, system_servers
 from ecs_discovery.runtime.files import read_text
 from ecs_discovery.runtime.task_metadata import task_metadata
 
 __all__ = [
     "LIBRARIES",
     "Places",
+    "borrow_environment",
     "installed",
     "look_at_machine",
     "look_at_process",
@@ -44,6 +47,11 @@ __all__ = [
 _FILE = 65_536  # bytes
 _MOST_FILES = 100_000  # descriptors counted
 _SIGTERM = 15
+_ENVIRONMENT = 4 * 1024 * 1024  # bytes
+_BORROWED = (
+    *("ECS_CONTAINER_METADATA_URI_V4", "AWS_EXECUTION_ENV", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+)
 LIBRARIES = (
     *("aiohttp", "boto3", "gevent", "grpcio", "gunicorn", "httpx", "httpx2", "niquests", "opentelemetry-api"),
     *("opentelemetry-sdk", "pyuwsgi", "requests", "tenacity", "urllib3", "urllib3-future", "uWSGI"),
@@ -117,10 +125,13 @@ def look_at_resolver(places: Places, environ: Mapping[str, str]) -> ResolverFact
     text, problem = "", ""
     servers: tuple[str, ...] = ()
     try:
-        text = read_text(places.resolv_conf, _FILE)
-        servers = tuple(each.host for each in system_servers(places.resolv_conf))
-    except OSError as error:
-        problem = f"{places.resolv_conf}: {error.strerror or type(error).__name__}"
+        if sys.platform == "win32":
+            servers = tuple(each.host for each in configured_servers(Question("a", ""), ()))
+        else:
+            text = read_text(places.resolv_conf, _FILE)
+            servers = tuple(each.host for each in system_servers(places.resolv_conf))
+    except (OSError, ResolutionError) as error:
+        problem = f"{places.resolv_conf}: {getattr(error, 'strerror', None) or type(error).__name__}"
     search = parse_search(text, environ, socket.gethostname())
     return ResolverFacts(
         nameservers=servers,
@@ -262,10 +273,20 @@ def _throttling(places: Places) -> tuple[int, int]:
 
 def program_environment(places: Places, pid: int) -> dict[str, str]:
     """Of the environment that the program was started with, our own variables."""
-    found = {}
+    return {name: value for name, value in _environment(places, pid) if name.startswith("ECS_DISCOVERY_")}
+
+
+def borrow_environment(places: Places, pid: int) -> None:
+    """Give this process what only the program's process was given: a session of ECS Exec may be without the variables
+    that lead to the metadata endpoint and to the credentials of the task."""
+    for name, value in _environment(places, pid):
+        if name in _BORROWED:
+            os.environ.setdefault(name, value)
+
+
+def _environment(places: Places, pid: int) -> Iterator[tuple[str, str]]:
     with suppress(OSError):
-        for item in read_text(f"{places.proc}/{pid}/environ", 4 * 1024 * 1024).split("\0"):
+        for item in read_text(f"{places.proc}/{pid}/environ", _ENVIRONMENT).split("\0"):
             name, equals, value = item.partition("=")
-            if equals and name.startswith("ECS_DISCOVERY_"):
-                found[name] = value
-    return found
+            if equals:
+                yield name, value

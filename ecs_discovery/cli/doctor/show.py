@@ -131,6 +131,8 @@ def _target(facts: Facts, target: TargetFacts) -> str:
     used = {server.address for server in facts.servers if server.used}
     mine = [each for each in facts.answers if each.name == target.name and each.server in used and each.records]
     texts = [target.asked if target.asked == target.source else f"{target.asked} by {target.source}"]
+    if target.scheme not in ("auto", "dns", "srv", "cloudmap", "static"):
+        texts.append("not looked at: its resolver is the application's own")
     for kind in ("a", "aaaa", "srv"):
         counts = [len(each.records) for each in mine if each.kind == kind]
         if counts:

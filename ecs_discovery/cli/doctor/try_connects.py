@@ -8,6 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from errno import EAFNOSUPPORT, ENETUNREACH
 
 from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint
@@ -34,7 +35,7 @@ def try_all(
         endpoint, began = running.pop(sock)
         selector.unregister(sock)
         sock.close()
-        done[endpoint] = (sign_of(error), foreign(error) if error else "", round(clock() - began, 4))
+        done[endpoint] = (_sign(error), foreign(error) if error else "", round(clock() - began, 4))
 
     with selectors.DefaultSelector() as selector:
         while (waiting or running) and clock() < deadline_at:
@@ -43,11 +44,13 @@ def try_all(
                 try:
                     sock = start_connect(endpoint)
                 except OSError as error:
-                    done[endpoint] = (sign_of(error), foreign(error), 0.0)
+                    done[endpoint] = (_sign(error), foreign(error), 0.0)
                     continue
                 running[sock] = (endpoint, clock())
                 selector.register(sock, selectors.EVENT_WRITE)
-            due = min((began + timeout for _, began in running.values()), default=deadline_at)
+            if not running:
+                break  # none could be begun
+            due = min(began + timeout for _, began in running.values())
             for key, _ in selector.select(max(0.0, min(due, deadline_at) - clock())):
                 ready = key.fileobj
                 assert isinstance(ready, socket.socket)
@@ -62,6 +65,13 @@ def try_all(
         for sock in list(running):
             end(sock, TimeoutError("timed out"))
     return done
+
+
+def _sign(error: OSError | None) -> ConnectResult:
+    # Without a route to any host of the family nothing was sent: that says nothing of this host.
+    if error is not None and error.errno in (ENETUNREACH, EAFNOSUPPORT):
+        return ConnectResult.INCONCLUSIVE
+    return sign_of(error)
 
 
 def keep_alive_of(

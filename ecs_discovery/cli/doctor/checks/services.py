@@ -227,6 +227,14 @@ def connects(target: TargetFacts) -> Iterator[Finding]:
     step = f"name {target.asked}"
     used = [each for each in target.connects if each.used and each.result != "untold"]
     if not used:
+        mine = [each for each in target.connects if each.used]
+        if mine:
+            yield found(
+                "D209",
+                step,
+                f"no connect could be made to {_shown(mine)}: {mine[0].error}",
+                "look at the routes of this task's subnet, and whether it has an address of that family",
+            )
         return
     late = [each for each in used if each.result == "refuses" and each.again == "accepts"]
     refused = [each for each in used if each.result == "refuses" and each.again != "accepts"]
