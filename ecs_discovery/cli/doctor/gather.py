@@ -70,6 +70,7 @@ _MOST_OTHERS = 4  # endpoints of other ports
 _MOST_FOLLOWED = 16  # SRV targets of a name
 _HTTP_PORT = 80
 _SERVER_COUNT = 4
+_MOST_SERVICES = 200  # declared ones that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _settings(order: Order, environ: Mapping[str, str]) -> tuple[Settings, Setti
             settings, problem = _made(order, {}), str(error)  # raises if the command line is what is wrong
     facts = SettingsFacts(
         namespace=settings.namespace,
-        services=tuple(foreign(name) for name, _ in settings.services),
+        services=tuple(foreign(name) for name, _ in settings.services[:_MOST_SERVICES]),
         disabled=settings.disabled,
         problem=foreign(problem, 255),
         warnings=tuple(dict.fromkeys(foreign(each.message) for each in found))[:50],
