@@ -179,12 +179,11 @@ def test_it_works_without_the_packages_of_the_command_line():
 
 def test_every_code_is_explained_on_the_page_and_the_page_has_no_other():
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\((d\d+)\)=$", page, re.MULTILINE) == [code.lower() for code in CODES]
+    assert re.findall(r"^### (.+)$", page, re.MULTILINE) == list(CODES)
     words = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
     for code, entry in CODES.items():
-        assert f"\n### {code}: {entry.title}\n" in page, code
-        section = page.split(f"\n### {code}: ", 1)[1].split("\n(d", 1)[0]
-        assert f"*{words[entry.severity]}*" in section, code
+        section = page.split(f"\n### {code}\n", 1)[1].split("\n### ", 1)[0]
+        assert f"**{entry.title[0].upper()}{entry.title[1:]}** (*{words[entry.severity]}*). {entry.means}\n" in section
 
 
 def test_the_oldest_versions_are_those_of_the_package():

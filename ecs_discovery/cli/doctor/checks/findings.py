@@ -97,7 +97,7 @@ CODES: dict[str, Code] = {
     ),
     "D106": Code(
         _W,
-        "mDNS answers for .local names in other programs",
+        "other programs ask mDNS for .local names",
         "nsswitch.conf asks mDNS for .local names and ends the search there. Programs that use getaddrinfo may not "
         "find the namespace. This library does not ask mDNS.",
     ),
