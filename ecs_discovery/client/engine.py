@@ -147,8 +147,11 @@ class Engine:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
         if self._closed:
             self.check_open(target)
-        found = self.directory.named.get((target, default_port))
-        return found if found is not None else self.directory.service(target, default_port, self.clock())
+        if default_port is None:  # a look without a further call, in front of every lease
+            found = self.directory.named.get(target)
+            if found is not None:
+                return found
+        return self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""
@@ -342,6 +345,7 @@ class Engine:
             key,
             deadline is not None,
             service.counters,
+            now,
         )
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
@@ -361,6 +365,7 @@ class Engine:
         if node is None:
             raise service.unusable()
         call.start_attempt(node)
+        lease.number = call.number
         return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
@@ -386,7 +391,9 @@ class Engine:
             if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
                 service.budget.deposit()
         else:
-            call.report(lease.node, judgement.label, now - lease.started_at, error)
+            call.report(
+                lease.node, judgement.label, judgement.failure.value, lease.started_at, now, error, number=lease.number
+            )
             decision = call.failed(
                 judgement.failure,
                 now,

@@ -118,7 +118,7 @@ class RaceState:
         self._count("ok")
         for loser in race.running:
             self._count("overtaken")
-            self._call.report(loser.node, "overtaken", now - loser.started_at)
+            self._call.report(loser.node, "overtaken", "overtaken", loser.started_at, now, number=self._lease.number)
             if loser in late:
                 self._background.suspect(self._service, loser.node)
 
@@ -127,7 +127,8 @@ class RaceState:
         race, engine, service = self._running, self._engine, self._service
         race.fail(entrant)
         self._doubt(entrant, error)
-        self._count(judge_connect(None, error).label)
+        judgement = judge_connect(None, error)
+        self._count(judgement.label)
         now = self._time()
         if not race.running:
             if race.due(now):
@@ -135,8 +136,11 @@ class RaceState:
             if self._next is None:
                 self._lease.adopt(entrant)
                 raise error
-        self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.started_at, error)
-        if entrant.finish(judge_connect(None, error).outcome, now):
+        kind = "" if judgement.failure is None else judgement.failure.value
+        self._call.report(
+            entrant.node, judgement.label, kind, entrant.started_at, now, error, number=self._lease.number
+        )
+        if entrant.finish(judgement.outcome, now):
             engine.emit(service)
         self._background.force(service.force(now, engine.settings.dns.min_refresh))
 

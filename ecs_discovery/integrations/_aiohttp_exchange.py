@@ -202,8 +202,8 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def _out_of_time(self, error: BaseException) -> DeadlineExceeded:
         use, call = self._use, self.call
         if use is not None and not use.recorded:
-            seconds = self.engine.clock() - use.lease.started_at
-            call.report(use.lease.node, Fault.OUT_OF_TIME.label, seconds, "no answer by then")
+            fault, now = Fault.OUT_OF_TIME, self.engine.clock()
+            call.report(use.lease.node, fault.label, fault.kind.value, use.lease.started_at, now, "no answer by then")
         return out_of_time(call, error)
 
 

@@ -236,7 +236,10 @@ def test_statuses_that_ask_to_try_again_are_and_the_last_answer_is_returned(lab:
             task.errors(503)
         answer = await client.send("GET", url_of(service))
         assert answer.status == 503
-        assert [attempt.outcome for attempt in answer.history.attempts] == ["status 503"] * 3
+        attempts = answer.history.attempts
+        assert [attempt.outcome for attempt in attempts] == ["status 503"] * 3
+        assert [(attempt.kind, attempt.number) for attempt in attempts] == [("status", 1), ("status", 2), ("status", 3)]
+        assert 0 <= attempts[0].start < attempts[1].start < attempts[2].start < 5
         before = service.requests
         assert (await client.send("POST", url_of(service))).status == 503
         assert service.requests == before + 1

@@ -254,7 +254,12 @@ class Exchange(Generic[R, U], ABC):
         if isinstance(decision, Stop):
             self._response = None  # it is the caller's
         use.history = AttemptHistory(
-            lease.node.endpoint, now - lease.started_at, call.reports, judgement.failure is None
+            lease.node.endpoint,
+            now - lease.started_at,
+            call.reports,
+            judgement.failure is None,
+            lease.number,
+            lease.started_at - call.started_at,
         )
         self.keep(response, use)
         return decision
@@ -316,7 +321,15 @@ class Exchange(Generic[R, U], ABC):
         if call.hard and now >= call.deadline_at:
             fault = Fault.DEADLINE
         self._fault = fault
-        call.report(lease.node, fault.label, now - lease.started_at, reason_of(error))
+        call.report(
+            lease.node,
+            fault.label,
+            fault.kind.value,
+            lease.started_at,
+            now,
+            reason_of(error),
+            number=lease.number,
+        )
         if lease.observe(fault.outcome, now):
             self.engine.emit(self.service)
         if fault is not Fault.DEADLINE:
@@ -333,7 +346,7 @@ class Exchange(Generic[R, U], ABC):
         use.recorded = True
         lease, now = use.lease, self.engine.clock()
         fault, call = Fault.DEADLINE, self.call
-        call.report(lease.node, fault.label, now - lease.started_at, "no answer by then")
+        call.report(lease.node, fault.label, fault.kind.value, lease.started_at, now, "no answer by then")
         if call.observed is not None:
             call.observed.attempt_ended(lease, fault.kind.value, fault.label)
         if lease.observe(fault.outcome, now):
