@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -188,6 +189,13 @@ def test_what_is_no_fault_is_passed_over(change: Change):
     assert codes(judge(change(HEALTHY))) == []
 
 
+@pytest.mark.parametrize("code", CODES)
+def test_a_command_to_copy_is_one_that_a_shell_can_read(code: str):
+    for finding in judge(SICK[code](HEALTHY)):
+        for command in finding.run:
+            assert shlex.split(command)[0] in ("aws", "pip")
+
+
 def test_another_port_that_accepts_is_named():
     wrong = ConnectFacts("10.0.1.5", 80, result="refuses")
     right = ConnectFacts("10.0.1.5", 8080, used=False, result="accepts")
@@ -210,7 +218,7 @@ def test_a_proxy_that_stands_before_the_credentials_is_named():
 
 def test_a_policy_is_given_with_a_denied_call():
     (finding,) = judge(SICK["D301"](HEALTHY))
-    assert '"servicediscovery:DiscoverInstancesRevision"' in finding.do
+    assert '"servicediscovery:DiscoverInstancesRevision"' in finding.run[0]
 
 
 def test_a_cause_that_many_services_share_is_told_once():
@@ -223,5 +231,6 @@ def test_what_a_facts_file_names_cannot_be_pasted_as_another_command():
     zone = "x; touch owned"
     facts = both(SERVFAIL, lambda f: replace(f, zones=(zone,)))(HEALTHY)
     facts = replace(facts, answers=(*facts.answers, answer("soa", name=zone, rcode="SERVFAIL", zone=None)))
-    for finding in judge(facts):
-        assert f"--domain-name {zone}" not in finding.do
+    commands = [command for finding in judge(facts) for command in finding.run if "--domain-name" in command]
+    assert commands
+    assert [shlex.split(command)[-1] for command in commands] == ["prod.local", zone][-len(commands) :]

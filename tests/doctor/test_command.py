@@ -72,7 +72,7 @@ def test_a_finding_stands_below_its_step_with_what_to_do(run):
     _, out, _ = run("orders", facts=SICK["error"](HEALTHY))
     found = out[out.index("× name") :]  # noqa: RUF001
     assert re.match(r"× name .*\n    × D209 no task answers a connect\n      seen    10\.0\.1\.0:8080", found)  # noqa: RUF001
-    for word in ("means   ", "do      aws ec2 authorize", "more    docs/doctor.md#d209"):
+    for word in ("means   ", "do      let this", "run     aws ec2 authorize-", "more    docs/doctor.md#d209"):
         assert word in found
     assert found.endswith("1 error.\nNothing was changed.\n")
 
@@ -102,19 +102,20 @@ def test_json_has_findings_and_facts(run):
     told = json.loads(out)
     assert (status, told["errors"], told["warnings"]) == (0, 0, 1)
     (finding,) = told["findings"]
-    assert finding.keys() == {"code", "severity", "step", "title", "seen", "means", "do", "docs"}
+    assert finding.keys() == {"code", "severity", "step", "title", "seen", "means", "do", "run", "docs"}
     assert (finding["code"], finding["severity"], finding["step"]) == ("D210", "warning", "name orders")
     assert told["facts"]["format"] == 1
 
 
-def test_the_output_of_json_is_judged_alike_from_a_file_and_from_standard_input(
+def test_the_output_of_json_is_judged_alike_from_a_file_and_as_ecs_exec_prints_it(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _, out, _ = run("orders", "--json", facts=SICK["error"](HEALTHY))
     file = tmp_path / "facts.json"
     file.write_text(out)
     assert run("--facts", str(file), "--json") == (1, out, "")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(out))
+    session = "\nThe Session Manager plugin was installed.\n\nStarting session with SessionId: x\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(session + out.replace("\n", "\r\n") + "\n\nExiting session x.\n"))
     assert run("--facts", "-", "--json") == (1, out, "")
     assert len(run.orders) == 1  # nothing was looked at again
 

@@ -265,6 +265,11 @@ def test_a_fault_of_the_lab_is_named_and_judged_alike_elsewhere(code: str, healt
     assert judge(load(json.loads(json.dumps(as_plain(facts))))) == findings
 
 
+def test_tasks_that_only_amazons_resolver_knows_are_not_connected_to(healthy: Ward):
+    behind_another_server(healthy)
+    assert healthy.look().targets[0].connects == ()
+
+
 def test_what_no_lab_can_have_is_tested_with_facts_alone():
     assert CODES.keys() - SEEDS.keys() == {"D408"}
 

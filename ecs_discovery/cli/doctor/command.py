@@ -112,7 +112,8 @@ def _read(name: str) -> Any:
                 text = file.read(_LARGEST + 1).decode("utf-8")
         if len(text) > _LARGEST:
             raise ValueError("too long")
-        return json.loads(text)
+        # Session Manager prints lines of its own around what a command prints.
+        return json.loads(text[text.find("{") : text.rfind("}") + 1])
     except OSError as error:
         raise ConfigurationError("--facts", name, f"a file that can be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

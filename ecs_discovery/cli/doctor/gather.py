@@ -114,7 +114,9 @@ def gather(
     zones = _zones(targets, settings)
     answers = _dns(targets, zones, servers, clock, end_at)
     targets = _with_api(targets, calls, max(0.0, min(began + _API, end_at) - clock()), clock)
-    targets = _connected(targets, list(answers.values()), settings, clock, end_at, sleep)
+    used = {facts.address for _, facts in servers if facts.used}
+    mine = [each for each in answers.values() if each.server in used]
+    targets = _connected(targets, mine, settings, clock, end_at, sleep)
     if order.path is not None:
         targets = [_with_keep_alive(each, order.path, clock, end_at) for each in targets]
     targets = _with_api(targets, calls, max(0.0, end_at - clock()), clock)
@@ -381,6 +383,8 @@ def _endpoints(
         used = srv or [(host, _HTTP_PORT) for host in addresses]
     foreign_hosts = target.scheme != "static" and not target.hosts
     mine_endpoints = _allowed(used, settings, check=foreign_hosts)[:_MOST_ENDPOINTS]
+    if not mine_endpoints:
+        return [], []
     others = [each for each in _allowed([*srv, *api], settings, check=True) if each not in mine_endpoints]
     return mine_endpoints, others[:_MOST_OTHERS]
 

@@ -49,16 +49,17 @@ def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         ("seen", finding.seen),
         ("means", finding.means),
         ("do", finding.do),
-        ("more", finding.docs),
     ):
         lines = _wrapped(text, width, 14)
         yield f"      {label:<8}{lines[0]}"
         yield from (f"{'':<14}{line}" for line in lines[1:])
+    for command in finding.run:  # in one line each, to be copied
+        yield f"      run     {plain(command)}"
+    yield f"      more    {finding.docs}"
 
 
 def _wrapped(text: str, width: int, indent: int) -> list[str]:
     shown = plain(text)
-    # A command stays one word where it is one: what is copied must not gain a hyphen.
     return textwrap.wrap(shown, max(_NARROWEST, width) - indent, break_on_hyphens=False, break_long_words=False) or [""]
 
 

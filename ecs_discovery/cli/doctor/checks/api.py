@@ -14,9 +14,11 @@ POLICY = (
     '"servicediscovery:DiscoverInstancesRevision"], "Resource": "*"}]}'
 )
 _GRANT = f"aws iam put-role-policy --role-name TASK-ROLE --policy-name discover --policy-document '{POLICY}'"
+_ALLOW = "allow both calls in the task role"
+_WAY = "give the subnet a NAT gateway, or the VPC an interface endpoint"
 _SKEW = 300.0
 _ENDPOINT = (
-    "a NAT gateway, or an interface endpoint: aws ec2 create-vpc-endpoint --vpc-endpoint-type Interface --vpc-id VPC "
+    "aws ec2 create-vpc-endpoint --vpc-endpoint-type Interface --vpc-id VPC "
     "--subnet-ids SUBNET --service-name com.amazonaws.REGION.data-servicediscovery"
 )
 
@@ -45,15 +47,15 @@ def _of(api: ApiFacts, machine: MachineFacts) -> Iterator[Finding]:
     if not api.wanted:
         return
     if api.outcome == "denied":
-        yield found("D301", step, f"{named}: {api.code}", _GRANT)
+        yield found("D301", step, f"{named}: {api.code}", _ALLOW, _GRANT)
     elif api.revision == "denied":
-        yield found("D302", step, f"{named}: the revision is denied, the instances are not", _GRANT)
+        yield found("D302", step, f"{named}: the revision is denied, the instances are not", _ALLOW, _GRANT)
     if api.outcome == "no way" or (api.outcome == "late" and not api.code):
-        yield found("D303", step, f"{named}: {api.code or 'no answer in time'}", _ENDPOINT)
+        yield found("D303", step, f"{named}: {api.code or 'no answer in time'}", _WAY, _ENDPOINT)
     elif api.outcome in ("no boto3", "no region", "no credentials"):
-        yield found("D304", step, f"{named}: {_lack(api, machine)}", _remedy(api, machine))
+        yield found("D304", step, f"{named}: {_lack(api, machine)}", *_remedy(api, machine))
     elif machine.proxy and not machine.no_proxy and machine.credentials == "task role" and api.outcome != "answered":
-        yield found("D304", step, f"{named}: {api.code}; {_lack(api, machine)}", _remedy(api, machine))
+        yield found("D304", step, f"{named}: {api.code}; {_lack(api, machine)}", *_remedy(api, machine))
     if api.outcome == "not found":
         yield found(
             "D216",
@@ -69,7 +71,7 @@ def _of(api: ApiFacts, machine: MachineFacts) -> Iterator[Finding]:
             "poll less often (ECS_DISCOVERY_CLOUDMAP_POLL=10) or have the quota raised"
             if api.outcome == "throttled"
             else "try again; if it stays, look at the endpoint that is asked and at AWS's health page",
-            Severity.ERROR if api.outcome != "throttled" else None,
+            severity=Severity.ERROR if api.outcome != "throttled" else None,
         )
 
 
@@ -83,11 +85,11 @@ def _lack(api: ApiFacts, machine: MachineFacts) -> str:
     return f"no credentials ({machine.credentials or 'neither a task role nor keys'})"
 
 
-def _remedy(api: ApiFacts, machine: MachineFacts) -> str:
+def _remedy(api: ApiFacts, machine: MachineFacts) -> tuple[str, ...]:
     if api.outcome == "no boto3":
-        return "from a clone, pip install '.[cloudmap]'"
+        return "install the extra cloudmap, from a clone", "pip install '.[cloudmap]'"
     if api.outcome == "no region":
-        return "set AWS_REGION, or ECS_DISCOVERY_CLOUDMAP_REGION"
+        return ("set AWS_REGION, or ECS_DISCOVERY_CLOUDMAP_REGION",)
     if machine.proxy and not machine.no_proxy:
-        return "set NO_PROXY=169.254.170.2,169.254.169.254 in the container's environment"
-    return "give the task definition a taskRoleArn"
+        return ("set NO_PROXY=169.254.170.2,169.254.169.254 in the container's environment",)
+    return ("give the task definition a taskRoleArn",)

@@ -44,10 +44,12 @@ class Finding:
     seen: str
     means: str
     do: str
+    run: tuple[str, ...]
+    """Commands to copy. What stands in capitals is to be filled in."""
     docs: str
 
 
-def found(code: str, step: str, seen: str, do: str, severity: Severity | None = None) -> Finding:
+def found(code: str, step: str, seen: str, do: str, *run: str, severity: Severity | None = None) -> Finding:
     """A finding of a code. `seen` may hold what others wrote; the severity is the code's unless another is given."""
     entry = CODES[code]
     return Finding(
@@ -58,6 +60,7 @@ def found(code: str, step: str, seen: str, do: str, severity: Severity | None = 
         foreign(seen, _LONGEST),
         entry.means,
         foreign(do, 2 * _LONGEST),
+        tuple(foreign(command, 2 * _LONGEST) for command in run),
         f"{DOCS}#{code.lower()}",
     )
 
@@ -91,7 +94,7 @@ CODES: dict[str, Code] = {
         "specific zone.",
     ),
     "D105": Code(
-        _W,
+        _E,
         "the server fails for the namespace and not for other names",
         "A resolver rule may forward the namespace to servers that do not answer.",
     ),

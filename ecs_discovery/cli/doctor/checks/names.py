@@ -98,8 +98,9 @@ def name_servers(facts: Facts) -> Iterator[Finding]:
             "D102",
             "servers",
             f"no answer from {', '.join(server.address for server in facts.servers)}",
-            "aws ec2 modify-vpc-attribute --vpc-id VPC --enable-dns-support '{\"Value\": true}', then the same with "
-            "--enable-dns-hostnames",
+            "turn both on",
+            "aws ec2 modify-vpc-attribute --vpc-id VPC --enable-dns-support '{\"Value\": true}'",
+            "aws ec2 modify-vpc-attribute --vpc-id VPC --enable-dns-hostnames '{\"Value\": true}'",
         )
         return
     behind = amazon_knows(facts)
@@ -111,7 +112,7 @@ def name_servers(facts: Facts) -> Iterator[Finding]:
                 "servers",
                 f"{server.address} {told}",
                 "look at the server and at the way to it: UDP and TCP port 53 must be open to this task",
-                Severity.ERROR if len(dead) == len(used) else Severity.WARNING,
+                severity=Severity.ERROR if len(dead) == len(used) else Severity.WARNING,
             )
     for server in used:
         yield from _transports(server, _of(facts, server))
@@ -153,6 +154,7 @@ def zone_is_here(facts: Facts) -> Iterator[Finding]:
                 "D205",
                 "zones",
                 f'{zone}: "no such name" holds for {max(ttls):g} s (SOA record)',
+                "lower the TTL of the namespace's SOA record",
                 "aws servicediscovery update-private-dns-namespace --id NAMESPACE --namespace "
                 "'Properties={DnsProperties={SOA={TTL=15}}}'",
             )
@@ -171,16 +173,19 @@ def zone_is_here(facts: Facts) -> Iterator[Finding]:
                 "D105",
                 "zones",
                 f"{zone}: {_told(asked)}; {CONTROL} is answered",
-                "aws route53resolver list-resolver-rules, and either repair the rule's targets or override it: "
-                f"aws route53resolver create-resolver-rule --rule-type SYSTEM --domain-name {quote(zone)}",
+                "repair the targets of the rule, or override it for the namespace",
+                "aws route53resolver list-resolver-rules",
+                "aws route53resolver create-resolver-rule --creator-request-id ANY --rule-type SYSTEM --domain-name "
+                f"{quote(zone)}",
+                "aws route53resolver associate-resolver-rule --resolver-rule-id RULE --vpc-id VPC",
             )
         elif _is_unknown(asked, zone, declared=zone == facts.settings.namespace) and not _api_has(facts, zone):
             yield found(
                 "D101",
                 "zones",
                 f"{zone}: {_told(asked)}",
-                "aws route53 associate-vpc-with-hosted-zone --hosted-zone-id ZONE --vpc VPCRegion=REGION,VPCId=VPC; or "
-                "correct ECS_DISCOVERY_NAMESPACE",
+                "associate the hosted zone with this VPC, or correct ECS_DISCOVERY_NAMESPACE",
+                "aws route53 associate-vpc-with-hosted-zone --hosted-zone-id ZONE --vpc VPCRegion=REGION,VPCId=VPC",
             )
 
 

@@ -34,7 +34,8 @@ def settings(facts: Facts) -> Iterator[Finding]:
     """What the variables say."""
     mine = facts.settings
     if mine.problem:
-        yield found("D409", "settings", mine.problem, "correct the variable; the program cannot start with it", _ERROR)
+        do = "correct the variable; the program cannot start with it"
+        yield found("D409", "settings", mine.problem, do, severity=Severity.ERROR)
     for warning in mine.warnings:
         yield found("D409", "settings", warning, "correct the variable's name, or remove it")
     if mine.disabled:
@@ -51,6 +52,7 @@ def settings(facts: Facts) -> Iterator[Finding]:
                 "D409",
                 "settings",
                 f"{library.name} {library.version} is older than {oldest}",
+                "update it",
                 f"pip install '{library.name}>={oldest}'",
             )
         elif library.name in ("urllib3-future", "niquests"):
@@ -58,11 +60,10 @@ def settings(facts: Facts) -> Iterator[Finding]:
                 "D409",
                 "settings",
                 f"{library.name} {library.version} is installed, which may stand in urllib3's place",
-                "pip uninstall urllib3-future, then pip install --force-reinstall urllib3",
+                "remove it, if the program does not need it",
+                "pip uninstall niquests urllib3-future",
+                "pip install --force-reinstall urllib3",
             )
-
-
-_ERROR = Severity.ERROR
 
 
 def task(facts: Facts) -> Iterator[Finding]:
@@ -155,7 +156,7 @@ def _forks(process: ProcessFacts) -> Iterator[Finding]:
             f"gunicorn runs with --preload{', and the OpenTelemetry SDK is installed' if exporter else ''}",
             "make AsyncDiscovery objects, event loops and OpenTelemetry's providers in post_fork of gunicorn's "
             "configuration",
-            None if exporter else Severity.INFO,
+            severity=None if exporter else Severity.INFO,
         )
     if process.server in ("uwsgi", "pyuwsgi") and process.threads is None:
         version = versions.get("uWSGI") or versions.get("pyuwsgi")

@@ -73,16 +73,16 @@ def _missing(facts: Facts, target: TargetFacts, answers: Sequence[AnswerFacts], 
             step,
             f"{target.name}: {_rcodes(answers)}; Cloud Map has {target.api.count} instances of "
             f"{target.api.namespace}/{target.api.service}",
-            "aws ecs update-service --service THIS --force-new-deployment, if this service uses Service Connect; or "
-            f"{_by_api(target)}",
+            f"start the tasks of this client anew, if the service uses Service Connect; or {_by_api(target)}",
+            "aws ecs update-service --cluster CLUSTER --service CLIENT --force-new-deployment",
         )
     elif _zone_is_here(facts, target) or exists:
         yield found(
             "D216",
             step,
             f"{target.name}: {_rcodes(answers)}, of the zone {next(iter(owners), '') or '.'}",
-            "check the spelling; check serviceRegistries of the ECS service and that a task is running: "
-            "aws ecs describe-services --services NAME",
+            "check the spelling, serviceRegistries of the ECS service, and that a task is running",
+            "aws ecs describe-services --cluster CLUSTER --services NAME",
         )
 
 
@@ -108,7 +108,7 @@ def _kinds(target: TargetFacts, answers: Sequence[AnswerFacts], step: str) -> It
             f"{target.name} has no address records; its SRV records name port {', '.join(map(str, ports[:3]))}",
             f"ask for srv://{_service(target)}, or leave the port out of the URL",
             # A plain name with a port is found by its SRV records, whose ports go before the port that was written.
-            None if target.scheme == "dns" else Severity.WARNING,
+            severity=None if target.scheme == "dns" else Severity.WARNING,
         )
     if target.scheme == "srv" and not srv and addresses:
         yield found(
@@ -131,23 +131,24 @@ def _srv_targets(facts: Facts, target: TargetFacts, answers: Sequence[AnswerFact
             "D207",
             step,
             f"{target.name}: {len(bare)} of {len(named)} SRV targets have no address, such as {bare[0] or '.'}",
-            "aws servicediscovery list-instances --service-id SERVICE shows what is registered; remove what no task "
-            "has: aws servicediscovery deregister-instance --service-id SERVICE --instance-id ID",
-            None if needed and len(bare) == len(named) else Severity.WARNING,
+            "look at what is registered, and remove what no task has",
+            "aws servicediscovery list-instances --service-id SERVICE",
+            "aws servicediscovery deregister-instance --service-id SERVICE --instance-id INSTANCE",
+            severity=None if needed and len(bare) == len(named) else Severity.WARNING,
         )
 
 
 def _ttls(answers: Sequence[AnswerFacts], target: TargetFacts, step: str) -> Iterator[Finding]:
     # What a resolver answers from its cache is what is left of the TTL: the greatest is nearest to the record's own.
     ttls = [min(record.ttl for record in each.records) for each in answers if each.records]
-    change = (
-        "set the TTL of the Cloud Map service to 10: aws servicediscovery update-service --id SERVICE --service "
-        "'DnsConfig={DnsRecords=[{Type=A,TTL=10}]}'; in a template, DnsRecords: [{Type: A, TTL: 10}]"
-    )
+    kinds = sorted({each.kind.upper() for each in answers if each.records})
+    listed = ",".join(f"{{Type={kind},TTL=10}}" for kind in kinds)
+    do = f"set the TTL of the Cloud Map service to 10; in a template, DnsRecords: [{{Type: {kinds[0]}, TTL: 10}}]"
+    run = f"aws servicediscovery update-service --id SERVICE --service 'DnsConfig={{DnsRecords=[{listed}]}}'"
     if max(ttls) > _LONG:
-        yield found("D201", step, f"{target.name}: a TTL of {max(ttls):g} s", change)
+        yield found("D201", step, f"{target.name}: a TTL of {max(ttls):g} s", do, run)
     elif max(ttls) == 0 and len(ttls) > 1:
-        yield found("D202", step, f"{target.name}: a TTL of 0 s in {len(ttls)} answers", change)
+        yield found("D202", step, f"{target.name}: a TTL of 0 s in {len(ttls)} answers", do, run)
 
 
 def _numbers(target: TargetFacts, answers: Sequence[AnswerFacts], step: str) -> Iterator[Finding]:
@@ -253,15 +254,18 @@ def connects(target: TargetFacts) -> Iterator[Finding]:
             "D209",
             step,
             f"{_shown(silent)} did not answer within 1 s",
+            "let this task's security group in; look at network ACLs and routes too",
             "aws ec2 authorize-security-group-ingress --group-id GROUP-OF-THE-SERVICE --protocol tcp "
-            f"--port {ports[0]} --source-group GROUP-OF-THIS-TASK; look at network ACLs and routes too",
+            f"--port {ports[0]} --source-group GROUP-OF-THIS-TASK",
         )
         return
     none = len(refused) + len(silent) == len(used)
     severity = Severity.ERROR if none else None
     if late or refused:
         told = "" if not late else f"; {len(late)} accepted a second later"
-        yield found("D210", step, f"{_shown([*late, *refused])} of {len(used)} refused{told}", _HEALTH, severity)
+        yield found(
+            "D210", step, f"{_shown([*late, *refused])} of {len(used)} refused{told}", _HEALTH, severity=severity
+        )
     if silent:
         yield found(
             "D217",
@@ -269,7 +273,7 @@ def connects(target: TargetFacts) -> Iterator[Finding]:
             f"{_shown(silent)} of {len(used)} did not answer within 1 s",
             "look again after the TTL: tasks that are gone leave DNS. If these remain, compare the security groups and "
             "subnets of the silent tasks and of the others",
-            severity,
+            severity=severity,
         )
 
 
