@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
@@ -22,6 +22,7 @@ from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
 from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
 from ecs_discovery.integrations._aiohttp_table import TABLE
 from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
+from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.short_bodies import PATIENCE, SHORT
 from ecs_discovery.runtime.sockets import ready_check
 
@@ -159,6 +160,12 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     def has_key(self) -> bool:
         return "Idempotency-Key" in self.request.headers
+
+    def url(self) -> str:
+        return str(self.request.url)
+
+    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
+        add_fields(fields, self.request.headers, added)
 
     # The answer
 
