@@ -166,6 +166,35 @@ def test_how_bad_it_is_depends_on_what_is_left(change: Change, code: str, severi
 
 
 @pytest.mark.parametrize(
+    ("change", "code", "seen"),
+    [
+        (but(settings={"disabled": True}), "D409", "ECS_DISCOVERY_DISABLED"),
+        (but(process={"libraries": (LibraryFacts("requests", "2.31.0"),)}), "D409", "older than 2.32.3"),
+        (but(process={"libraries": (LibraryFacts("urllib3-future", "2.13"),)}), "D409", "urllib3's place"),
+        (but(process={"files_open": 60_000}), "D407", "60000 of 65536"),
+        (but(process={"throttled": 500}), "D407", "50 %"),
+        (but(process={"server": "uwsgi"}), "D404", "unknown version"),
+        (but(process={"server": "uwsgi", "libraries": (LibraryFacts("uWSGI", "2.0.26"),)}), "D404", "2.0.26"),
+        (both(CLOUD_MAP, api(outcome="no boto3", count=0)), "D304", "boto3 is not installed"),
+        (both(CLOUD_MAP, api(outcome="no region", count=0)), "D304", "no Region"),
+        (both(CLOUD_MAP, api(outcome="late", count=0)), "D303", "no answer in time"),
+        (both(CLOUD_MAP, api(outcome="late", code="ReadTimeoutError", count=0)), "D307", "ReadTimeoutError"),
+        (both(CLOUD_MAP, api(outcome="not found", code="ServiceNotFound", count=0)), "D216", "ServiceNotFound"),
+        (both(CLOUD_MAP, api(count=0)), "D216", "no instances"),
+        (both(CLOUD_MAP, api(instances=(InstanceFacts("10.0.1.5"),)), target(connects=())), "D208", "no port"),
+        (connects("untold"), "D209", "no connect could be made"),
+        (both(dns(*NOTHING), api(outcome="not found", count=0)), "D216", "no records"),
+        (dns(A, NOTHING[0]), "D212", "1 of 2 answers had no A records"),
+        (both(target(api=None), dns(answer("a", *EIGHT))), "D203", "8 A records"),
+        (but(settings={"problem": "namespace is 5"}), "D409", "namespace is 5"),
+        (lambda facts: replace(facts, servers=()), "D113", "no DNS server is configured"),
+    ],
+)
+def test_a_code_has_more_than_one_cause(change: Change, code: str, seen: str):
+    assert any(each.code == code and seen in each.seen for each in judge(change(HEALTHY)))
+
+
+@pytest.mark.parametrize(
     "change",
     [
         both(dns(answer("a", *EIGHT)), api(count=8)),  # Cloud Map says that there are 8

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from ecs_discovery import ConfigurationError, Endpoint
+from ecs_discovery import CloudMapPolicy, ConfigurationError, Endpoint
 from ecs_discovery.cli.doctor import gather as gathering
+from ecs_discovery.cli.doctor.ask_cloud_map import Calls
 from ecs_discovery.cli.doctor.ask_dns import Ask, ask_all
 from ecs_discovery.cli.doctor.checks import judge
-from ecs_discovery.cli.doctor.facts import as_plain
+from ecs_discovery.cli.doctor.facts import ApiFacts, as_plain
 from ecs_discovery.cli.doctor.gather import Order, _is_vpc_resolver, gather
 from ecs_discovery.cli.doctor.look_around import Places, look_at_process, look_at_resolver
 from ecs_discovery.cli.doctor.show import report
@@ -325,3 +326,55 @@ def test_files_that_make_no_sense_cost_little(healthy: Ward):
 def test_what_is_gathered_is_what_is_judged_elsewhere(healthy: Ward):
     facts = healthy.look()
     assert replace(facts, seconds=0) == replace(gathering.load(as_plain(facts)), seconds=0)
+
+
+class Odd(Exception):
+    """An error as botocore raises it, with a response or by its name alone."""
+
+    response: Any = None
+
+
+def api_error(code: str = "", name: str = "Odd") -> Exception:
+    error: Any = type(name, (Odd,), {})("User: arn:aws:sts::111122223333:assumed-role/secret is not authorized")
+    error.response = {"Error": {"Code": code}} if code else None
+    return error  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (api_error("AccessDeniedException"), "denied"),
+        (api_error("RequestLimitExceeded"), "throttled"),
+        (api_error("ServiceNotFound"), "not found"),
+        (api_error("InternalFailure"), "failed"),
+        (api_error(name="NoCredentialsError"), "no credentials"),
+        (api_error(name="ConnectTimeoutError"), "no way"),
+        (api_error(name="ReadTimeoutError"), "late"),
+        (ZeroDivisionError(), "failed"),
+        ("<html>", "failed"),
+        ({"Instances": "x"}, "failed"),
+        ({"Instances": [None, {}, {"Attributes": {"AWS_INSTANCE_IPV4": "x%y", "AWS_INSTANCE_PORT": 5}}]}, "answered"),
+    ],
+)
+def test_whatever_the_api_says_is_a_word(healthy: Ward, said: Any, outcome: str):
+    class Client:
+        def discover_instances(self, **parameters: Any) -> Any:
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    healthy.client = Client()
+    facts = healthy.look()
+    found = facts.targets[0].api
+    assert found is not None
+    assert found.outcome == outcome
+    assert "111122223333" not in json.dumps(as_plain(facts))
+    assert "D208" not in codes(judge(facts))
+
+
+def test_boto3_that_is_missing_is_a_word_too(healthy: Ward):
+    def make(policy: Any) -> Any:
+        raise ImportError
+
+    calls = Calls([(ApiFacts("prod.local", "orders"), {})], CloudMapPolicy(), make=make)
+    assert [each.outcome for each in calls.wait(5)] == ["no boto3"]

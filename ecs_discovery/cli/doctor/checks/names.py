@@ -10,7 +10,15 @@ from ecs_discovery.cli.doctor.checks.findings import Finding, Severity, found
 from ecs_discovery.cli.doctor.facts import AnswerFacts, Facts, ServerFacts
 from ecs_discovery.resolvers.dns.records import in_zone
 
-__all__ = ["amazon_knows", "control_works", "is_refused", "is_usable", "name_servers", "system", "zone_is_here"]
+__all__ = [
+    "Hidden",
+    "amazon_knows",
+    "is_refused",
+    "is_usable",
+    "name_servers",
+    "system",
+    "zone_is_here",
+]
 
 CONTROL = "amazonaws.com"
 _GOOD = ("NOERROR", "NXDOMAIN")
@@ -18,6 +26,10 @@ _UNKNOWN = ("NXDOMAIN", "REFUSED")
 _OLDEST_ALPINE = (3, 18)
 _LOST = 2  # repeated questions from which on packets are lost, and not one by chance
 _SHARE = 0.1
+
+
+Hidden = tuple[ServerFacts, str]
+"""Amazon's resolver, and a zone that it has and that the servers in use have not."""
 
 
 def is_usable(answer: AnswerFacts) -> bool:
@@ -80,7 +92,7 @@ def _is_new_enough(alpine: str) -> bool:
     return match is not None and (int(match[1]), int(match[2])) >= _OLDEST_ALPINE
 
 
-def name_servers(facts: Facts) -> Iterator[Finding]:
+def name_servers(facts: Facts, behind: Hidden | None) -> Iterator[Finding]:
     """Do the servers answer, over UDP and TCP?"""
     used = [server for server in facts.servers if server.used]
     if not used:
@@ -103,7 +115,6 @@ def name_servers(facts: Facts) -> Iterator[Finding]:
             "aws ec2 modify-vpc-attribute --vpc-id VPC --enable-dns-hostnames '{\"Value\": true}'",
         )
         return
-    behind = amazon_knows(facts)
     for server in dead:
         if behind is None:
             told = _problem(_of(facts, server))
@@ -140,9 +151,8 @@ def _transports(server: ServerFacts, answers: list[AnswerFacts]) -> Iterator[Fin
         )
 
 
-def zone_is_here(facts: Facts) -> Iterator[Finding]:
+def zone_is_here(facts: Facts, behind: Hidden | None) -> Iterator[Finding]:
     """Is the namespace visible to the servers that are used?"""
-    behind = amazon_knows(facts)
     for zone in facts.zones:
         about = [answer for server in facts.servers if server.used for answer in _of(facts, server, zone)]
         asked = [
@@ -168,7 +178,7 @@ def zone_is_here(facts: Facts) -> Iterator[Finding]:
             )
         elif any(answer.records for answer in about):
             continue
-        elif _fails(about) and control_works(facts):
+        elif _fails(about) and _control_works(facts):
             yield found(
                 "D105",
                 "zones",
@@ -189,7 +199,7 @@ def zone_is_here(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def control_works(facts: Facts) -> bool:
+def _control_works(facts: Facts) -> bool:
     """Does a server in use answer for a public name?"""
     used = {server.address for server in facts.servers if server.used}
     return any(
@@ -219,7 +229,7 @@ def _fails(answers: list[AnswerFacts]) -> bool:
     )
 
 
-def amazon_knows(facts: Facts) -> tuple[ServerFacts, str] | None:
+def amazon_knows(facts: Facts) -> Hidden | None:
     """Amazon's resolver and a zone that it has and that no server in use has."""
     mine = {server.address for server in facts.servers if server.used}
     for server in facts.servers:

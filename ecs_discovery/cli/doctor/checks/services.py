@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 
 from ecs_discovery.cli.doctor.checks.findings import Finding, Severity, found
-from ecs_discovery.cli.doctor.checks.names import amazon_knows, is_refused, is_usable
+from ecs_discovery.cli.doctor.checks.names import Hidden, is_refused, is_usable
 from ecs_discovery.cli.doctor.facts import AnswerFacts, ConnectFacts, Facts, TargetFacts
 from ecs_discovery.models import Endpoint
 from ecs_discovery.resolvers.dns.records import in_zone
@@ -22,7 +22,7 @@ _HEALTH = (
 )
 
 
-def records(facts: Facts, target: TargetFacts) -> Iterator[Finding]:
+def records(facts: Facts, target: TargetFacts, behind: Hidden | None) -> Iterator[Finding]:
     """What DNS says of the name."""
     step = f"name {target.asked}"
     if target.proxied:
@@ -37,7 +37,6 @@ def records(facts: Facts, target: TargetFacts) -> Iterator[Finding]:
     used = {server.address for server in facts.servers if server.used}
     mine = [each for each in facts.answers if each.server in used and each.name == target.name]
     answers = [each for each in mine if is_usable(each)]
-    behind = amazon_knows(facts)
     if not answers:
         registered = target.api is not None and target.api.count
         if registered and any(map(is_refused, mine)) and behind is None:
