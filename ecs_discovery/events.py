@@ -23,6 +23,7 @@ __all__ = [
     "EndpointsChanged",
     "Event",
     "HealthChanged",
+    "Idle",
     "LookupEnded",
     "LookupFailed",
     "LookupRecovered",
