@@ -59,6 +59,15 @@ def run(arguments: tuple[str, ...]) -> None:
     start(arguments)
 
 
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def doctor(arguments: tuple[str, ...]) -> None:
+    """Say what is wrong between this task and a service, and what to do: doctor [NAME ...]."""
+    from ecs_discovery.cli.doctor.command import doctor as examine
+
+    examine(arguments)
+
+
 @commands.command()
 @click.option(
     "--seconds",

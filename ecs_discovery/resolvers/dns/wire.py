@@ -16,7 +16,7 @@ __all__ = ["Malformed", "Message", "asked", "query", "read"]
 
 _A, _CNAME, _SOA, _AAAA, _SRV, _OPT = 1, 5, 6, 28, 33, 41
 _IN = 1
-_KINDS = {"a": _A, "aaaa": _AAAA, "srv": _SRV}
+_KINDS = {"a": _A, "aaaa": _AAAA, "srv": _SRV, "soa": _SOA}
 _RECURSION = 0x0100
 _PAYLOAD = 1232  # fits every path without fragments (DNS flag day 2020)
 _MAX_NAME = 255  # octets (RFC 1035, section 2.3.4)
