@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ __all__ = ["NONE_FOUND", "Gone", "Watcher"]
 
 _ANSWER = 1.5  # seconds that all programs together have for their answers
 _RESOLVE = 2.0  # seconds that a first lookup may take
-NONE_FOUND = "no program with ECS_DISCOVERY_INSPECT=1 was found here: this is what the name resolves to"
+NONE_FOUND = "no program with ECS_DISCOVERY_INSPECT=1 was found: this is what the name resolves to"
 
 
 class Gone(Exception):
@@ -95,5 +96,8 @@ class Watcher:
         except DiscoveryError as failed:
             error = str(failed)
         text = document([self._discovery._engine], self._name)
-        found = merge([read(text, os.getpid())])
-        return Program("", "", (), found[0].services, found[0].lookups), error
+        (found,) = merge([read(text, os.getpid())])
+        services = found.services
+        if error:  # which says the same, and in full
+            services = tuple(replace(each, seen=replace(each.seen, error="")) for each in services)
+        return Program("", "", (), services, found.lookups), error

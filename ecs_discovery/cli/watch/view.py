@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
@@ -17,7 +18,9 @@ __all__ = ["Line", "screen"]
 _STYLES = {"healthy": "green", "probing": "yellow", "ejected": "yellow", "down": "red"}
 _OUTCOMES = {"NoEndpoints": "without records", "TargetNotFound": "no such name", "ResolutionTimeout": "not answered"}
 _LOG = 5  # lines of changes, if there is room
-_LEAST = 8  # lines of a section
+_LEAST = 12  # lines of a section, if there are several
+_NOTICE = 3  # lines of a notice
+_ROOMY = 16  # lines from which on changes are shown
 _WHY = 24  # columns from which on the reason stands beside the endpoint
 _LONGEST = 300  # characters of a line, whatever the terminal's width
 
@@ -34,9 +37,11 @@ def screen(frame: Frame, log: Sequence[str], width: int, height: int) -> list[Li
     sections = list(frame.sections)
     clock = time.strftime("%H:%M:%S", time.localtime(frame.at))
     top = [_row(f"watch {frame.asked}", clock, width)._replace(style="bold")]
-    top += [Line(each, "yellow") for each in _notices(frame)]
+    for each in _notices(frame):
+        wrapped = textwrap.wrap(each[:_LONGEST], max(width, 20), break_on_hyphens=False)
+        top += [Line(part, "yellow") for part in wrapped[:_NOTICE]]
     room = max(4, height - len(top[:height]))
-    shown_log = [*log[-_LOG:]] if room >= _LEAST + 3 else []
+    shown_log = [*log[-_LOG:]] if room >= _ROOMY else []
     shown_log = shown_log[-min(len(shown_log), room // 4) :] if shown_log else []
     room -= len(shown_log) + bool(shown_log)
     count = max(1, min(len(sections), room // _LEAST))
@@ -70,6 +75,7 @@ def _section(frame: Frame, program: Program, service: Service, width: int, room:
     columns = _columns(service, width, program)
     lines.append(Line(_cells([(each.title, each) for each in columns]), "dim"))
     rows = [_rows(each, columns) for each in sorted(service.endpoints, key=_order)]
+    lines = lines[: max(1, room - 1)]
     left = room - len(lines)
     shown: list[Line] = []
     count = 0
