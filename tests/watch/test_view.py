@@ -12,6 +12,7 @@ from ecs_discovery.cli.watch.document import Count, EndpointSeen
 from ecs_discovery.cli.watch.frame import Frame
 from ecs_discovery.cli.watch.merge import Program
 from tests.watch.scripted import AT, LOG, frame, service
+from tests.watch.support import ROOT
 
 SIZES = [(80, 24), (120, 40)]
 
@@ -83,6 +84,10 @@ def test_the_picture_at_80_columns_and_24_lines():
 def test_the_picture_at_120_columns_and_40_lines_has_reasons_in_the_row():
     found = frame(service(4), later=(service(4, ticks=5),))
     assert "\n".join(texts(found, 120, 40)) == AT_120
+
+
+def test_the_picture_of_the_documentation_is_this_one():
+    assert AT_80 in (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("width", "height"), [*SIZES, (40, 10), (20, 5), (300, 100)])
