@@ -136,7 +136,7 @@ def document(engines: Iterable[Inspected], asked: str, *, pause: Callable[[], ob
             if target is not None and (service.target == asked or _is_named(service, target, engine.settings)):
                 shown.append((engine, service))
             else:
-                others[foreign(service.target)] = None
+                others[service.target] = None
     services = [_service(engine, service, pause) for engine, service in shown[:_SERVICES]]
     program, group = _program()
     head = {
@@ -148,7 +148,7 @@ def document(engines: Iterable[Inspected], asked: str, *, pause: Callable[[], ob
         "python": platform.python_version(),
         "lookups": _counts("lookups", lookups),
         "services_left": max(0, len(shown) - _SERVICES),
-        "names": list(islice(others, _NAMES)),
+        "names": [foreign(name) for name in islice(others, _NAMES)],
         "names_left": max(0, len(others) - _NAMES),
     }
     # Service by service: one call of json holds the interpreter until it ends.
@@ -157,6 +157,8 @@ def document(engines: Iterable[Inspected], asked: str, *, pause: Callable[[], ob
 
 def _is_named(service: Service, asked: Target, settings: Settings) -> bool:
     """Is this one of the services that is meant? A name without a port or scheme means all of that name."""
+    if asked.name.partition(".")[0] not in service.target.lower():
+        return False  # nearly always, and sooner than by taking it apart
     try:
         found = parse_target(service.target)
     except ConfigurationError:

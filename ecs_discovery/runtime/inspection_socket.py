@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from errno import EACCES, ECONNREFUSED, ENOTSUP
+from errno import EACCES, ECONNREFUSED, EOPNOTSUPP
 from itertools import islice
 from threading import RLock, Thread
 
@@ -74,7 +74,7 @@ def _own_directory(directory: str) -> str:
 def _listen(directory: str) -> tuple[socket.socket, str]:
     """A listening socket of this process, and its path. Raises `OSError`."""
     if not hasattr(socket, "AF_UNIX"):
-        raise OSError(ENOTSUP, "there are no Unix sockets here")
+        raise OSError(EOPNOTSUPP, "there are no Unix sockets here")
     home = _own_directory(directory)
     _sweep(home)
     path = os.path.join(home, f"{os.getpid()}-{time.time_ns():x}.sock")

@@ -63,7 +63,7 @@ def test_the_workers_of_a_program_are_one_in_json(home: Path, run: Callable[...,
             time.sleep(0.01)
         found = run("orders", "--json", *QUICK)
     assert (found.status, found.err) == (0, "")
-    assert len(found.lines) >= 2
+    assert found.lines
     for line in found.lines:
         frame = json.loads(line)
         (seen,) = frame["programs"]
@@ -106,10 +106,12 @@ def test_a_program_that_ends_is_told(home: Path, run: Callable[..., Ran], monkey
             if len(looks) == 2:
                 stdin.close()
                 running.wait(20)
+            if len(looks) == 3:
+                raise KeyboardInterrupt
             return real(self)
 
         monkeypatch.setattr(look.Watcher, "look", looking)
-        found = run("orders", "--seconds", "0.5", "--interval", "0.1")
+        found = run("orders", "--interval", "0.1")
     assert found.lines[2:] == [
         look.NONE_FOUND,
         "python: no process is left",
@@ -153,21 +155,25 @@ def test_without_a_program_endpoints_come_and_leave_as_the_name_resolves(
     with Lab(namespace="prod.local", seed=1) as lab:
         service = lab.service("orders", tasks=2)
         port = service.tasks[0].port
-        looks: list[int] = []
+        totals: list[int] = []
         real = look.Watcher.look
 
         def looking(self: look.Watcher) -> Any:
-            looks.append(1)
-            if len(looks) == 3:
+            if len(totals) == 2:
                 service.scale(3)
-            return real(self)
+            if totals[-1:] == [3]:
+                raise KeyboardInterrupt
+            frame = real(self)
+            assert frame.own is not None
+            totals.append(frame.own.services[0].seen.total)
+            return frame
 
         monkeypatch.setattr(look.Watcher, "look", looking)
         found = run(
             f"orders:{port}",
-            *("--namespace", "prod.local", "--nameserver", lab.nameserver, "--seconds", "4", "--interval", "0.2"),
+            *("--namespace", "prod.local", "--nameserver", lab.nameserver, "--seconds", "30", "--interval", "0.2"),
         )
-    assert (found.status, found.err) == (0, "")
+    assert (found.status, found.err) == (130, "")
     assert found.lines[:2] == [look.NONE_FOUND, f"orders:{port}: 2 endpoints from dns: 2 healthy"]
     assert any("came (3 now)" in line for line in found.lines)
 
