@@ -132,7 +132,7 @@ def _loop(
         if ends_at is not None and next_at >= ends_at:
             sleep(max(0.0, ends_at - clock()))
             return
-        sleep(next_at - clock())
+        sleep(max(0.0, next_at - clock()))
 
 
 def _output(given: argparse.Namespace, stack: ExitStack) -> _Output:
