@@ -68,8 +68,7 @@ class Inspection:
 
     def closed(self) -> None:
         """An engine was closed: with the last one goes the socket."""
-        if not self._wanted():
-            self._socket.close()
+        self._socket.close_if_unwanted()
 
     def _dropped(self, engine: ref[Inspected]) -> None:
         self._engines.discard(engine)

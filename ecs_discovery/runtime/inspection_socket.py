@@ -154,6 +154,12 @@ class InspectionSocket:
             self._drop_locked()
             self.wake()
 
+    def close_if_unwanted(self) -> None:
+        """The same, unless there is something to show. In one step: who comes to want it opens it afterwards."""
+        with self._lock:
+            if not self._wanted():
+                self.close()
+
     def wake(self) -> None:
         """Have the thread look whether it is still wanted. Takes no lock: finalisers call it."""
         waker = self._waker
@@ -214,12 +220,16 @@ class InspectionSocket:
                     self._settle(waker[0])
                 else:
                     with selectors.DefaultSelector() as selector:
-                        _Server(listener, waker[0], self._answered, selector).run()
+                        _Server(listener, waker[0], self._answered, self._is_served, selector).run()
             except Exception as error:  # noqa: BLE001
                 self._fault("the inspection socket failed", error)
                 self.close()
-            if not self._wanted():
-                self.close()
+            self.close_if_unwanted()
+
+    def _is_served(self, listener: socket.socket) -> bool:
+        """Is this listener to be served further? Its clients are, while others wake the thread."""
+        self.close_if_unwanted()
+        return self._open and self._listener is listener and not fork.coming()
 
     def _settle(self, woken: socket.socket) -> None:
         """In the child of a fork, open the socket a moment later: what else there is to start anew has been by then."""
@@ -287,18 +297,20 @@ class _Client:
 
 
 class _Server:
-    """Serves a few clients at a time, each for a bounded time, until the thread is woken."""
+    """Serves a few clients at a time, each for a bounded time, until the thread is woken to end that."""
 
     def __init__(
         self,
         listener: socket.socket,
         woken: socket.socket,
         answer: Callable[[str], bytes],
+        goes_on: Callable[[socket.socket], bool],
         selector: selectors.BaseSelector,
     ) -> None:
         self._listener = listener
         self._woken = woken
         self._answer = answer
+        self._goes_on = goes_on
         self._selector = selector
         self._clients: dict[socket.socket, _Client] = {}
         self._rest_until = 0.0
@@ -322,8 +334,9 @@ class _Server:
                 for key, _ in self._selector.select(max(0.0, min(ends) - now) if ends else None):
                     if key.fileobj is self._woken:
                         _drain(self._woken)
-                        return
-                    if key.fileobj is self._listener:
+                        if not self._goes_on(self._listener):
+                            return
+                    elif key.fileobj is self._listener:
                         self._accept()
                     elif isinstance(key.fileobj, socket.socket):
                         self._go_on(key.fileobj, self._clients[key.fileobj])
