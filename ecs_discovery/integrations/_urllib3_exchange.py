@@ -62,7 +62,7 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
     ) -> None:
         route = pool.route
         connect, read = parts_of(timeout)
-        super().__init__(route.driver, route.service, route.target, method, connect, read, pool.pinned)
+        SyncExchange.__init__(self, route.driver, route.service, route.target, method, connect, read, pool.pinned)
         self.pool = pool
         self.route = route
         self._variant = pool.tls()
@@ -153,7 +153,7 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
     def field(self, response: HTTPResponse, name: str) -> str | None:
         return response.headers.get(name)
 
-    def is_done(self, response: HTTPResponse) -> bool:
+    def is_done(self, response: HTTPResponse, use: PoolUse) -> bool:
         # No body, or the answer of a mock; else the pool ends the use when the body was read.
         return getattr(response, "connection", None) is None
 

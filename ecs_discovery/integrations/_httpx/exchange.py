@@ -63,7 +63,7 @@ class HttpxPart:
     def field(self, response: Any, name: str) -> str | None:
         return response.headers.get(name)  # type: ignore[no-any-return]
 
-    def is_done(self, response: Any) -> bool:
+    def is_done(self, response: Any, use: Any) -> bool:
         return isinstance(response.stream, self.library.client.ByteStream)
 
     def short_length(self, response: Any) -> int | None:

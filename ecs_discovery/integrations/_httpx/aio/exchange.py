@@ -29,8 +29,8 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
 
     def __init__(self, route: AsyncHttpxRoute, request: Any) -> None:
         limits = request.extensions.get("timeout") or {}
-        super().__init__(
-            route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
+        AsyncExchange.__init__(  # `super()` takes longer
+            self, route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
         )
         self.route = route
         self.library = route.library
@@ -75,7 +75,7 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     async def _read_body(self, response: Any, length: int, use: AsyncHttpxUse) -> None:
         """Read it here, so that a body cut short is this attempt's failure. What comes late is the caller's to read."""
         stream = response.stream
-        if self.is_done(response):  # a mock's
+        if self.is_done(response, use):  # a mock's
             return
         missing = self.missing(response, length, use)
         body: list[bytes] = []
@@ -131,7 +131,7 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history
-        if not self.is_done(response):
+        if not self.is_done(response, use):
             response.stream = _body_class(self.library)(response.stream, self, use)
 
     async def discard(self, response: Any) -> None:

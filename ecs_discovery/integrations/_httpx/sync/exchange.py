@@ -30,8 +30,8 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
 
     def __init__(self, route: HttpxRoute, request: Any) -> None:
         limits = request.extensions.get("timeout") or {}
-        super().__init__(
-            route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
+        SyncExchange.__init__(  # `super()` takes longer
+            self, route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
         )
         self.route = route
         self.library = route.library
@@ -81,7 +81,7 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     def _read_body(self, response: Any, length: int, use: HttpxUse) -> None:
         """Read it here, so that a body cut short is this attempt's failure. What comes late is the caller's to read."""
         stream = response.stream
-        if self.is_done(response):  # a mock's
+        if self.is_done(response, use):  # a mock's
             return
         missing = self.missing(response, length, use)
         body: list[bytes] = []
@@ -154,7 +154,7 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
         if self.route.encrypted:
             self.route.verified.add(self.sni)
         response.extensions["ecs_discovery"] = use.history
-        if not self.is_done(response):
+        if not self.is_done(response, use):
             response.stream = _body_class(self.library)(response.stream, self, use)
 
     def discard(self, response: Any) -> None:

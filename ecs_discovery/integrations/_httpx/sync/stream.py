@@ -58,7 +58,7 @@ class HttpxUse(AttemptUse):
     __slots__ = ("abort", "connect_by", "connected", "connector", "deadline_at", "stream")
 
     def __init__(self, lease: Lease, replayable: bool, connector: Connector) -> None:
-        super().__init__(lease, replayable)
+        AttemptUse.__init__(self, lease, replayable)  # `super()` takes longer
         self.connector: Connector | None = connector
         self.abort: AbortHandle | None = None
         """Where another thread may want to end it: told of the connection."""
@@ -120,7 +120,7 @@ class Stream:
 
     def is_ready(self, seconds: float | None) -> bool:
         """Is there something to read within that time? Without a number of seconds it waits as long as it takes."""
-        return self._ready(_A_DAY if seconds is None else max(0.0, seconds))
+        return bool(self._ready(1000 * (_A_DAY if seconds is None else max(0.0, seconds))))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; none at the end. `timeout` in seconds."""
@@ -256,7 +256,7 @@ class Stream:
             if self._fresh:  # asked when its answer was read: the next request will ask again
                 self._fresh = False
                 return self._facts.retired
-            return self._sock.fileno() < 0 or self._facts.must_close(self.state) or self.is_ready(0.0)
+            return self._sock.fileno() < 0 or self._facts.must_close(self.state) or bool(self._ready(0))
         if info == "ssl_object":
             return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
         if info == "client_addr":
