@@ -54,7 +54,7 @@ class PooledState(ConnectionState):
 class AiohttpUse(AsyncUse):
     """One request's use of an endpoint, on its way to the connector."""
 
-    __slots__ = ("connected", "connecting", "exchange", "in_buffer", "state")
+    __slots__ = ("connected", "connecting", "exchange", "state")
 
     def __init__(self, lease: Lease, replayable: bool, exchange: AiohttpExchange) -> None:
         AsyncUse.__init__(self, lease, replayable)
@@ -64,8 +64,6 @@ class AiohttpUse(AsyncUse):
         self.connected: Any = None
         """The socket of a race, for a connection to the lease's endpoint."""
         self.state: PooledState | None = None
-        self.in_buffer = False
-        """The whole answer has come, and the connection is free."""
 
 
 class FirstLooks:
@@ -172,7 +170,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
                 use.in_body = True
                 await _wait_for_body(response)
                 done = response.connection is None
-            use.in_buffer = done
+            use.done = done
             return response
         finally:
             use.exchange = None  # else the two would keep each other until the collector comes
@@ -214,9 +212,6 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     def field(self, response: Any, name: str) -> str | None:
         return response.headers.get(name)  # type: ignore[no-any-return]
-
-    def is_done(self, response: Any, use: AiohttpUse) -> bool:
-        return use.in_buffer  # else the connector ends the use
 
     def keep(self, response: Any, use: AiohttpUse) -> None:
         if self.route.is_tls:

@@ -46,7 +46,7 @@ _TLS_FAULTS = (Fault.CERTIFICATE, Fault.TLS)
 class AttemptUse:
     """One attempt's use of an endpoint, and how far it has come."""
 
-    __slots__ = ("history", "in_body", "lease", "recorded", "replayable", "sent", "watched")
+    __slots__ = ("done", "history", "in_body", "lease", "recorded", "replayable", "sent", "watched")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         self.lease = lease
@@ -56,6 +56,9 @@ class AttemptUse:
         """True from the moment bytes of the request may have left. The library's `send` sets it."""
         self.in_body = False
         """The head of the answer has come."""
+        self.done = True
+        """Once it was answered: the whole answer has come. Where the library's `send` says that it has not, the library
+        ends the lease when it has."""
         self.recorded = False
         """How it ended has been recorded."""
         self.history: AttemptHistory | None = None
@@ -150,10 +153,6 @@ class Exchange(Generic[R, U], ABC):
     def field(self, response: R, name: str) -> str | None:
         """A header field of an answer."""
 
-    def is_done(self, response: R, use: U) -> bool:
-        """Has the whole answer come? Else the library ends the lease when it has."""
-        return True
-
     def keep(self, response: R, use: U) -> None:
         """Attach what is known of the attempts to an answer."""
 
@@ -238,7 +237,7 @@ class Exchange(Generic[R, U], ABC):
         status = self.status(response)
         now = engine.clock()
         if status < 400 and self._call is None:  # nearly always
-            over = lease.open and self.is_done(response, use)  # both at once take less than one after the other
+            over = lease.open and use.done  # both at once take less than one after the other
             if lease.finish(_SUCCESS, now) if over else lease.observe(_SUCCESS, now):
                 engine.emit(service)
             service.budget.deposit()
@@ -261,7 +260,7 @@ class Exchange(Generic[R, U], ABC):
         spared = pushback(status, asked, service.balancing)
         if spared is not None:
             has_events = service.push_back(lease.node, now, spared) or has_events
-        if self.is_done(response, use):
+        if use.done:
             lease.release()
         if judgement.failure is not None or call.own_policy is not None:
             self._recall(call)

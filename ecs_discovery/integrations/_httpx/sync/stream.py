@@ -83,6 +83,7 @@ class Stream:
         self._facts = facts
         self._core = facts.library.core
         self._limit = facts.policy.ack_timeout
+        self._first_look = tcp_info.first_look(self._limit, None)
         self._clock = clock = facts.clock
         self.state = ConnectionState()
         self.state.opened(clock())
@@ -159,7 +160,8 @@ class Stream:
         sock = self._sock
         # Most answers come so soon that nothing is made for the wait. Never under TLS: session tickets make a fresh
         # connection readable.
-        if type(sock) is socket.socket and self.is_ready(tcp_info.first_look(self._limit, timeout)):
+        look = self._first_look if timeout is None else min(self._first_look, timeout)
+        if type(sock) is socket.socket and self._ready(1000 * max(0.0, look)):
             return timeout
         suspicion = use.connector.suspicion() if use.connector is not None else None
         waited = wait_for_answer(use, suspicion, sock, None, self._limit, timeout, self._clock)
