@@ -354,15 +354,19 @@ def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: 
     engine = discovery._driver.engine
     service = engine.service(f"{host}:{port}") if port else engine.service(host, _UNKNOWN)
     found: list[Any] = []
-    now = engine.clock()
-    if now >= service.refresh_at:
-        discovery._background.ready(service, now + service.timeout.connect)
-    for endpoint in sorted(engine.use(service).endpoints, key=lambda _: engine.rng()):
-        number = endpoint.port if port or endpoint.port != _UNKNOWN else port
-        try:
-            found += plain(endpoint.host, number, **asked)
-        except OSError:
-            pass  # of the other address family
+    deadline_at = engine.clock() + service.timeout.connect
+    while True:
+        now = engine.clock()
+        if now >= service.refresh_at:
+            discovery._background.ready(service, deadline_at)
+        for endpoint in sorted(engine.use(service).endpoints, key=lambda _: engine.rng()):
+            number = endpoint.port if port or endpoint.port != _UNKNOWN else port
+            try:
+                found += plain(endpoint.host, number, **asked)
+            except OSError:
+                pass  # of the other address family
+        if found or not discovery._background.wait_for_lookup(service, deadline_at):
+            break  # else the other family's answer has come, perhaps
     if found and flags & library.AI_CANONNAME:
         found[0] = (*found[0][:3], host, found[0][4])
     return found
