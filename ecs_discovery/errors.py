@@ -54,6 +54,13 @@ class AttemptReport:
     """How long the attempt took."""
     error: str = ""
     """The text of the failure, empty for a success."""
+    kind: str = ""
+    """"" for a success. Else `connect` (nothing was sent), `closed`, `status` or `error`: this decides whether a retry
+    follows. `overtaken` as for `outcome`."""
+    number: int = 1
+    """1 for the first attempt. Endpoints that were connected to in one attempt have one number."""
+    start: float = 0.0
+    """Seconds from the start of the call to the start of the attempt."""
 
     def __str__(self) -> str:
         text = f": {self.error}" if self.error else ""

@@ -6,9 +6,11 @@ What is told of each call and each attempt goes to an `Observer` instead.
 from __future__ import annotations
 
 import logging
+import re
 from typing import NamedTuple, Protocol
 
-from ecs_discovery.models import Endpoint, Value, frozen
+from ecs_discovery.errors import foreign
+from ecs_discovery.models import Endpoint, Question, Value, frozen
 
 __all__ = [
     "AttemptEnded",
@@ -17,17 +19,24 @@ __all__ = [
     "CallEnded",
     "CallObserver",
     "CallStarted",
+    "ConnectEnded",
     "EndpointsChanged",
     "Event",
     "HealthChanged",
+    "Idle",
+    "LookupEnded",
     "LookupFailed",
     "LookupRecovered",
     "Notice",
     "Observer",
     "PanicChanged",
     "PushedBack",
+    "fields_of",
     "level_of",
 ]
+
+_PREFIX = "ecs_discovery_"
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @frozen
@@ -132,6 +141,21 @@ def level_of(event: Event) -> int:
     return logging.INFO
 
 
+def fields_of(event: Event) -> dict[str, str | float | bool]:
+    """What a log record of the event has for machines: `ecs_discovery_event`, and each of its values by name.
+
+    Of many endpoints it has the number.
+    """
+    name = _CAPITAL.sub("_", type(event).__name__).lower()
+    found: dict[str, str | float | bool] = {f"{_PREFIX}event": name}
+    for slot in event.__slots__:
+        value = getattr(event, slot)
+        if isinstance(value, tuple):
+            value = len(value)
+        found[_PREFIX + slot] = value if isinstance(value, (bool, int, float)) else foreign(value)
+    return found
+
+
 class CallStarted(NamedTuple):
     """A call begins: before its lookup, if it needs one."""
 
@@ -140,6 +164,8 @@ class CallStarted(NamedTuple):
     target: str
     method: str
     """The request's, or the RPC's (`/shop.Orders/Get`); "" if it is neither."""
+    url: str = ""
+    """The URL of an HTTP request, as the application wrote it: it may hold secrets."""
 
 
 class AttemptStarted(NamedTuple):
@@ -184,8 +210,37 @@ class CallEnded(NamedTuple):
     seconds: float
 
 
+class ConnectEnded(NamedTuple):
+    """A connect has ended. gRPC and a library's own connects are not seen."""
+
+    target: str
+    endpoint: Endpoint
+    outcome: str
+    """`ok`, `overtaken` if another connect was faster, or what was wrong: `connect`, `connect timeout`, `own`."""
+    seconds: float
+
+
+class LookupEnded(NamedTuple):
+    """A lookup has ended: of a resolver, not of the cache."""
+
+    question: Question
+    outcome: str
+    """`ok`, or the name of the error's class."""
+    seconds: float
+
+
+class Idle(NamedTuple):
+    """No call is of interest for a while, and until then none is told."""
+
+    seconds: float
+
+
 class AttemptObserver(Protocol):
-    """What an observer does about one attempt."""
+    """What an observer does about one attempt.
+
+    It may have `headers`, a mapping: an HTTP request carries these fields where the application has set none of the
+    name.
+    """
 
     def left(self) -> None:
         """Nothing of the attempt runs here any more. Called in the thread or task in which it was begun."""
@@ -206,7 +261,14 @@ class CallObserver(Protocol):
 
 
 class Observer(Protocol):
-    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing."""
+    """Is told of each call and each attempt. What it raises is logged once, and breaks nothing.
 
-    def call_started(self, call: CallStarted) -> CallObserver | None:
-        """Called in the thread or task of the call. None: the call is of no interest, and costs no more."""
+    It may also have `connect_ended`, which takes a `ConnectEnded`, and `lookup_ended`, which takes a `LookupEnded`.
+    Both are called in any thread.
+    """
+
+    def call_started(self, call: CallStarted) -> CallObserver | Idle | None:
+        """Called in the thread or task of the call. None: the call is of no interest, and costs no more.
+
+        When every observer says `Idle`, no call is told for the shortest of these times.
+        """

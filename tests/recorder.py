@@ -6,7 +6,7 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
-from ecs_discovery.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted
+from ecs_discovery.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, ConnectEnded, LookupEnded
 
 SPAN: ContextVar[str] = ContextVar("SPAN", default="")
 """What tracing would have set around an attempt."""
@@ -20,6 +20,8 @@ class Recorder:
         self.started: list[CallStarted | AttemptStarted] = []
         self.attempts: list[AttemptEnded] = []
         self.calls: list[CallEnded] = []
+        self.connects: list[ConnectEnded] = []
+        self.lookups: list[LookupEnded] = []
 
     def call_started(self, call: CallStarted) -> Recorder:
         self.story.append("call")
@@ -34,6 +36,12 @@ class Recorder:
     def ended(self, end: CallEnded) -> None:
         self.story.append("over")
         self.calls.append(end)
+
+    def connect_ended(self, end: ConnectEnded) -> None:
+        self.connects.append(end)
+
+    def lookup_ended(self, end: LookupEnded) -> None:
+        self.lookups.append(end)
 
     @property
     def kinds(self) -> list[str]:

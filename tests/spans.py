@@ -22,6 +22,15 @@ class Spans:
         self.provider = sdk.TracerProvider()
         self.provider.add_span_processor(export.SimpleSpanProcessor(self._memory))
 
+    @property
+    def tracer(self) -> Any:
+        """For spans of the test's own."""
+        return self.provider.get_tracer("tests")
+
+    def finished(self) -> list[Any]:
+        """The spans, in the order in which they ended."""
+        return list(self._memory.get_finished_spans())
+
     @contextmanager
     def of(self, instrumentor: Any) -> Iterator[None]:
         """Instrument a library for as long as the block runs."""

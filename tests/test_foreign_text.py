@@ -81,7 +81,7 @@ def test_a_text_of_twenty_megabytes_takes_no_time():
 
 def test_the_report_of_an_attempt_holds_the_others_text_in_short():
     call = Call("orders", RetryPolicy(), RetryBudget(RetryPolicy(), 0), 1.0, 1.0, True)
-    call.report(Node(Endpoint("10.0.0.1", 80)), "closed", 0.1, OSError(FORGED * 1000))
+    call.report(Node(Endpoint("10.0.0.1", 80)), "closed", "closed", 0.0, 0.1, OSError(FORGED * 1000))
     assert is_fit(call.reports[0].error, LONGEST)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `ecs-discovery resolve`, `ecs-discovery run` and `ecs-discovery demo`."""
+"""The command line: `ecs-discovery resolve`, `ecs-discovery doctor`, `ecs-discovery run` and `ecs-discovery demo`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(given[1:])
     # What goes wrong is told once, by the command; without a handler Python would print warnings itself.
     logging.getLogger("ecs_discovery").addHandler(_QUIET)
+    if given[:1] == ["doctor"]:  # it runs where the program runs
+        from ecs_discovery.cli.doctor.command import doctor
+
+        doctor(given[1:])
     try:
         from ecs_discovery.cli.commands import commands  # click and rich are extras
     except ModuleNotFoundError as error:
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(
             f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'"
-            " (ecs-discovery run works without it)\n"
+            " (ecs-discovery run and doctor work without it)\n"
         )
         raise SystemExit(1) from None
     commands(args=given, prog_name="ecs-discovery")

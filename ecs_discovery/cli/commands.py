@@ -31,9 +31,15 @@ def commands() -> None:
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Wait no longer than this."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--trace", "with_trace", is_flag=True, help="Show each question, the server asked and its answer.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, also of a failure.")
 def resolve(
-    name: str, namespace: str | None, nameservers: tuple[str, ...], timeout: float | None, as_json: bool
+    name: str,
+    namespace: str | None,
+    nameservers: tuple[str, ...],
+    timeout: float | None,
+    with_trace: bool,
+    as_json: bool,
 ) -> None:
     """Show the endpoints that NAME resolves to.
 
@@ -41,7 +47,7 @@ def resolve(
     dns://orders.prod.local:8080, cloudmap://prod/orders, static://10.0.0.1:8080. What is not given is taken from
     ECS_DISCOVERY_… variables. Exit status 1: it cannot be resolved; 2: it makes no sense.
     """
-    sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json))
+    sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json, with_trace=with_trace))
 
 
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
@@ -51,6 +57,15 @@ def run(arguments: tuple[str, ...]) -> None:
     from ecs_discovery.cli.run import run as start
 
     start(arguments)
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def doctor(arguments: tuple[str, ...]) -> None:
+    """Say what is wrong between this task and a service, and what to do: doctor [NAME ...]."""
+    from ecs_discovery.cli.doctor.command import doctor as examine
+
+    examine(arguments)
 
 
 @commands.command()

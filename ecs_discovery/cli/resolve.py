@@ -13,18 +13,26 @@ from rich import box
 from rich.table import Table
 
 from ecs_discovery.cli.console import fail, output
+from ecs_discovery.cli.trace import Trace
 from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.config.targets import parse_target
-from ecs_discovery.errors import ConfigurationError, DiscoveryError, foreign
+from ecs_discovery.errors import ConfigurationError, DiscoveryError, foreign, plain
 from ecs_discovery.models import Endpoint, Resolution
 
 __all__ = ["as_dict", "as_table", "headline", "resolve_target"]
 
 
 def resolve_target(
-    target: str, namespace: str | None, nameservers: Sequence[str], timeout: float | None, *, as_json: bool
+    target: str,
+    namespace: str | None,
+    nameservers: Sequence[str],
+    timeout: float | None,
+    *,
+    as_json: bool,
+    with_trace: bool = False,
 ) -> int:
     """Resolve and print; returns the exit status: 1 if it cannot be resolved, 2 for input that makes no sense."""
+    traced: dict[str, Any] = {}
     try:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
@@ -32,17 +40,22 @@ def resolve_target(
         for warning in found:  # of a misspelt variable, say: where Python warned of it says nothing here
             click.echo(f"ecs-discovery: {warning.message}", err=True)
         with discovery:
-            resolution = discovery.resolve(target, timeout=timeout)
+            trace = Trace(discovery) if with_trace else None
+            try:
+                resolution = discovery.resolve(target, timeout=timeout)
+            finally:
+                if trace is not None:
+                    traced = _shown(trace, target, as_json=as_json)
     except ConfigurationError as error:
-        return fail(str(error), 2)
+        return _failed(error, target, 2, traced, as_json=as_json)
     except DiscoveryError as error:
-        return fail(str(error), 1)
+        return _failed(error, target, 1, traced, as_json=as_json)
     port = parse_target(target).port
     notices = []
     if port is not None and any(endpoint.port != port for endpoint in resolution.endpoints):
         notices.append(f"the SRV records have ports of their own, which go before {port}")
     if as_json:
-        click.echo(json.dumps({**as_dict(target, resolution), "notices": notices}, allow_nan=False, indent=2))
+        _echo({**as_dict(target, resolution), "notices": notices, **traced})
     else:
         console = output()
         console.print(as_table(resolution.endpoints))
@@ -50,6 +63,31 @@ def resolve_target(
         for notice in notices:
             console.print(f"note: {notice}")
     return 0
+
+
+def _shown(trace: Trace, target: str, *, as_json: bool) -> dict[str, Any]:
+    """Print the trace, or return it for JSON."""
+    try:
+        names = trace.names(parse_target(target))
+    except ConfigurationError:
+        return {}
+    if as_json:
+        return {"trace": {"names": names, "queries": trace.queries}}
+    for line in (names, *trace.lines()):
+        click.echo(line)
+    return {}
+
+
+def _failed(error: DiscoveryError, target: str, status: int, traced: dict[str, Any], *, as_json: bool) -> int:
+    if not as_json:
+        return fail(str(error), status)
+    told = {"type": type(error).__name__, "message": plain(error.message), "hint": error.hint and plain(error.hint)}
+    _echo({"target": foreign(target), "error": told, **traced})
+    return status
+
+
+def _echo(found: dict[str, Any]) -> None:
+    click.echo(json.dumps(found, allow_nan=False, indent=2))
 
 
 def as_dict(target: str, resolution: Resolution) -> dict[str, Any]:

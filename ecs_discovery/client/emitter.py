@@ -9,7 +9,7 @@ from threading import Lock
 
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import line
-from ecs_discovery.events import Event, level_of
+from ecs_discovery.events import Event, fields_of, level_of
 
 __all__ = ["EventEmitter"]
 
@@ -39,7 +39,9 @@ class EventEmitter:
                 self._lock.release()
 
     def _deliver(self, event: Event) -> None:
-        logger.log(level_of(event), "%s", line(event))
+        level = level_of(event)
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", line(event), extra=fields_of(event))
         if self._on_event is not None:
             try:
                 self._on_event(event)

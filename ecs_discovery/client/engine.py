@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from ecs_discovery.client.emitter import EventEmitter
-from ecs_discovery.client.observing import Observers
+from ecs_discovery.client.observing import ObservedCall, Observers
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.config.settings import Settings
@@ -37,7 +37,7 @@ from ecs_discovery.errors import (
     foreign,
     without_frames,
 )
-from ecs_discovery.events import Event, Observer
+from ecs_discovery.events import CallStarted, Event, LookupEnded, Observer
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Remembering
 from ecs_discovery.resolvers.hosts import HostsFile
@@ -147,8 +147,11 @@ class Engine:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
         if self.closed:
             self.check_open(target)
-        found = self.directory.named.get((target, default_port))
-        return found if found is not None else self.directory.service(target, default_port, self.clock())
+        if default_port is None:  # a look without a further call, in front of every lease
+            found = self.directory.named.get(target)
+            if found is not None:
+                return found
+        return self.directory.service(target, default_port, self.clock())
 
     def known(self, target: str) -> Service:
         """The service of a target as it is in use, for a look at it."""
@@ -267,9 +270,10 @@ class Engine:
             outcome = self.unexpected(question, TypeError(fault))
         if isinstance(outcome, Exception):
             without_frames(outcome)
-        self.counters.add(
-            Counted.LOOKUPS, question.scheme, "ok" if isinstance(outcome, Resolution) else type(outcome).__name__
-        )
+        how = "ok" if isinstance(outcome, Resolution) else type(outcome).__name__
+        self.counters.add(Counted.LOOKUPS, question.scheme, how)
+        if self.observers is not None and (began_at := self.flights.began_at(question)) is not None:
+            self.observers.ended(LookupEnded(question, how, now - began_at))
         self.directory.store(question, outcome, now)
         asked: dict[Question, None] = {}
         for service in self.directory.dependents(question):
@@ -342,6 +346,7 @@ class Engine:
             key,
             deadline is not None,
             service.counters,
+            now,
         )
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
@@ -361,6 +366,7 @@ class Engine:
         if node is None:
             raise service.unusable()
         call.start_attempt(node)
+        lease.number = call.number
         return lease
 
     def connect_limit(self, service: Service, call: Call) -> float:
@@ -386,7 +392,9 @@ class Engine:
             if judgement.outcome is _SUCCESS:  # an answered 500 is no success, and earns no retries
                 service.budget.deposit()
         else:
-            call.report(lease.node, judgement.label, now - lease.started_at, error)
+            call.report(
+                lease.node, judgement.label, judgement.failure.value, lease.started_at, now, error, number=lease.number
+            )
             decision = call.failed(
                 judgement.failure,
                 now,
@@ -436,6 +444,13 @@ class Engine:
         """Tell this observer of each call that begins from now on, and of its attempts."""
         known = () if self.observers is None else self.observers.each
         self.observers = Observers((*known, observer), self.clock)
+
+    def observed(self, kind: str, target: str, now: float, method: str = "", url: str = "") -> ObservedCall | None:
+        """A call begins: tell the observers. None if there are none, or none is interested."""
+        observers = self.observers
+        if observers is None or now < observers.idle_until:
+            return None
+        return observers.call_started(CallStarted(kind, target, method, url))
 
     def emit(self, service: Service) -> None:
         """Log what changed and hand it to the hook."""

@@ -43,6 +43,7 @@ class Hedge:
             lease.release()
             return None
         call.start_hedge(node)
+        lease.number = call.number
         self._rival = lease
         return lease
 
@@ -62,6 +63,7 @@ class Hedge:
     def lost(self, loser: Lease) -> None:
         """This attempt is of no more use: that is no judgement of its endpoint."""
         call = self._call
-        call.report(loser.node, "overtaken", self._engine.clock() - loser.started_at)
+        now = self._engine.clock()
+        call.report(loser.node, "overtaken", "overtaken", loser.started_at, now, number=loser.number)
         if call.observed is not None:
             call.observed.attempt_ended(loser, "overtaken", "overtaken")

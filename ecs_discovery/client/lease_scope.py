@@ -87,7 +87,9 @@ class LeaseScope(Use):
         if self.open:
             raise ConfigurationError("lease", self, "one block at a time: ask for another lease")
         service = self._service
-        key = self._key if self._key is not None else current_options().key
+        key = self._key
+        if key is None:
+            key = current_options().key
         self._failed = False
         self._began = now
         self._epoch = service.epoch

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
-from typing import Any, TypeVar
+from math import inf
+from typing import Any
 
 from ecs_discovery.core.calls.failure_kinds import Judgement
 from ecs_discovery.core.lease import Lease
@@ -22,12 +23,13 @@ from ecs_discovery.events import (
     CallEnded,
     CallObserver,
     CallStarted,
+    ConnectEnded,
+    Idle,
+    LookupEnded,
     Observer,
 )
 
 __all__ = ["ObservedCall", "Observers"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger("ecs_discovery")
 
@@ -38,32 +40,52 @@ class Observers:
     def __init__(self, observers: tuple[Observer, ...], clock: Callable[[], float]) -> None:
         self.each = observers
         self.clock = clock
+        self.idle_until = -inf
+        """Until then no observer is interested in any call (monotonic)."""
+        self._idle = [-inf] * len(observers)  # the same of each
         self._faulty: set[int] = set()  # observers whose fault was logged
 
     def call_started(self, started: CallStarted) -> ObservedCall | None:
         """A call begins. None if no observer is interested."""
-        interested = [
-            (each, observing)
-            for each in self.each
-            if (observing := self.told(each, lambda each=each: each.call_started(started))) is not None  # type: ignore[misc]
-        ]
+        interested: list[tuple[Observer, CallObserver]] = []
+        now = self.clock()
+        for index, observer in enumerate(self.each):
+            if now < self._idle[index]:
+                continue
+            try:
+                found = observer.call_started(started)
+            except Exception:  # noqa: BLE001  # an observer's fault must not become the request's
+                self.failed(observer)
+                continue
+            if isinstance(found, Idle):
+                self._idle[index] = now + found.seconds
+                self.idle_until = min(self._idle)
+            elif found is not None:
+                interested.append((observer, found))
         return ObservedCall(self, interested) if interested else None
 
-    def told(self, observer: Observer, tell: Callable[[], T]) -> T | None:
-        """What `tell` gives; None if it raises, which is logged once for each observer."""
-        try:
-            return tell()
-        except Exception:  # an observer's fault must not become the request's
-            if id(observer) not in self._faulty:
-                self._faulty.add(id(observer))
-                logger.exception("observer %s failed; what it raises is not logged again", foreign(type(observer)))
-            return None
+    def ended(self, end: ConnectEnded | LookupEnded) -> None:
+        """A connect or a lookup has ended: tell those who want to know."""
+        wanted = "connect_ended" if isinstance(end, ConnectEnded) else "lookup_ended"
+        for observer in self.each:
+            tell = getattr(observer, wanted, None)
+            if tell is not None:
+                try:
+                    tell(end)
+                except Exception:  # noqa: BLE001  # as above
+                    self.failed(observer)
+
+    def failed(self, observer: Observer) -> None:
+        """The observer has raised the exception that is being handled. That is logged once for each observer."""
+        if id(observer) not in self._faulty:
+            self._faulty.add(id(observer))
+            logger.exception("observer %s failed; what it raises is not logged again", foreign(type(observer)))
 
 
 class ObservedCall:
     """One call that observers are told of. Its attempts are known by their leases."""
 
-    __slots__ = ("_began", "_each", "_last", "_numbers", "_observers", "_open", "_started")
+    __slots__ = ("_began", "_each", "_last", "_numbers", "_observers", "_open", "_started", "fields_added")
 
     def __init__(self, observers: Observers, each: list[tuple[Observer, CallObserver]]) -> None:
         self._observers = observers
@@ -73,17 +95,22 @@ class ObservedCall:
         self._started = 0
         self._open: dict[Lease, ObservedAttempt] = {}
         self._last: AttemptEnded | None = None
+        self.fields_added: set[str] = set()
+        """The names of header fields that the request has from observers."""
 
     def attempt(self, lease: Lease) -> ObservedAttempt:
         """An attempt begins, in this thread or task: `with` is to be around all of it."""
         number = self._started = next(self._numbers)
         started = AttemptStarted(number, lease.endpoint)
-        told = self._observers.told
-        each = [
-            (observer, observing)
-            for observer, call in self._each
-            if (observing := told(observer, lambda call=call: call.attempt_started(started))) is not None  # type: ignore[misc]
-        ]
+        each: list[tuple[Observer, AttemptObserver]] = []
+        for observer, call in self._each:
+            try:
+                observing = call.attempt_started(started)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
+                continue
+            if observing is not None:
+                each.append((observer, observing))
         made = self._open[lease] = ObservedAttempt(self._observers, each, number, lease)
         return made
 
@@ -136,7 +163,10 @@ class ObservedCall:
         end = CallEnded(self._started, self._last, kind, said, now - self._began)
         each, self._each = self._each, []
         for observer, observing in each:
-            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+            try:
+                observing.ended(end)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
 
 
 class ObservedAttempt:
@@ -154,12 +184,23 @@ class ObservedAttempt:
         self.status: int | None = None
         self.error_type = ""
 
-    def __enter__(self) -> None:
+    def headers(self) -> dict[str, str]:
+        """The header fields that the observers want the attempt's request to carry."""
+        found: dict[str, str] = {}
+        for _, observing in self._each:
+            found.update(getattr(observing, "headers", None) or {})
+        return found
+
+    def __enter__(self) -> ObservedAttempt:
         """The observers were told when it was made."""
+        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for observer, observing in self._each:
-            self._observers.told(observer, observing.left)
+            try:
+                observing.left()
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
 
     def end(self, kind: str, label: str, pause: float | None) -> AttemptEnded:
         """Tell the observers that it is over."""
@@ -167,5 +208,8 @@ class ObservedAttempt:
         seconds = self._observers.clock() - lease.started_at
         end = AttemptEnded(self._number, lease.endpoint, kind, label, self.error_type, self.status, seconds, pause)
         for observer, observing in self._each:
-            self._observers.told(observer, lambda observing=observing: observing.ended(end))  # type: ignore[misc]
+            try:
+                observing.ended(end)
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
         return end

@@ -14,6 +14,7 @@ from ecs_discovery.core.calls.race import Race, head_start, probe_timeout
 from ecs_discovery.core.counters import Counted
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
+from ecs_discovery.events import ConnectEnded
 from ecs_discovery.models import Question
 from ecs_discovery.runtime.sockets import ConnectResult, sign_of
 
@@ -69,12 +70,13 @@ class RaceState:
 
     def connected(self) -> None:
         """The only endpoint there is has connected."""
-        self._service.connected(self._engine.clock() - self._now)
-        self._count("ok")
+        seconds = self._engine.clock() - self._now
+        self._service.connected(seconds)
+        self._record(self._lease, "ok", seconds)
 
     def refused(self, error: OSError) -> None:
         """The only endpoint there is has not connected."""
-        self._count(judge_connect(None, error).label)
+        self._record(self._lease, judge_connect(None, error).label, self._engine.clock() - self._now)
         self._doubt(self._lease, error)
 
     # With one
@@ -114,11 +116,11 @@ class RaceState:
         late = race.late(now)
         del race.running[winner]
         self._service.connected(now - winner.started_at)
+        self._record(winner, "ok", now - winner.started_at)
         self._lease.adopt(winner)
-        self._count("ok")
         for loser in race.running:
-            self._count("overtaken")
-            self._call.report(loser.node, "overtaken", now - loser.started_at)
+            self._record(loser, "overtaken", now - loser.started_at)
+            self._call.report(loser.node, "overtaken", "overtaken", loser.started_at, now, number=self._lease.number)
             if loser in late:
                 self._background.suspect(self._service, loser.node)
 
@@ -127,16 +129,20 @@ class RaceState:
         race, engine, service = self._running, self._engine, self._service
         race.fail(entrant)
         self._doubt(entrant, error)
-        self._count(judge_connect(None, error).label)
+        judgement = judge_connect(None, error)
         now = self._time()
+        self._record(entrant, judgement.label, now - entrant.started_at)
         if not race.running:
             if race.due(now):
                 self._next = self._rival(late=False)
             if self._next is None:
                 self._lease.adopt(entrant)
                 raise error
-        self._call.report(entrant.node, judge_connect(None, error).label, now - entrant.started_at, error)
-        if entrant.finish(judge_connect(None, error).outcome, now):
+        kind = "" if judgement.failure is None else judgement.failure.value
+        self._call.report(
+            entrant.node, judgement.label, kind, entrant.started_at, now, error, number=self._lease.number
+        )
+        if entrant.finish(judgement.outcome, now):
             engine.emit(service)
         self._background.force(service.force(now, engine.settings.dns.min_refresh))
 
@@ -182,8 +188,13 @@ class RaceState:
         self._now = max(self._now, self._engine.clock())
         return self._now
 
-    def _count(self, how: str) -> None:
-        self._service.counters.add(Counted.CONNECTS, how)
+    def _record(self, entrant: Lease, how: str, seconds: float) -> None:
+        """A connect has ended."""
+        service = self._service
+        service.counters.add(Counted.CONNECTS, how)
+        observers = self._engine.observers
+        if observers is not None:
+            observers.ended(ConnectEnded(service.target, entrant.node.endpoint, how, seconds))
 
     def _doubt(self, entrant: Lease, error: OSError) -> None:
         if sign_of(error) is ConnectResult.SILENT:

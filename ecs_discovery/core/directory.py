@@ -12,7 +12,7 @@ from ecs_discovery.config.targets import Target, parse_target
 from ecs_discovery.core.balancing.health_checks import Checks
 from ecs_discovery.core.resolution.cache import TtlCache
 from ecs_discovery.core.resolution.partial import PartialAnswers
-from ecs_discovery.core.resolution.questions import plan
+from ecs_discovery.core.resolution.questions import Group, plan
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
@@ -48,8 +48,10 @@ class Directory:
     ) -> None:
         self.settings = settings
         self.cache: TtlCache[Question, Resolution] = TtlCache(settings.cache, rng)
-        self.named: dict[tuple[str, int | None], Service] = {}
-        """Services by how they were asked for: target and default port. Read without the lock; replaced at times."""
+        self.named: dict[str, Service] = {}
+        """Services by how they were asked for, without a default port. Read without the lock; replaced at times."""
+        self._named_with_port: dict[tuple[str, int], Service] = {}
+        """The same, by target and default port."""
         self._rng = rng
         self._schemes = schemes
         self._alias = alias
@@ -63,7 +65,8 @@ class Directory:
         self._partials: OrderedDict[Question, PartialAnswers] = OrderedDict()
         self._lock = RLock()
         for name, _ in settings.services:  # a wrong declaration is told at construction, not at first use
-            self._parts(parse_target(name), None)
+            parsed = parse_target(name)
+            self._groups(self._parts(parsed)[0], parsed.port, None)
 
     def __repr__(self) -> str:
         return f"<Directory {len(self._services)} services, {self.cache!r}>"
@@ -73,7 +76,7 @@ class Directory:
 
         Raises `ConfigurationError` for what is no target.
         """
-        found = self.named.get((target, default_port))
+        found = self.named.get(target) if default_port is None else self._named_with_port.get((target, default_port))
         return found if found is not None else self._find(target, default_port, now)
 
     def known(self, target: str, now: float) -> Service:
@@ -81,7 +84,7 @@ class Directory:
         service = self.service(target, None, now)
         parsed = parse_target(target)
         if parsed.port is None and not service.used:
-            key = self._key(parsed, None)
+            key = self._key(parsed, *self._parts(parsed), None)
             with self._lock:
                 for other, twin in self._services.items():
                     known = twin.resolution is not None and (twin.used or service.resolution is None)
@@ -153,8 +156,8 @@ class Directory:
 
     def _find(self, target: str, default_port: int | None, now: float) -> Service:
         parsed = parse_target(target)
-        sources, config = self._parts(parsed, default_port)
-        key = self._key(parsed, default_port)
+        sources, config = self._parts(parsed)
+        key = self._key(parsed, sources, config, default_port)
         with self._lock:
             service = self._services.get(key)
             if service is None:
@@ -165,13 +168,19 @@ class Directory:
                 self._made[key] = now
                 for question in service.questions:
                     self._dependents[question] = (*self._dependents.get(question, ()), service)
-            if len(self.named) >= _NAMES:
-                self.named = {}
-            self.named[target, default_port] = service
+            if default_port is None:
+                if len(self.named) >= _NAMES:
+                    self.named = {}
+                self.named[target] = service
+            else:
+                if len(self._named_with_port) >= _NAMES:
+                    self._named_with_port = {}
+                self._named_with_port[target, default_port] = service
             return service
 
-    def _key(self, parsed: Target, default_port: int | None) -> Key:
-        sources, config = self._parts(parsed, default_port)
+    def _key(
+        self, parsed: Target, sources: tuple[Target, ...], config: ServiceConfig | None, default_port: int | None
+    ) -> Key:
         return (
             tuple(f"{source.scheme}://{source.name}?{source.query}:{source.port}" for source in sources),
             parsed.port,
@@ -187,7 +196,8 @@ class Directory:
             return f"{service}.{namespace}"  # what DNS would call it
         return self.settings.qualified(parsed.name) if parsed.scheme in ("auto", "dns", "srv") else ""
 
-    def _parts(self, parsed: Target, default_port: int | None) -> tuple[tuple[Target, ...], ServiceConfig | None]:
+    def _parts(self, parsed: Target) -> tuple[tuple[Target, ...], ServiceConfig | None]:
+        """A target's sources in full, and how its service was declared."""
         settings = self.settings
         config = None
         if parsed.scheme == "auto":
@@ -203,9 +213,12 @@ class Directory:
             elif source.scheme == "cloudmap":
                 source = source._replace(port=source.port or parsed.port or settings.cloud_map.default_port)
             sources.append(source)
-        # Checks the schemes.
-        plan(sources, port=parsed.port, default_port=default_port, families=("a",), schemes=self._schemes)
         return tuple(sources), config
+
+    def _groups(self, sources: tuple[Target, ...], port: int | None, default_port: int | None) -> tuple[Group, ...]:
+        """What is asked for these sources. Raises `ConfigurationError` for a scheme that no resolver has."""
+        families = self.settings.dns.families
+        return plan(sources, port=port, default_port=default_port, families=families, schemes=self._schemes)
 
     def _make(
         self,
@@ -220,13 +233,7 @@ class Directory:
         # Addresses alone need no lookup; in a row with other sources they are one of the answers.
         only_static = all(source.scheme == "static" for source in sources)
         static: tuple[Endpoint, ...] = sources[0].addresses if only_static else ()
-        groups = plan(
-            sources,
-            port=parsed.port,
-            default_port=default_port,
-            families=settings.dns.families,
-            schemes=self._schemes,
-        )
+        groups = self._groups(sources, parsed.port, default_port)
         hint = None
         short = parsed.scheme == "auto" and "." not in parsed.name
         if settings.disabled:
@@ -310,6 +317,7 @@ class Directory:
         service = self._services.pop(key)
         del self._made[key]
         self.named = {name: other for name, other in self.named.items() if other is not service}
+        self._named_with_port = {name: other for name, other in self._named_with_port.items() if other is not service}
         for question in service.questions:
             left = tuple(other for other in self._dependents.get(question, ()) if other is not service)
             if left:

@@ -14,7 +14,7 @@ __all__ = ["Lease"]
 class Lease(Use):
     """Counts as load on its node from `pick` until it is finished, released or forgotten."""
 
-    __slots__ = ("_epoch", "sent_at", "service", "started_at")
+    __slots__ = ("_epoch", "number", "sent_at", "service", "started_at")
 
     def __init__(self, service: Service, now: float) -> None:
         self.open = False
@@ -23,6 +23,8 @@ class Lease(Use):
         self.sent_at = now
         """From when its latency counts: connecting is not what a use of the node costs."""
         self._epoch = service.epoch
+        self.number = 1
+        """The number of its attempt."""
 
     def pick(self, exclude: Collection[Node] = (), key: str | bytes | None = None) -> Node | None:
         """Begin a use of the node that its service chooses. None if there is none left."""
@@ -50,7 +52,7 @@ class Lease(Use):
     def hand_over(self) -> Lease:
         """Give the use to a new lease, which is returned. This lease has nothing to end until it calls `adopt`."""
         other = Lease(self.service, self.started_at)
-        other.node, other.sent_at, other._epoch = self.node, self.sent_at, self._epoch
+        other.node, other.sent_at, other._epoch, other.number = self.node, self.sent_at, self._epoch, self.number
         other.open, self.open = self.open, False
         return other
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -24,6 +24,7 @@ from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
 from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
 from ecs_discovery.integrations._aiohttp_table import TABLE
 from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
+from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.short_bodies import PATIENCE, SHORT
 from ecs_discovery.runtime.sockets import ready_check
 from ecs_discovery.runtime.tcp_info import first_look
@@ -205,6 +206,12 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def has_key(self) -> bool:
         return "Idempotency-Key" in self.request.headers
 
+    def url(self) -> str:
+        return str(self.request.url)
+
+    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
+        add_fields(fields, self.request.headers, added)
+
     # The answer
 
     def status(self, response: Any) -> int:
@@ -244,8 +251,8 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def _out_of_time(self, error: BaseException) -> DeadlineExceeded:
         use, call = self._use, self.call
         if use is not None and not use.recorded:
-            seconds = self.engine.clock() - use.lease.started_at
-            call.report(use.lease.node, Fault.OUT_OF_TIME.label, seconds, "no answer by then")
+            fault, now = Fault.OUT_OF_TIME, self.engine.clock()
+            call.report(use.lease.node, fault.label, fault.kind.value, use.lease.started_at, now, "no answer by then")
         return out_of_time(call, error)
 
 

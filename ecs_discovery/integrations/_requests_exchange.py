@@ -66,6 +66,9 @@ class RequestsExchange(PoolExchange[RequestPool]):
         else:
             put_back(response, body)
 
+    def url(self) -> str:
+        return self.pool.request.url or ""
+
     # The body
 
     def replayable(self) -> bool:

@@ -6,9 +6,11 @@ It speaks urllib3's language: its responses, its timeouts, its errors.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.response import HTTPResponse
 from urllib3.util import Retry, Timeout
@@ -21,6 +23,7 @@ from ecs_discovery.integrations._urllib3_pool import PoolUse, UseTimeout
 from ecs_discovery.integrations._urllib3_routes import PoolRoute
 from ecs_discovery.integrations._urllib3_table import TABLE
 from ecs_discovery.integrations.http.endpoint_pools import Overtaken
+from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.liveness import Suspicion
 from ecs_discovery.integrations.http.sync import SyncExchange
 from ecs_discovery.integrations.http.timeouts import read_limit
@@ -146,6 +149,15 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
     def cut_attempt(self, use: PoolUse) -> None:
         if use.abort is not None:
             use.abort.cut()
+
+    def url(self) -> str:
+        pool: Any = self.pool
+        return f"{pool.scheme}://{pool.host}:{pool.port}{self._url}"
+
+    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
+        if not added:
+            self._headers = HTTPHeaderDict(self._headers or {})  # the application keeps its own
+        add_fields(fields, self._headers, added)
 
     # The answer
 

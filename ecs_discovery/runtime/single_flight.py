@@ -25,13 +25,14 @@ _SOON = 1.0  # seconds within which a lookup begins though no caller waits any m
 
 
 class _InFlight:
-    __slots__ = ("flight", "loop", "lost_at", "wanted")
+    __slots__ = ("began_at", "flight", "loop", "lost_at", "wanted")
 
     def __init__(self, flight: Flight, lost_at: float, loop: AbstractEventLoop | None, wanted: float) -> None:
         self.flight = flight
         self.lost_at = lost_at  # when it is given up for lost
         self.loop = loop  # the event loop that its leader runs in; None for a thread
         self.wanted = wanted  # until when a caller waits for it
+        self.began_at: float | None = None
 
     def lost(self, now: float) -> bool:
         """It will bring no answer in time: its leader is late, or in a loop that runs no more."""
@@ -85,9 +86,15 @@ class Flights:
                 return False  # it was given up for lost meanwhile
             if now < known.wanted:
                 known.lost_at = now + limit
+                known.began_at = now
                 return True
         self.land(question, flight)
         return False
+
+    def began_at(self, question: Question) -> float | None:
+        """When the lookup of this question began that is in flight; None if none has."""
+        known = self._flights.get(question)
+        return None if known is None else known.began_at
 
     def lost(self, question: Question, now: float) -> bool:
         """Is there a flight for it that was lost?"""

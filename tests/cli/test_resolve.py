@@ -175,3 +175,43 @@ def test_refused_addresses_are_shown():
     resolution = Resolution((Endpoint("10.0.0.1", 80),), 5.0, "dns", refused=("169.254.169.254",) * 5)
     assert "refused: 169.254.169.254, 169.254.169.254, 169.254.169.254" in headline(resolution)
     assert as_dict("orders", resolution)["refused"] == ["169.254.169.254"] * 5
+
+
+def test_a_trace_shows_how_the_name_was_completed_and_each_question_with_server_and_answer(ask, lab, orders):
+    status, out, err = ask(f"orders:{orders.port}", "--trace")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "orders is asked for as orders.prod.local: the namespace is prod.local"
+    for kind in ("A", "AAAA"):
+        (line,) = [each for each in lines if each.startswith(f"{kind} orders.prod.local -> {lab.nameserver}: ")]
+        assert ("TTL 10 s" if kind == "A" else "no records of this kind") in line
+    assert all(address in out for address in addresses(orders))
+
+
+def test_a_trace_of_a_name_that_is_not_there_shows_who_said_so(ask, lab, orders):
+    status, out, err = ask("ordres", "--trace")
+    assert status == 1
+    assert f"SRV ordres.prod.local -> {lab.nameserver}: no such name" in out
+    assert err.count("\n") == 1
+
+
+def test_json_has_the_trace_and_an_error_where_it_failed(ask, lab, orders):
+    status, out, err = ask("ordres", "--trace", "--json")
+    found = json.loads(out)
+    assert (status, err) == (1, "")
+    assert (found["target"], found["error"]["type"]) == ("ordres", "TargetNotFound")
+    assert "no such name" in found["error"]["message"]
+    assert found["trace"]["queries"][0]["server"] == lab.nameserver
+    assert json.loads(ask("orders", "--trace", "--json").out)["trace"]["queries"]
+
+
+def test_json_of_an_input_that_makes_no_sense_says_what_is_allowed(run):
+    status, out, err = run("resolve", "10.0.0.1", "--json")
+    assert (status, err) == (2, "")
+    assert "static://10.0.0.1:80" in json.loads(out)["error"]["message"]
+
+
+def test_a_name_without_a_namespace_and_without_a_port_gets_each_advice_once(run, lab):
+    _, _, err = run("resolve", "orders", "--nameserver", lab.nameserver)
+    assert err.count("no namespace is set") == 1
+    assert "port" not in err

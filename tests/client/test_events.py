@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -10,7 +11,8 @@ from ecs_discovery import (
     ConnectError,
     Discovery,
 )
-from ecs_discovery.events import HealthChanged
+from ecs_discovery.events import EndpointsChanged, Event, HealthChanged, LookupFailed, PanicChanged, fields_of
+from ecs_discovery.models import Endpoint
 from tests.client.support import dns_of
 from tests.support import eventually
 from tests.worlds import Worlds
@@ -50,6 +52,43 @@ def test_a_hook_that_fails_does_not_break_the_request(world: Worlds, caplog: pyt
             await w.pause(0.001)
 
     world.run(scenario, dns=dns_of("10.0.0.1"), on_event=hook)
+
+
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        (
+            HealthChanged("orders", Endpoint("10.0.0.1", 80), "ejected", "5 failures in a row", 5.0, "success_rate"),
+            {
+                "event": "health_changed", "target": "orders", "endpoint": "10.0.0.1:80", "health": "ejected",
+                "reason": "5 failures in a row", "seconds": 5.0, "cause": "success_rate",
+            },
+        ),
+        (
+            EndpointsChanged("orders", (Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)), "dns"),
+            {"event": "endpoints_changed", "target": "orders", "endpoints": 2, "source": "dns"},
+        ),
+        (PanicChanged("orders", True), {"event": "panic_changed", "target": "orders", "panic": True}),
+        (
+            LookupFailed("orders", "SERVFAIL\nforged", 3),
+            {"event": "lookup_failed", "target": "orders", "error": "SERVFAIL\\nforged", "endpoints_kept": 3},
+        ),
+    ],
+)  # fmt: skip
+def test_a_log_record_has_the_values_of_its_event_for_machines(event: Event, fields: dict[str, object]):
+    found = fields_of(event)
+    assert found == {f"ecs_discovery_{name}": value for name, value in fields.items()}
+    json.dumps(found)
+
+
+def test_every_event_that_is_logged_carries_its_fields(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"), Discovery(services={"orders": "static://127.0.0.1:1,127.0.0.1:2"}) as discovery:
+        engine = discovery._driver.engine
+        service = engine.service("orders")
+        engine.reconnected(service, service.nodes[0], False)
+    (record,) = [each for each in caplog.records if getattr(each, "ecs_discovery_event", "") == "health_changed"]
+    assert record.ecs_discovery_endpoint == "127.0.0.1:1"  # type: ignore[attr-defined]
+    assert record.ecs_discovery_cause == "connect"  # type: ignore[attr-defined]
 
 
 def test_snapshots_read_well_and_become_json():

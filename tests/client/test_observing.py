@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from ecs_discovery import ConnectError, DeadlineExceeded, NoEndpoints
-from ecs_discovery.events import CallStarted
+from ecs_discovery.events import CallStarted, Idle
 from ecs_discovery.testing.lab import Lab
 from tests.client.support import NODATA, THREE
 from tests.client.test_hedging import LONG, Fetch, at_rest, taught
 from tests.client.test_hedging import THREE as HEDGED
 from tests.recorder import FAULTS, SPAN, Broken, Recorder
-from tests.support import FakeResolver, a, aaaa, srv
+from tests.support import FakeResolver, a, aaaa, answer, srv
 from tests.worlds import Asyncio, Worlds, refused_port, world
 
 __all__ = ["refused_port", "world"]
@@ -74,6 +74,52 @@ def test_a_failed_call_tells_the_error_and_its_last_attempt(world: Worlds):
         assert recorder.kinds == ["error"]
         (end,) = recorder.calls
         assert (end.attempts, end.last, end.error_type, end.error) == (1, recorder.attempts[0], "ValueError", "bad")
+
+    world.run(scenario)
+
+
+def test_connects_and_lookups_are_told_with_their_outcome_and_their_time(world: Worlds, refused_port: int):
+    with Lab(seed=7) as lab:
+        task = lab.service("orders", tasks=1).tasks[0]
+
+        async def scenario(w: Any) -> None:
+            recorder = observed(w)
+            await w.connect(f"static://{task.address}:{task.port}")
+            with pytest.raises(ConnectError):
+                await w.connect(f"static://127.0.0.1:{refused_port}", timeout=1)
+            with pytest.raises(NoEndpoints):
+                await w.connect("users:80")
+            await w.connect(f"orders:{task.port}")
+            outcomes = [(end.endpoint.port, end.outcome) for end in recorder.connects]
+            assert outcomes[0] == outcomes[-1] == (task.port, "ok")
+            assert set(outcomes[1:-1]) == {(refused_port, "connect")}
+            asked = {(str(end.question), end.outcome) for end in recorder.lookups}
+            assert {("a://users", "NoEndpoints"), ("a://orders", "ok")} <= asked
+            assert all(0 <= end.seconds < 5 for end in (*recorder.connects, *recorder.lookups))
+
+        users = {a("users"): NODATA, aaaa("users"): NODATA, srv("users"): NODATA}
+        orders = {a(): answer(task.address), aaaa(): NODATA, srv(): NODATA}
+        world.run(scenario, dns=FakeResolver({**users, **orders}))
+
+
+def test_an_observer_that_is_idle_is_not_told_of_a_call_until_its_time_is_over(world: Worlds):
+    class Sleepy:
+        calls = 0
+
+        def call_started(self, call: CallStarted) -> Idle:
+            self.calls += 1
+            return Idle(60.0)
+
+    async def scenario(w: Any) -> None:
+        sleepy, recorder = Sleepy(), Recorder()
+        w.engine.observe(sleepy)
+        for _ in range(3):
+            await w.call(THREE, failing(0, OSError()))
+        assert sleepy.calls == 1
+        w.engine.observe(recorder)
+        for _ in range(3):
+            await w.call(THREE, failing(0, OSError()))
+        assert (sleepy.calls, len(recorder.calls)) == (2, 3)
 
     world.run(scenario)
 

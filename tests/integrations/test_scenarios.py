@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +22,6 @@ from ecs_discovery import (
     ConnectTimeout,
     DeadlineExceeded,
     DiscoveryError,
-    DnsPolicy,
     HedgePolicy,
     NoEndpoints,
     RequestError,
@@ -32,53 +31,11 @@ from ecs_discovery import (
 )
 from ecs_discovery.integrations.http.exchange import Exchange
 from ecs_discovery.testing.lab import Lab, LabService
-from tests.integrations.clients import CLIENTS, ClientUnderTest, Once
+from tests.integrations.clients import ClientUnderTest, Once
+from tests.integrations.playing import Play, complete, in_tasks, kind, lab, play, url_of
 from tests.support import eventually
-from tests.worlds import Asyncio, Worlds
 
-COMPLETE = tuple(each for each in CLIENTS if each.is_complete)
-Play = Callable[..., None]
-
-
-def name_of(kind: type[ClientUnderTest]) -> str:
-    return f"{kind.name}-{kind.world.name}"
-
-
-@pytest.fixture(params=CLIENTS, ids=name_of)
-def kind(request: pytest.FixtureRequest) -> type[ClientUnderTest]:
-    return request.param  # type: ignore[no-any-return]
-
-
-complete = pytest.mark.parametrize("kind", COMPLETE, ids=name_of)
-in_tasks = pytest.mark.parametrize("kind", [each for each in CLIENTS if each.world is Asyncio], ids=name_of)
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab(namespace="prod.local", seed=7) as lab:
-        yield lab
-
-
-@pytest.fixture
-def play(lab: Lab, kind: type[ClientUnderTest]) -> Play:
-    """Run `await scenario(client, w)` with a client of the library, which is closed afterwards."""
-
-    def run(scenario: Callable[..., Any], *, verify: ssl.SSLContext | None = None, **settings: Any) -> None:
-        async def inner(w: Any) -> None:
-            client = kind(w.discovery, verify)
-            try:
-                await scenario(client, w)
-            finally:
-                await client.close()
-
-        asked = DnsPolicy(nameservers=(lab.nameserver,))
-        Worlds(kind.world).run(inner, namespace="prod.local", dnspolicy=asked, **settings)
-
-    return run
-
-
-def url_of(service: LabService, path: str = "/", scheme: str = "http") -> str:
-    return f"{scheme}://{service.name}.prod.local:{service.port}{path}"
+__all__ = ["kind", "lab", "play"]
 
 
 def pending(w: Any, service: LabService) -> int:
@@ -236,7 +193,10 @@ def test_statuses_that_ask_to_try_again_are_and_the_last_answer_is_returned(lab:
             task.errors(503)
         answer = await client.send("GET", url_of(service))
         assert answer.status == 503
-        assert [attempt.outcome for attempt in answer.history.attempts] == ["status 503"] * 3
+        attempts = answer.history.attempts
+        assert [attempt.outcome for attempt in attempts] == ["status 503"] * 3
+        assert [(attempt.kind, attempt.number) for attempt in attempts] == [("status", 1), ("status", 2), ("status", 3)]
+        assert 0 <= attempts[0].start < attempts[1].start < attempts[2].start < 5
         before = service.requests
         assert (await client.send("POST", url_of(service))).status == 503
         assert service.requests == before + 1
@@ -672,7 +632,7 @@ def test_no_descriptor_thread_or_task_is_left(lab: Lab, play: Play, kind: type[C
         with pytest.raises(client.error):
             await client.send("GET", url_of(service, "/slow/3"), read=0.1)
         await client.close()
-        if kind.world is Asyncio:
+        if kind.world.name == "asyncio":
             await w.discovery.aclose()
             await asyncio.sleep(0.05)
             left.extend(asyncio.all_tasks() - {asyncio.current_task()})

@@ -13,10 +13,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ecs_discovery import ConfigurationError, Discovery, RetryPolicy
 from ecs_discovery.client import engine as engines
-from ecs_discovery.events import CallStarted
-from ecs_discovery.telemetry import opentelemetry
+from ecs_discovery.events import CallStarted, Idle
+from ecs_discovery.telemetry import _attributes, _metrics, opentelemetry
 from ecs_discovery.telemetry.opentelemetry import Instrumentor, OpenTelemetry, instrument
-from tests.client.support import THREE
+from ecs_discovery.testing.lab import Lab
+from tests.client.support import NODATA, THREE
+from tests.support import FakeResolver, a, aaaa, answer, srv
 from tests.worlds import Worlds, world
 
 __all__ = ["world"]
@@ -38,7 +40,7 @@ class Collected:
         for resource in data.resource_metrics if data is not None else ():
             for scope in resource.scope_metrics:
                 assert scope.scope.name == ADDRESS
-                assert scope.scope.schema_url == opentelemetry.SCHEMA
+                assert scope.scope.schema_url == _attributes.SCHEMA
                 for metric in scope.metrics:
                     if metric.name == f"{ADDRESS}.{name}":
                         for point in metric.data.data_points:
@@ -107,6 +109,22 @@ def test_states_and_counts_are_read_when_they_are_collected(world: Worlds, colle
     world.run(scenario, services=services, telemetry=OpenTelemetry(collected.provider, durations=False))
 
 
+def test_lookups_and_connects_are_durations(world: Worlds, collected: Collected):
+    with Lab(seed=7) as lab:
+        task = lab.service("orders", tasks=1).tasks[0]
+
+        async def scenario(w: Any) -> None:
+            await w.connect(f"orders:{task.port}")
+            assert collected.total("lookup.duration", ecs_discovery__source="a") == 1
+            assert collected.total("lookup.duration", error__type="NoEndpoints") >= 1
+            assert collected.total("connect.duration", server__address="orders") == 1
+            (age,) = collected.points("resolution.age").values()
+            assert 0 <= age < 30
+
+        answers = {a(): answer(task.address), aaaa(): NODATA, srv(): NODATA}
+        world.run(scenario, dns=FakeResolver(answers), telemetry=OpenTelemetry(collected.provider))
+
+
 def test_what_is_exported_adds_up(world: Worlds, collected: Collected):
     """Attempts are calls and what followed them, whatever went wrong."""
     chance = Random(5)
@@ -137,21 +155,28 @@ def test_no_address_of_an_endpoint_is_told(collected: Collected):
     telemetry = OpenTelemetry(collected.provider)
     with Discovery(services={"orders": THREE}, telemetry=telemetry) as discovery:
         discovery.call("orders", failing(2), idempotent=True)
-        names = [name for name, *_ in (*opentelemetry._COUNTERS, *opentelemetry._SUMS, *opentelemetry._GAUGES)]
+        names = [name for name, *_ in (*_metrics._COUNTERS, *_metrics._SUMS, *_metrics._GAUGES)]
         for name in (*names, "call.duration", "attempt.duration", "lookups"):
             assert "127.0.0" not in repr(collected.points(name)), name
 
 
 def test_without_durations_no_call_is_observed(collected: Collected):
-    with Discovery(services={"orders": THREE}, telemetry=OpenTelemetry(collected.provider, durations=False)) as found:
+    telemetry = OpenTelemetry(collected.provider, durations=False, spans=False)
+    with Discovery(services={"orders": THREE}, telemetry=telemetry) as found:
         assert found._engine.observers is None
         found.call("orders", failing(0))
         assert collected.points("call.duration") == {}
 
 
-def test_without_an_sdk_no_attempt_is_observed():
+def test_without_an_sdk_no_call_is_told_for_a_second():
     telemetry = OpenTelemetry(_ProxyMeterProvider())  # what the API has until a program sets a provider
-    assert telemetry.call_started(CallStarted("call", "orders", "")) is None
+    assert telemetry._metrics.call_started(CallStarted("call", "orders", "")) == Idle(1.0)
+    now = 100.0
+    with Discovery(services={"orders": THREE}, telemetry=telemetry, clock=lambda: now) as discovery:
+        assert discovery._engine.observed("call", "orders", now) is None
+        observers = discovery._engine.observers
+        assert observers is not None
+        assert observers.idle_until == 101.0
 
 
 @pytest.fixture
@@ -180,14 +205,16 @@ def test_a_discovery_that_is_dropped_is_told_no_more(collected: Collected):
     assert collected.total("endpoint.count") == 3
     discovery.close()
     del discovery
-    assert len(telemetry._engines) <= 1  # nothing but the collector holds it
+    assert len(telemetry._metrics._engines) <= 1  # nothing but the collector holds it
     import gc
 
     gc.collect()
     assert collected.points("endpoint.count") == {}
 
 
-@pytest.mark.parametrize("bad", [{"meter_provider": "otlp"}, {"durations": "no"}])
+@pytest.mark.parametrize(
+    "bad", [{"meter_provider": "otlp"}, {"tracer_provider": "otlp"}, {"durations": "no"}, {"spans": "no"}]
+)
 def test_bad_input_is_refused_at_construction(bad: dict[str, Any]):
     with pytest.raises(ConfigurationError):
         OpenTelemetry(**bad)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import cast
 
 from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.engine import Engine
@@ -94,8 +95,8 @@ class AsyncAsker:
             return refused
         try:
             resolver, limit = self._resolver(question.scheme), self.engine.limit(question)
-            if isinstance(resolver, Queueing):
-                return await resolver.resolve_in_turn(question, limit, start_attempt)
+            if hasattr(resolver, "resolve_in_turn"):  # it is `Queueing`; to ask that of a protocol takes longer
+                return await cast(Queueing, resolver).resolve_in_turn(question, limit, start_attempt)
             return await resolver.resolve(question, limit) if start_attempt() else None
         except ResolutionError as error:
             return error

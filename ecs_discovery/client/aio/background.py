@@ -133,15 +133,22 @@ class _Landing:
 
     def __init__(self, flights: Iterable[Flight]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._first: asyncio.Future[None] = self._loop.create_future()
+        self._has_landed = False
+        self._waiter: asyncio.Future[None] | None = None
         for flight in flights:
             flight.add_done_callback(self._landed)
 
     async def wait(self, timeout: float) -> bool:
-        """True once one has landed, False after so many seconds."""
-        if not self._first.done():
-            await asyncio.wait((self._first,), timeout=timeout)
-        return self._first.done()
+        """True once one has landed, False after so many seconds. One caller waits at a time."""
+        if not self._has_landed:
+            # `asyncio.wait` and `asyncio.timeout` do the same in two turns of the loop more.
+            self._waiter = waiter = self._loop.create_future()
+            timer = self._loop.call_later(timeout, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        return self._has_landed
 
     def _landed(self, flight: Flight) -> None:
         if asyncio._get_running_loop() is self._loop:
@@ -151,5 +158,11 @@ class _Landing:
             self._loop.call_soon_threadsafe(self._set)
 
     def _set(self) -> None:
-        if not self._first.done():
-            self._first.set_result(None)
+        self._has_landed = True
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

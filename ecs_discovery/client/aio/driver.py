@@ -20,7 +20,6 @@ from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import Overloaded
-from ecs_discovery.events import CallStarted
 from ecs_discovery.runtime import fork
 
 __all__ = ["AsyncDriver"]
@@ -60,7 +59,7 @@ class AsyncDriver:
         Before the first the service is waited for until `lookup_deadline_at` (monotonic), unless that is None.
         """
         if self.engine.observers is not None and call.observed is None:
-            observed = self.engine.observers.call_started(CallStarted(kind, call.target, ""))
+            observed = self.engine.observed(kind, call.target, call.started_at)
             if observed is not None:
                 call.observed = observed
                 return await self._run_observed(observed, service, call, attempt, judge, lookup_deadline_at, hedging)

@@ -290,11 +290,16 @@ class Balancer:
         node, before = check.node, check.node.health
         if outcome is Outcome.UNANSWERED:
             outcome = Outcome.NEUTRAL if node.waiting else Outcome.CONNECT
-        if not self._checks.book(check, outcome, why, now) or node.removed:
+        if not self._checks.book(check, outcome, why, now):
+            return None
+        self._counters.add(Counted.HEALTH_CHECKS, "ok" if outcome is _SUCCESS else "failed")
+        if node.removed:
             return None
         if outcome is Outcome.CONNECT:
             return self.observe(node, outcome, now)  # as any other connect
-        change = self._follow(node, self._checks.judge(check, now, may_eject=self._may_eject()), now)
+        change = self._follow(
+            node, self._checks.judge(check, now, may_eject=self._may_eject(), withheld=self._withheld), now
+        )
         if outcome is _SUCCESS and before is Health.DOWN:
             return self.observe(node, outcome, now)
         if change is None:  # checks may keep it out no longer, or the next one be due earlier

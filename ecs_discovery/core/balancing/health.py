@@ -156,12 +156,22 @@ def shorten(node: Node, policy: OutlierPolicy, now: float) -> bool:
     return True
 
 
-def checks_failed(node: Node, reason: str, ends_at: float, now: float, *, may_eject: bool) -> HealthChange | None:
+def checks_failed(
+    node: Node,
+    reason: str,
+    ends_at: float,
+    now: float,
+    *,
+    may_eject: bool,
+    withheld: Callable[[str], object] | None = None,
+) -> HealthChange | None:
     """So many health checks failed that it must not be used, for this reason. The next check is `until` then.
 
     Where it `may_eject` no more, a healthy one stays: the next failed check asks again.
     """
     if node.health is Health.HEALTHY and not may_eject:
+        if withheld is not None:
+            withheld("health_check")
         return None
     if not node.failed_checks:
         down = node.health is Health.DOWN and now >= node.ejection_ends_at

@@ -117,14 +117,17 @@ class Checks:
             checked.successes = 0
         return True
 
-    def judge(self, check: Check, now: float, *, may_eject: bool) -> HealthChange | None:
-        """Take its node out of choice, or back, by what was booked."""
+    def judge(
+        self, check: Check, now: float, *, may_eject: bool, withheld: Callable[[str], object] | None = None
+    ) -> HealthChange | None:
+        """Take its node out of choice, or back, by what was booked. `withheld` is told of an ejection that may not
+        be."""
         node, checked = check.node, check.checked
         failures = checked.failures
         if failures >= self._policy.unhealthy_after:
             times = "health check" if failures == 1 else "health checks"
             reason = f"{failures} {times} failed: {checked.result}"
-            return health.checks_failed(node, reason, checked.due, now, may_eject=may_eject)
+            return health.checks_failed(node, reason, checked.due, now, may_eject=may_eject, withheld=withheld)
         return health.checks_passed(node, now) if checked.successes >= self._policy.healthy_after else None
 
     def after_fork(self, nodes: Iterable[Node]) -> None:

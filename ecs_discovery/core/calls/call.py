@@ -46,6 +46,7 @@ class Call:
         "reason",
         "replayable",
         "reports",
+        "started_at",
         "target",
         "tried",
     )
@@ -61,8 +62,11 @@ class Call:
         key: str | bytes | None = None,
         hard: bool = False,
         counters: Counters | None = None,
+        started_at: float = 0.0,
     ) -> None:
         self.target = target
+        self.started_at = started_at
+        """When it began (monotonic)."""
         self._policy = policy
         self._budget = budget
         self.deadline_at = deadline_at
@@ -117,9 +121,24 @@ class Call:
         """The attempt has connected to `node` as well, or has tried to."""
         self.tried = (*self.tried, node)
 
-    def report(self, node: Node, outcome: str, seconds: float, error: object = "") -> None:
-        """Keep what became of the attempt, for people."""
-        self.reports = (*self.reports, AttemptReport(foreign(node.endpoint), outcome, seconds, foreign(error)))
+    def report(
+        self,
+        node: Node,
+        outcome: str,
+        kind: str,
+        started_at: float,
+        now: float,
+        error: object = "",
+        *,
+        number: int | None = None,
+    ) -> None:
+        """Keep what became of the attempt, for people. `number` is its own, where it is not the last one begun."""
+        start = max(0.0, started_at - self.started_at)
+        number = self.number if number is None else number
+        made = AttemptReport(
+            foreign(node.endpoint), outcome, now - started_at, foreign(error), kind, max(1, number), start
+        )
+        self.reports = (*self.reports, made)
 
     def connect_share(self, now: float, choices: int) -> float:
         """Seconds the connect of the attempt just begun may take, so that those after it still have their share.

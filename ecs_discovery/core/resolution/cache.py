@@ -50,7 +50,7 @@ class Look(NamedTuple, Generic[V]):
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("error", "failures", "next_try", "refresh_at", "serial", "tried", "ttl", "value")
+    __slots__ = ("error", "failures", "next_try", "refresh_at", "serial", "stored_at", "tried", "ttl", "value")
 
     def __init__(self) -> None:
         self.value: V | None = None
@@ -61,6 +61,7 @@ class _Entry(Generic[V]):
         self.next_try = 0.0  # not before this, after a failure or while one is in flight
         self.failures = 0
         self.serial = 0
+        self.stored_at = 0.0  # when its value came
 
 
 class TtlCache(Generic[K, V]):
@@ -114,7 +115,13 @@ class TtlCache(Generic[K, V]):
             entry.value, entry.error, entry.failures = value, None, 0
             entry.ttl = bounded
             entry.refresh_at = now + bounded * (1 + policy.jitter * self._rng())
-            entry.tried = entry.next_try = now
+            entry.tried = entry.next_try = entry.stored_at = now
+
+    def age(self, key: K, now: float) -> float | None:
+        """Seconds since the answer came that is served; None if there is none."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return None if entry is None or entry.value is None else now - entry.stored_at
 
     def store_negative(self, key: K, error: Exception, ttl: float | None, now: float) -> None:
         """Keep "there is none" for `ttl` seconds (the policy's cap if None), never longer than the cap.

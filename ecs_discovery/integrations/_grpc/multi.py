@@ -51,7 +51,7 @@ class MultiCallable(Generic[C]):
         if (
             now >= service.refresh_at
             or current_options() is not NO_OPTIONS
-            or engine.observers is not None
+            or (engine.observers is not None and now >= engine.observers.idle_until)
             or service.admission.crowded
             or service.retry.tenacity is not None
             or not (timeout is None or (type(timeout) in (int, float) and timeout > 0))

@@ -21,7 +21,6 @@ from ecs_discovery.core.calls.grpc import asked_wait, is_cut, judge_code, pushba
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DeadlineExceeded, DiscoveryError, ResolutionError, foreign
-from ecs_discovery.events import CallStarted
 from ecs_discovery.integrations._grpc.errors import status_of
 from ecs_discovery.integrations._grpc.route import address_of
 
@@ -74,9 +73,8 @@ class Rpc:
 
     def observe(self) -> None:
         """The RPC begins: tell the observers."""
-        observers = self._engine.observers
-        if observers is not None:
-            self.call.observed = observers.call_started(CallStarted("grpc", self.call.target, self.method))
+        call = self.call
+        call.observed = self._engine.observed("grpc", call.target, call.started_at, self.method)
 
     def over(self, error: BaseException | None) -> None:
         """It is over, and this is raised, if anything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ecs_discovery.core.calls.call import Call
@@ -15,6 +16,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
 from ecs_discovery.integrations.http.errors import as_class, of_call
+from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.short_bodies import SHORT, TAIL, arrived
 from ecs_discovery.runtime.sockets import Tuning
 
@@ -61,6 +63,12 @@ class HttpxPart:
         return "Idempotency-Key" in self.request.headers
 
     # The answer
+
+    def url(self) -> str:
+        return str(self.request.url)
+
+    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
+        add_fields(fields, self.request.headers, added)
 
     def status(self, response: Any) -> int:
         return response.status_code  # type: ignore[no-any-return]

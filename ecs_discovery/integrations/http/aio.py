@@ -290,7 +290,7 @@ class AsyncExchange(Exchange[R, A]):
         observed = self.call.observed
         if observed is None:
             return await self._watched(use)
-        with observed.attempt(use.lease):
+        with self.observe_attempt(observed, use):
             return await self._watched(use)
 
     def _drop_held(self) -> None:

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Generic, TypeVar
 
 from ecs_discovery.client.engine import Engine
+from ecs_discovery.client.observing import ObservedAttempt, ObservedCall
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
 from ecs_discovery.core.balancing.node import Node, Outcome
@@ -29,13 +31,12 @@ from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, judge_st
 from ecs_discovery.core.lease import Lease
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
-from ecs_discovery.events import CallStarted
 from ecs_discovery.integrations.http.errors import reason_of, without_frames
 from ecs_discovery.integrations.http.failure_table import FailureTable
 from ecs_discovery.integrations.http.history import AttemptHistory
 from ecs_discovery.models import Question
 
-__all__ = ["AttemptUse", "Exchange"]
+__all__ = ["AttemptUse", "Exchange", "add_fields"]
 
 R = TypeVar("R")
 
@@ -145,6 +146,13 @@ class Exchange(Generic[R, U], ABC):
         """Does the request carry an `Idempotency-Key`, by which its receiver knows a repetition?"""
         return False
 
+    def url(self) -> str:
+        """The URL as the application wrote it, for observers."""
+        return ""
+
+    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
+        """Have the request carry these header fields (see `add_fields`), from the next `send` on."""
+
     @abstractmethod
     def status(self, response: R) -> int:
         """The status of an answer."""
@@ -196,8 +204,9 @@ class Exchange(Generic[R, U], ABC):
         if engine.closed:
             engine.check_open(service.target)
         now = self._started_at = engine.clock()
-        if engine.observers is not None:
-            observed = engine.observers.call_started(CallStarted("http", self.target, self.method))
+        observers = engine.observers
+        if observers is not None and now >= observers.idle_until:
+            observed = engine.observed("http", self.target, now, self.method, self.url())
             if observed is not None:
                 self.call.observed = observed
                 return None
@@ -269,7 +278,12 @@ class Exchange(Generic[R, U], ABC):
         if isinstance(decision, Stop):
             self._response = None  # it is the caller's
         use.history = AttemptHistory(
-            lease.node.endpoint, now - lease.started_at, call.reports, judgement.failure is None
+            lease.node.endpoint,
+            now - lease.started_at,
+            call.reports,
+            judgement.failure is None,
+            lease.number,
+            lease.started_at - call.started_at,
         )
         self.keep(response, use)
         return decision
@@ -331,7 +345,15 @@ class Exchange(Generic[R, U], ABC):
         if call.hard and now >= call.deadline_at:
             fault = Fault.DEADLINE
         self._fault = fault
-        call.report(lease.node, fault.label, now - lease.started_at, reason_of(error))
+        call.report(
+            lease.node,
+            fault.label,
+            fault.kind.value,
+            lease.started_at,
+            now,
+            reason_of(error),
+            number=lease.number,
+        )
         if lease.observe(fault.outcome, now):
             self.engine.emit(self.service)
         if fault is not Fault.DEADLINE:
@@ -348,7 +370,7 @@ class Exchange(Generic[R, U], ABC):
         use.recorded = True
         lease, now = use.lease, self.engine.clock()
         fault, call = Fault.DEADLINE, self.call
-        call.report(lease.node, fault.label, now - lease.started_at, "no answer by then")
+        call.report(lease.node, fault.label, fault.kind.value, lease.started_at, now, "no answer by then")
         if call.observed is not None:
             call.observed.attempt_ended(lease, fault.kind.value, fault.label)
         if lease.observe(fault.outcome, now):
@@ -359,6 +381,14 @@ class Exchange(Generic[R, U], ABC):
         observed = self._call.observed if self._call is not None else None
         if observed is not None:
             observed.ended(error)
+
+    def observe_attempt(self, observed: ObservedCall, use: U) -> ObservedAttempt:
+        """The attempt begins, in this thread or task: `with` is to be around its `send`."""
+        attempt = observed.attempt(use.lease)
+        fields = attempt.headers()
+        if fields:
+            self.carry(fields, observed.fields_added)
+        return attempt
 
     def is_of_connection(self, error: Exception) -> bool:
         """Does an error that no row of the table knows speak of the connection?"""
@@ -381,3 +411,11 @@ class Exchange(Generic[R, U], ABC):
 
     def _recall(self, call: Call) -> None:
         call.replayable = self.replayable()
+
+
+def add_fields(fields: Mapping[str, str], headers: MutableMapping[str, str], added: set[str]) -> None:
+    """Set header fields, but for what the application has set itself. `added` keeps what was set here before."""
+    for name, value in fields.items():
+        if name in added or name not in headers:
+            added.add(name)
+            headers[name] = value

@@ -174,7 +174,7 @@ class SyncExchange(Exchange[R, U]):
         observed = self.call.observed
         if observed is None:
             return self.send(use)
-        with observed.attempt(use.lease):
+        with self.observe_attempt(observed, use):
             return self.send(use)
 
     def _tried(self, use: U) -> R:

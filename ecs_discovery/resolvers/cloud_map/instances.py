@@ -12,7 +12,7 @@ from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout
 from ecs_discovery.models import Endpoint, Question, Resolution
 from ecs_discovery.resolvers.addresses import is_usable, refusal, screened
 
-__all__ = ["DENIED", "MAX_RESULTS", "THROTTLED", "UNSUPPORTED", "error_code", "failure", "read", "request"]
+__all__ = ["DENIED", "MAX_RESULTS", "MISSING", "THROTTLED", "UNSUPPORTED", "error_code", "failure", "read", "request"]
 
 MAX_RESULTS = 1000
 """The most that one answer can hold, and the most instances of a service. Without it an answer ends at 100, and there
@@ -23,7 +23,7 @@ THROTTLED = frozenset(
 )
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"})
 UNSUPPORTED = frozenset({"UnknownOperationException", "InvalidAction", "NotImplemented"})
-_MISSING = frozenset({"ServiceNotFound", "NamespaceNotFound"})
+MISSING = frozenset({"ServiceNotFound", "NamespaceNotFound"})
 _CREDENTIALS = frozenset(
     {
         "ExpiredToken",
@@ -160,7 +160,7 @@ def failure(question: Question, error: BaseException, operation: str) -> Resolut
     hint: str | None = None
     kind: type[ResolutionError] = ResolutionError
     message = f"Cloud Map could not be asked: {type(error).__name__}: {said}"
-    if code in _MISSING:
+    if code in MISSING:
         kind = TargetNotFound
         message = f"Cloud Map has no such {'namespace' if code == 'NamespaceNotFound' else 'service'}"
         hint = "check the spelling (HTTP namespaces: upper and lower case too), the Region, and owner= if it is shared"

@@ -45,7 +45,7 @@ class _Query:
             self.wire = wire_module.query(question.name, question.scheme, number, edns=edns)
         except wire_module.Malformed as exc:
             raise BadAnswer(f"cannot be asked: {exc}") from exc
-        self._asked = wire_module.read(self.wire).questions
+        self._asked = wire_module.asked(self.wire, question.name, question.scheme)
 
     def plain(self) -> Query:
         return _Query(self._question, self._number, edns=False)

@@ -6,7 +6,7 @@ The thread and the asyncio resolver both drive this; they differ only in how a q
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecs_discovery.config.policies import DnsPolicy
@@ -32,7 +32,7 @@ from ecs_discovery.resolvers.dns.records import (
 )
 from ecs_discovery.resolvers.dns.servers import QueryResult
 
-__all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "lookup_steps", "normal", "read"]
+__all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "lookup_steps", "normal", "read", "told"]
 
 _MAX_FOLLOW_UPS = 240
 """Questions after the addresses of SRV targets: with the first one and some retransmissions a lookup's allowance."""
@@ -57,6 +57,20 @@ def normal(question: Question) -> Question:
     if question.scheme not in ("a", "aaaa", "srv"):
         raise ConfigurationError("question.scheme", question.scheme, "a, aaaa or srv")
     return Question(question.scheme, plain_name(question.name))
+
+
+def told(steps: Steps, tell: Callable[[Question, QueryResult, float], object], clock: Callable[[], float]) -> Steps:
+    """The same steps. `tell` gets what became of each question, and after how many seconds."""
+    asking = next(steps)
+    while True:
+        began = clock()
+        outcomes = yield asking
+        for question, outcome in outcomes.items():
+            tell(question, outcome, clock() - began)
+        try:
+            asking = steps.send(outcomes)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def lookup_steps(question: Question, policy: DnsPolicy) -> Steps:

@@ -16,8 +16,8 @@ from ecs_discovery.models import Question, Resolution
 from ecs_discovery.resolvers.dns.blocking import Sockets
 from ecs_discovery.resolvers.dns.replies import _Query
 from ecs_discovery.resolvers.dns.search import steps_for
-from ecs_discovery.resolvers.dns.servers import Allowance
-from ecs_discovery.resolvers.dns.steps import normal
+from ecs_discovery.resolvers.dns.servers import Allowance, QueryResult
+from ecs_discovery.resolvers.dns.steps import normal, told
 from ecs_discovery.resolvers.dns.system import configured_servers
 from ecs_discovery.resolvers.dns.udp_client import RunningLookup, UdpClient, random_id
 from ecs_discovery.resolvers.hosts import HostsFile
@@ -40,13 +40,16 @@ class DnsResolver:
         clock: Callable[[], float] = time.monotonic,
         may_ask: Callable[[], bool] | None = None,
         next_id: Callable[[], int] = random_id,
+        on_reply: Callable[[Question, QueryResult, float], object] | None = None,
     ) -> None:
         """`may_ask` says whether a question that follows from an answer may be asked now; False: a moment later.
-        `next_id` gives ids of queries: any number below 65,536 that cannot be guessed."""
+        `next_id` gives ids of queries: any number below 65,536 that cannot be guessed. `on_reply` is told what became
+        of each question to a server, and after how many seconds."""
         self._policy = policy
         self._may_ask = may_ask
         self._clock = clock
         self._next_id = next_id
+        self._on_reply = on_reply
         self._hosts = HostsFile.shared(policy.hosts_file) if policy.hosts_file else None
 
     def __repr__(self) -> str:
@@ -117,6 +120,8 @@ class Lookups:
                     next_id=resolver._next_id,
                 )
             steps = steps_for(asked, resolver._policy)
+            if resolver._on_reply is not None:
+                steps = told(steps, resolver._on_reply, resolver._clock)
         except ResolutionError as error:
             self._ended.append((question, error))
         else:

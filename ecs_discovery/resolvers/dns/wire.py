@@ -12,11 +12,11 @@ from socket import AF_INET6, inet_ntoa, inet_ntop
 
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, in_zone, wire_ttl
 
-__all__ = ["Malformed", "Message", "query", "read"]
+__all__ = ["Malformed", "Message", "asked", "query", "read"]
 
 _A, _CNAME, _SOA, _AAAA, _SRV, _OPT = 1, 5, 6, 28, 33, 41
 _IN = 1
-_KINDS = {"a": _A, "aaaa": _AAAA, "srv": _SRV}
+_KINDS = {"a": _A, "aaaa": _AAAA, "srv": _SRV, "soa": _SOA}
 _RECURSION = 0x0100
 _PAYLOAD = 1232  # fits every path without fragments (DNS flag day 2020)
 _MAX_NAME = 255  # octets (RFC 1035, section 2.3.4)
@@ -34,7 +34,7 @@ _ESCAPED = {
     for byte in range(256)
 }
 
-
+_USUAL = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")  # names that are written as they are sent
 _CHARACTER = re.compile(r"\\([0-9]{3})|\\(.)|(.)", re.DOTALL)
 
 
@@ -71,7 +71,16 @@ def query(name: str, scheme: str, number: int, *, edns: bool) -> bytes:
     return body + (b"\0" + _FIXED.pack(_OPT, _PAYLOAD, 0, 0) if edns else b"")
 
 
+def asked(wire: bytes, name: str, scheme: str) -> tuple[tuple[str, int, int], ...]:
+    """The question of a `query`, as `read` gives it."""
+    if _USUAL.fullmatch(name):
+        return ((name, _KINDS[scheme], _IN),)
+    return read(wire).questions
+
+
 def _packed(name: str) -> bytes:
+    if len(name) < _MAX_NAME - 1 and _USUAL.fullmatch(name):
+        return b"".join([bytes((len(label),)) + label for label in name.encode("ascii").split(b".")]) + b"\0"
     labels = [bytearray()] if name else []
     try:
         ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")

@@ -216,6 +216,20 @@ def test_three_failed_checks_take_an_endpoint_out_and_say_why_once():
     assert all(service.pick(NOW + 500 + step) is not node for step in range(20)), "no request is its probe"
 
 
+def test_checks_are_counted_and_so_are_the_ejections_that_the_limit_withholds():
+    service = started(2, outlier=OutlierPolicy(max_ejected=0.5))
+    first, second = service.nodes
+    for index in range(1, 4):
+        told(service, first, BAD, NOW + index)
+        told(service, second, BAD, NOW + index + 0.5)
+    told(service, second, Outcome.SUCCESS, NOW + 9)
+    assert first.health is Health.EJECTED
+    assert second.health is Health.HEALTHY
+    counts = service.counters.read()
+    assert counts["health_checks"] == {"failed": 6, "ok": 1}
+    assert counts["ejections_withheld"] == {"health_check": 1}
+
+
 def test_one_failed_check_is_enough_where_that_is_the_policy():
     service = started(3, policy=HealthCheckPolicy(kind="http", unhealthy_after=1, healthy_after=1))
     node = service.nodes[0]

@@ -134,8 +134,18 @@ def test_the_failure_of_one_of_two_attempts_under_way_decides_nothing_and_costs_
 
 def test_reports_name_the_endpoint_the_class_and_the_time():
     call = call_of()
-    call.report(nodes(1)[0], "connect", 0.0123, OSError("refused"))
+    call.report(nodes(1)[0], "connect", "connect", 0.0, 0.0123, OSError("refused"))
     assert [str(report) for report in call.reports] == ["10.0.0.1:80 connect after 12 ms: refused"]
+
+
+def test_reports_say_the_kind_the_number_and_the_start_of_each_attempt():
+    call = call_of()
+    call.started_at = 10.0
+    for number, node in enumerate(nodes(2)):
+        call.start_attempt(node)
+        call.report(node, "read timeout", "error", 10.0 + number, 10.5 + number)
+    told = [(report.kind, report.number, report.start, report.seconds) for report in call.reports]
+    assert told == [("error", 1, 0.0, 0.5), ("error", 2, 1.0, 0.5)]
 
 
 def test_an_application_that_has_a_policy_of_its_own_is_told_and_decides():

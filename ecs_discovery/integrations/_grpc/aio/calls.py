@@ -518,7 +518,8 @@ class _StreamResponse(_Call):
         if rpc.answered:
             self._error = error
             return error
-        rpc.call.report(lease.node, judgement.label, now - lease.started_at)
+        kind = "" if judgement.failure is None else judgement.failure.value
+        rpc.call.report(lease.node, judgement.label, kind, lease.started_at, now)
         rpc.call.stop("responses had been read")
         self._error = async_error(error, rpc.tried())
         return self._error

@@ -232,7 +232,8 @@ class StreamCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gener
             route.engine.emit(route.service)
         if rpc.answered:
             return error
-        rpc.call.report(use.lease.node, judgement.label, now - use.lease.started_at)
+        kind = "" if judgement.failure is None else judgement.failure.value
+        rpc.call.report(use.lease.node, judgement.label, kind, use.lease.started_at, now)
         rpc.call.stop("responses had been read")
         return sync_error(error, rpc.tried())
 
