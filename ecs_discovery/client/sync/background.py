@@ -86,12 +86,6 @@ class Background:
             if flights:
                 wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
 
-    def wait_for_lookup(self, service: Service, deadline_at: float) -> bool:
-        """Wait for the next answer of the lookups in flight, no longer than `deadline_at` (monotonic). Did one come?"""
-        flights = self.engine.flights.in_flight(service.wanted())
-        left = deadline_at - self.engine.clock()
-        return left > 0 and bool(flights and wait_for_flights(flights, left, FIRST_COMPLETED).done)
-
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Engine.start_attempt`; where every endpoint is full, wait for room."""
         if not service.admission.crowded:
