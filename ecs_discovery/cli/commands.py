@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -74,7 +75,7 @@ def doctor(arguments: tuple[str, ...]) -> None:
     type=click.FloatRange(min=SHORTEST, max=3600),
     default=30.0,
     show_default=True,
-    help="How long it takes.",
+    help="Duration of the demo in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Nothing but one JSON object at the end.")
 @click.option(
@@ -85,13 +86,20 @@ def doctor(arguments: tuple[str, ...]) -> None:
     metavar="N",
     help="Requests per second of each client.",
 )
-@click.option("--seed", type=int, metavar="N", help="Repeat the same choices.")
-def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
+@click.option("--seed", type=int, metavar="N", help="Random seed, for a repeatable run.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE.html",
+    help="Write a page with charts to this file at the end.",
+)
+def demo(seconds: float, as_json: bool, rate: float, seed: int | None, page: Path | None) -> None:
     """Watch requests survive what happens to tasks.
 
-    A small ECS on loopback: its tasks become slow, die, vanish and fail, and a deployment replaces them, while a
-    wrapped requests session and a plain one call them at the same rate. No AWS account is needed. Exit status 0 if the
-    wrapped session lost nothing.
+    A small ECS on loopback: its tasks become slow, die, vanish and fail, and a deployment replaces them. A wrapped
+    requests session, a plain session and a plain session with urllib3's Retry call them at the same rate. No AWS
+    account is needed. Exit status: 0 if the wrapped session lost nothing, 1 if it did, 130 after Ctrl-C.
     """
     try:
         import dns  # noqa: F401  # the lab's name server
@@ -100,6 +108,8 @@ def demo(seconds: float, as_json: bool, rate: float, seed: int | None) -> None:
     except ModuleNotFoundError as error:
         missing = "dnspython" if error.name == "dns" else error.name
         sys.exit(fail(f"{missing} is not installed: from a clone, pip install '.[demo]'", 1))
+    if page is not None and not page.absolute().parent.is_dir():  # told now, not after the demo
+        raise click.BadParameter(f"there is no folder {page.parent}", param_hint="--report")
     from ecs_discovery.cli.demo.command import show
 
-    sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json))
+    sys.exit(show(seconds=seconds, rate=rate, seed=seed, as_json=as_json, page=page))

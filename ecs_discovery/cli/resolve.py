@@ -45,6 +45,7 @@ def resolve_target(
                 resolution = discovery.resolve(target, timeout=timeout)
             finally:
                 if trace is not None:
+                    trace.wait()
                     traced = _shown(trace, target, as_json=as_json)
     except ConfigurationError as error:
         return _failed(error, target, 2, traced, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ecs_discovery.client.sync.discovery import Discovery
@@ -25,9 +26,16 @@ class Trace:
     def __init__(self, discovery: Discovery) -> None:
         self.queries: list[dict[str, Any]] = []
         self._settings = discovery._engine.settings
+        self._flights = discovery._engine.flights
         asker = discovery._driver.background.asker
         asker.dns = DnsResolver(self._settings.dns, may_ask=discovery._engine.may_query, on_reply=self._replied)
         discovery._engine.observe(self)
+
+    def wait(self) -> None:
+        """Wait for questions in flight, a second at most: an answer of one family may end the resolution."""
+        until = time.monotonic() + 1.0
+        while len(self._flights) and time.monotonic() < until:
+            time.sleep(0.005)
 
     def names(self, target: Target) -> str:
         """How the target's name was completed, in a sentence."""

@@ -9,11 +9,20 @@ from rich.console import Console
 
 from ecs_discovery.cli.demo.story import fate
 from ecs_discovery.cli.demo.traffic import Request, summarize
-from ecs_discovery.cli.demo.view import Line, TaskRow, comparison, live, vanish_lines, verdict
+from ecs_discovery.cli.demo.view import (
+    NAMES,
+    Line,
+    TaskRow,
+    comparison,
+    live,
+    shared_prefix,
+    vanish_lines,
+    verdict,
+)
 
 
-def drawn(*parts):
-    console = Console(file=io.StringIO(), width=120, markup=False)
+def drawn(*parts, width=80):
+    console = Console(file=io.StringIO(), width=width, markup=False)
     for part in parts:
         console.print(part)
     return console.file.getvalue()
@@ -27,6 +36,10 @@ def requests(good, lost=0, unanswered=0):
     ]
 
 
+def scores(*of_each):
+    return [(name, summarize(each)) for name, each in zip(NAMES, of_each, strict=True)]
+
+
 def cells(text, label):
     line = next(line for line in text.splitlines() if line.strip().startswith(label))
     return line.replace(label, "").split("  ")
@@ -35,24 +48,25 @@ def cells(text, label):
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        ("requests", ["20000", "4"]),
-        ("success rate", ["99.99 %", "75.00 %"]),  # 19,999 of 20,000 is not rounded up
-        ("lost", ["1", "1"]),
-        ("latency p50, ms", ["2.0", "2.0"]),
-        ("latency max, ms", ["2500", "2500"]),
-        ("queries to the DNS server", ["5", "6"]),
+        ("requests", ["20000", "4", "1"]),
+        ("success rate", ["99.99 %", "75.00 %", "100 %"]),  # 19,999 of 20,000 is not rounded up
+        ("lost", ["1", "1", "0"]),
+        ("latency p50, ms", ["2.0", "2.0", "2.0"]),
+        ("latency max, ms", ["2500", "2500", "2.0"]),
+        ("queries to the DNS server", ["5", "6, both"]),
     ],
 )
-def test_the_comparison_puts_both_side_by_side(label, expected):
-    text = drawn(comparison(summarize(requests(19_999, 1)), summarize(requests(3, 1)), 5, 6))
+def test_the_comparison_puts_the_clients_side_by_side(label, expected):
+    text = drawn(comparison(scores(requests(19_999, 1), requests(3, 1), requests(1)), 5, 6))
     assert [cell.strip() for cell in cells(text, label) if cell.strip()] == expected
 
 
 def test_rows_without_news_are_left_out_and_others_shown():
-    calm = drawn(comparison(summarize(requests(1)), summarize(requests(1)), 0, 0))
+    calm = drawn(comparison(scores(requests(1), requests(1), requests(1)), 0, 0))
     assert "unanswered" not in calm
     assert "held back" not in calm
-    busy = drawn(comparison(summarize(requests(1, 0, 1)), summarize(requests(1), held_back=3), 0, 0))
+    held_back = [("wrapped", summarize(requests(1, 0, 1))), ("plain", summarize(requests(1), held_back=3))]
+    busy = drawn(comparison(held_back, 0, 0))
     assert "still unanswered" in busy
     assert "held back" in busy
 
@@ -69,34 +83,59 @@ def test_the_verdict_counts_losses(found, text):
     assert verdict(summarize(found)) == text
 
 
-def test_the_live_picture_shows_event_tasks_and_log():
-    row = TaskRow(
-        address="127.0.0.7",
-        state="slow",
-        health="healthy",
-        pending=2,
-        ejections=1,
-        latency=0.0015,
-        wrapped=0.25,
-        plain=0.5,
-    )
-    gone = TaskRow(
-        address="127.0.0.8", state="stopped", health="", pending=0, ejections=0, latency=None, wrapped=0.0, plain=0.0
-    )
-    lines = [Line(1.0, "lab", "127.0.0.7 slows down"), Line(1.2, "discovery", "something follows")]
-    text = drawn(live(2.0, 30.0, [row, gone], lines))
-    assert " 2.0 of 30 s  127.0.0.7 slows down" in text
-    shown = next(line for line in text.splitlines() if "127.0.0.7  " in line and "healthy" in line)
-    assert shown.split() == ["127.0.0.7", "slow", "healthy", "2", "1", "1.5", "25%", "50%"]
-    assert next(line for line in text.splitlines() if "127.0.0.8" in line).split()[1:] == [
-        *("stopped", "-", "-", "-", "-", "0%", "0%")
-    ]
-    assert "1.2 s    -> something follows" in text
+def row(address, state="running", health="healthy", **facts):
+    given = {"pending": 2, "ejections": 1, "latency": 0.0015, "shares": (0.25, 0.5, 0.0), **facts}
+    return TaskRow(address=address, state=state, health=health, **given)
 
 
-def test_what_became_of_requests_to_a_vanished_task_is_told_for_both():
+def test_the_live_picture_shows_score_tasks_and_log():
+    gone = row("127.9.8.8", "stopped", "", pending=0, latency=None, shares=(0.0, 0.0, 0.0))
+    lines = [Line(1.0, "lab", "127.9.8.7 slows down"), Line(1.2, "discovery", "127.9.8.8:80 is down")]
+    text = drawn(live(2.0, 30.0, scores(requests(9), requests(8, 1), requests(9)), [row("127.9.8.7"), gone], lines))
+    shown = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert text.splitlines()[0].split("   ")[0].strip() == "2.0 of 30 s"
+    assert "127.9.8.7" in text.splitlines()[0], "what a shortened address stands for"
+    assert shown["wrapped"][:4] == ["0", "9", "100", "%"]
+    assert "88.89 %" in text
+    assert shown[".7"] == ["running", "healthy", "2", "1.5", "25", "50", "0"]
+    assert shown[".8"] == ["stopped", "-", "-", "-", "0", "0", "0"]
+    assert "1.0 s  .7 slows down" in text
+    assert "1.2 s    -> .8 is down" in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_the_live_picture_fits_the_terminal_and_cuts_nothing_but_the_log(width, height):
+    rows = [row(f"127.240.250.{number}", "vanished", "probing", latency=1.234) for number in range(240, 248)]
+    lines = [Line(float(at), "lab", f"127.240.250.24{at % 8} is started in its place; " * 3) for at in range(60)]
+    many = scores(*[requests(9_999, 999)] * 3)
+    text = drawn(live(29.9, 30.0, many, rows, lines, height), width=width)
+    assert len(text.splitlines()) <= height
+    assert all(len(line) <= width for line in text.splitlines())
+    above = text[: text.index("s  .24")]
+    assert "…" not in above
+    assert above.count("probing") == 8
+
+
+@pytest.mark.parametrize(
+    ("addresses", "prefix"),
+    [
+        (["127.1.2.3", "127.1.2.4"], "127.1.2."),
+        (["127.1.2.3", "127.1.3.4"], "127.1."),
+        (["127.1.2.3"], "127.1.2."),
+        (["10.0.0.1", "127.0.0.1"], ""),
+        ([], ""),
+    ],
+)
+def test_addresses_are_shortened_by_the_numbers_that_they_share(addresses, prefix):
+    assert shared_prefix(addresses) == prefix
+
+
+def test_what_became_of_requests_to_a_vanished_task_is_told_for_each():
     met = fate([Request("/", 9.9, 19.0, 200), Request("/", 10.1, 10.36, 200)], 10.0, 30.0)
-    text = "\n".join(vanish_lines("127.0.0.7", met, fate([Request("/", 9.9)], 10.0, 30.0)))
-    assert "wrapped: 1 (1 answered, 0 lost) it had already acknowledged, 9.10 s at the longest" in text
-    assert "1 (1 answered, 0 lost) sent to it afterwards, 0.26 s at the longest" in text
-    assert "plain: 1 (0 answered, 0 lost, 1 still waiting)" in text
+    others = fate([Request("/", 9.9)], 10.0, 30.0), fate([], 10.0, 30.0)
+    text = "\n".join(vanish_lines("127.0.0.7", list(zip(NAMES, (met, *others), strict=True))))
+    assert "wrapped:       1 (1 answered) in flight, longest 9.10 s" in text
+    assert "1 (1 answered) sent later, longest 0.26 s" in text
+    assert "plain:         1 (0 answered, 1 waiting) in flight" in text
+    assert "plain + Retry: no request met its silence" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -13,7 +13,7 @@ from ecs_discovery.testing.lab import Lab, LabService
 from tests.integrations.clients import CLIENTS, ClientUnderTest
 from tests.worlds import Asyncio, Worlds
 
-__all__ = ["Play", "complete", "in_tasks", "kind", "lab", "play", "url_of"]
+__all__ = ["Play", "complete", "in_tasks", "kind", "lab", "name_of", "play", "url_of"]
 
 COMPLETE = tuple(each for each in CLIENTS if each.is_complete)
 Play = Callable[..., None]

@@ -1,4 +1,4 @@
-"""`ecs-discovery demo`: a wrapped and a plain client side by side, while things happen to the tasks they call."""
+"""`ecs-discovery demo`: three clients side by side, while things happen to the tasks they call."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 from threading import Event
 from typing import Any
 
 import click
 import requests
+from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.live import Live
+from urllib3.util import Retry
 
 from ecs_discovery import events
 from ecs_discovery.cli.console import fail, output
-from ecs_discovery.cli.demo import view
+from ecs_discovery.cli.demo import html, view
 from ecs_discovery.cli.demo.plain_dns import PlainDns
 from ecs_discovery.cli.demo.story import Story, fate, state_of
 from ecs_discovery.cli.demo.traffic import Answer, Traffic
@@ -35,18 +38,21 @@ _TASKS = 4
 _TTL = 5.0
 _WORKERS = 12
 _TIMEOUT = (2.0, 20.0)
-"""Both clients' `timeout=`. The read part is longer than TCP keep-alive takes to give a vanished peer up."""
-_STRAGGLERS = 32.0
-"""Seconds that requests in flight have at the end: a discovery's deadline, and a little."""
+"""The clients' `timeout=`. The read part is longer than TCP keep-alive takes to give a vanished peer up."""
+_STRAGGLERS = 5.0
+"""Seconds that the wrapped session's requests in flight have at the end."""
 _GRACE = 0.5
-"""Seconds that they have after Ctrl-C."""
+"""Seconds that the other requests have then, and all requests after Ctrl-C. What has no answer by then is shown so."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: 128 and the number of SIGINT."""
 _WINDOW = 3.0
 _FRAME = 0.25
 _LOST_SHOWN = 10
 
 
-def show(*, seconds: float, rate: float, seed: int | None, as_json: bool) -> int:
-    """Run the demo and print it; returns the exit status: 0 if the wrapped session lost nothing."""
+def show(*, seconds: float, rate: float, seed: int | None, as_json: bool, page: Path | None = None) -> int:
+    """Run the demo and print it, and write the report to `page`; returns the exit status: 0 if the wrapped session lost
+    nothing, 130 after Ctrl-C."""
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
     console = output()
     with Lab(namespace=_NAMESPACE, seed=seed) as lab:
@@ -58,22 +64,27 @@ def show(*, seconds: float, rate: float, seed: int | None, as_json: bool) -> int
                     demo.run(lambda: None)
                 elif console.is_terminal and not console.is_dumb_terminal:
                     with Live(console=console, auto_refresh=False, transient=True) as screen:
-                        demo.run(lambda: screen.update(demo.picture(), refresh=True))
+                        demo.run(lambda: screen.update(demo.picture(console.height), refresh=True))
                 else:
                     demo.run(_printer(demo))
             except KeyboardInterrupt:
                 demo.interrupted = True
             report = demo.report()
+            if page is not None:
+                page.write_text(html.page(demo.history()), encoding="utf-8")
             if as_json:
                 click.echo(json.dumps(report, allow_nan=False, indent=2))
             else:
                 _conclude(console, demo)
-            missing = report["wrapped"]["lost"] + (0 if demo.interrupted else report["wrapped"]["unanswered"])
-            return 1 if missing else 0
+                if page is not None:
+                    click.echo(f"The report is in {page}.")
+            if demo.interrupted:
+                return INTERRUPTED
+            return 1 if report["wrapped"]["lost"] + report["wrapped"]["unanswered"] else 0
 
 
 class Demo:
-    """Both clients, their service and the story, from `with` to its end."""
+    """The clients, their service and the story, from `with` to its end."""
 
     def __init__(self, lab: Lab, *, seconds: float, rate: float, seed: int | None) -> None:
         self.lines: list[view.Line] = []
@@ -99,9 +110,11 @@ class Demo:
         def wrapped() -> requests.Session:
             return wrap_session(_plain(), discovery=self.discovery)
 
-        paths = rng.random()  # the same for both
-        self.wrapped = Traffic("wrapped", _sender(wrapped, origin), rate=rate, workers=_WORKERS, rng=Random(paths))
-        self.plain = Traffic("plain", _sender(_plain, origin), rate=rate, workers=_WORKERS, rng=Random(paths))
+        paths = rng.random()  # the same for all
+        self.wrapped, self.plain, self.retrying = self.sides = tuple(
+            Traffic(name, _sender(session, origin), rate=rate, workers=_WORKERS, rng=Random(paths))
+            for name, session in (("wrapped", wrapped), ("plain", _plain), ("plain_retry", _retrying))
+        )
         self._stop = Event()
         self.story = Story(
             self._service, seconds, rush=self._rush, pending=self._pending, tell=self._tell, stop=self._stop
@@ -113,8 +126,8 @@ class Demo:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self.wrapped.stop()
-        self.plain.stop()
+        for side in self.sides:
+            side.stop()
         self.discovery.close()
 
     def run(self, frame: Callable[[], object]) -> None:
@@ -122,32 +135,41 @@ class Demo:
         with self._dns.installed(), ThreadPoolExecutor(1) as stage:
             self._began = time.monotonic()
             try:
-                self.wrapped.start()
-                self.plain.start()
                 story = stage.submit(self.story.run)
+                for side in self.sides:
+                    side.start()
                 self._watch(story, frame)
                 story.result()
                 self._gather(frame)
             finally:
                 self._stop.set()
-                self.wrapped.stop()
-                self.plain.stop()
-                self.wrapped.join(_GRACE)
-                self.plain.join(_GRACE)
+                limit = time.monotonic() + _GRACE
+                for side in self.sides:
+                    side.stop()
+                for side in self.sides:
+                    side.join(max(0.0, limit - time.monotonic()))
 
-    def picture(self) -> Any:
-        """What to show now, for a terminal."""
-        return view.live(time.monotonic() - self._began, self.seconds, self.rows(), self.lines)
+    def picture(self, height: int) -> Any:
+        """What to show now, for a terminal of so many lines."""
+        elapsed = time.monotonic() - self._began
+        scores = [(side.name, side.summary()) for side in self.sides]
+        return view.live(elapsed, self.seconds, scores, self.rows(), self.lines, height)
+
+    def history(self) -> html.History:
+        """All that happened, for the report."""
+        tasks = {task.id: task.address for task in self._service.all_tasks}
+        sides = {side.name: (side.requests, side.summary()) for side in self.sides}
+        return html.History(self.seconds, self._began, sides, tasks, tuple(self.lines))
 
     def rows(self) -> list[view.TaskRow]:
         """The tasks of interest: those that run, those that still have answers, those the discovery still knows."""
         nodes = {node.endpoint: node for node in self.discovery.snapshot(self._target).nodes}
-        wrapped, plain = self.wrapped.recent(_WINDOW), self.plain.recent(_WINDOW)
+        shares = [side.recent(_WINDOW) for side in self.sides]
         rows = []
         for task in self._service.all_tasks:
             node = nodes.get(_endpoint(task))
             gone = task.state is TaskState.STOPPED
-            if gone and node is None and not wrapped.get(task.id) and not plain.get(task.id):
+            if gone and node is None and not any(share.get(task.id) for share in shares):
                 continue
             rows.append(
                 view.TaskRow(
@@ -157,18 +179,19 @@ class Demo:
                     pending=node.pending if node else 0,
                     ejections=node.ejections if node else 0,
                     latency=node.latency if node else None,
-                    wrapped=wrapped.get(task.id, 0.0),
-                    plain=plain.get(task.id, 0.0),
+                    shares=tuple(share.get(task.id, 0.0) for share in shares),
                 )
             )
         return rows
 
     def report(self) -> dict[str, Any]:
         """The facts so far, as plain values."""
+        # The two plain sessions have one resolver, as the programs of one host do.
         plain_queries = self._dns.queries
-        sides = ((self.wrapped, self._lab.dns.total - plain_queries), (self.plain, plain_queries))
+        queries_of = {"wrapped": self._lab.dns.total - plain_queries}
         report: dict[str, Any] = {"seconds": self.seconds, "interrupted": self.interrupted}
-        for side, queries in sides:
+        for side in self.sides:
+            queries = queries_of.get(side.name, plain_queries)
             report[side.name] = {
                 **side.summary().as_dict(),
                 "dns_queries": queries,
@@ -185,7 +208,7 @@ class Demo:
                 "at": round(at - self._began, 3),
                 "task": self.story.vanished.address,
                 "in_flight": self.story.in_flight,
-                **{side.name: fate(side.requests, at, now).as_dict() for side, _ in sides},
+                **{side.name: fate(side.requests, at, now).as_dict() for side in self.sides},
             }
         report["events"] = view.as_dict(self.lines)
         return report
@@ -193,12 +216,13 @@ class Demo:
     def conclusion(self) -> list[Any]:
         """The summary, for people."""
         plain_queries = self._dns.queries
-        wrapped, plain = self.wrapped.summary(), self.plain.summary()
-        parts: list[Any] = [view.comparison(wrapped, plain, self._lab.dns.total - plain_queries, plain_queries)]
+        wrapped = self.wrapped.summary()
+        scores = [(side.name, side.summary()) for side in self.sides]
+        parts: list[Any] = [view.comparison(scores, self._lab.dns.total - plain_queries, plain_queries)]
         if self.story.vanished is not None:
             now, at = time.monotonic(), self.story.vanished_at
-            fates = (fate(side.requests, at, now) for side in (self.wrapped, self.plain))
-            parts += view.vanish_lines(self.story.vanished.address, *fates)
+            fates = [(side.name, fate(side.requests, at, now)) for side in self.sides]
+            parts += view.vanish_lines(self.story.vanished.address, fates)
         parts += ["", view.verdict(wrapped)]
         parts += [f"  lost: {one.path}: {one.complaint}" for one in self.wrapped.requests if one.lost][:_LOST_SHOWN]
         return parts
@@ -210,20 +234,17 @@ class Demo:
         frame()
 
     def _gather(self, frame: Callable[[], object]) -> None:
-        """Wait for requests in flight: those that met a task which vanished have seconds to go."""
-        self.wrapped.stop()
-        self.plain.stop()
-        if self.wrapped.waiting or self.plain.waiting:
-            self._tell(f"waiting for {self.wrapped.waiting} wrapped and {self.plain.waiting} plain requests in flight")
+        """Wait for requests of the wrapped session in flight. Some of the others would go on for 20 s."""
+        for side in self.sides:
+            side.stop()
         limit = time.monotonic() + _STRAGGLERS
-        for side in (self.wrapped, self.plain):
-            while not side.join(_FRAME) and time.monotonic() < limit:
-                frame()
+        while not self.wrapped.join(_FRAME) and time.monotonic() < limit:
+            frame()
         frame()
 
     def _rush(self, path: str, count: int) -> None:
-        self.wrapped.rush(path, count)
-        self.plain.rush(path, count)
+        for side in self.sides:
+            side.rush(path, count)
 
     def _pending(self, task: LabTask) -> int:
         nodes = self.discovery.snapshot(self._target).nodes
@@ -256,6 +277,13 @@ def _plain() -> requests.Session:
     return session
 
 
+def _retrying() -> requests.Session:
+    session = _plain()
+    retry = Retry(total=3, backoff_factor=0.1, status_forcelist=(502, 503, 504))  # as people write it
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    return session
+
+
 def _endpoint(task: LabTask) -> str:
     return f"{task.address}:{task.port}"
 
@@ -274,5 +302,8 @@ def _printer(demo: Demo) -> Callable[[], None]:
 
 
 def _conclude(console: Console, demo: Demo) -> None:
+    if console.is_terminal:  # the live picture is gone; elsewhere each event was printed as it happened
+        for line in view.shortened(demo.lines):
+            console.print(line, soft_wrap=True)
     for part in demo.conclusion():
         console.print(part, soft_wrap=isinstance(part, str))

@@ -1,7 +1,8 @@
-"""How the demo looks: tables, live in a terminal and at the end."""
+"""How the demo looks in a terminal of 80 columns and more: live, and at the end."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,21 @@ from rich.text import Text
 from ecs_discovery.cli.demo.story import Fate
 from ecs_discovery.cli.demo.traffic import Summary
 
-__all__ = ["Line", "TaskRow", "as_dict", "comparison", "live", "vanish_lines", "verdict"]
+__all__ = [
+    "NAMES",
+    "Line",
+    "TaskRow",
+    "as_dict",
+    "comparison",
+    "live",
+    "shared_prefix",
+    "shortened",
+    "vanish_lines",
+    "verdict",
+]
 
+NAMES = {"wrapped": "wrapped", "plain": "plain", "plain_retry": "plain + Retry"}
+"""What people read for a client's name. The third is a plain session with urllib3's `Retry`."""
 _STYLES = {
     "running": "green",
     "healthy": "green",
@@ -27,7 +41,11 @@ _STYLES = {
     "stopped": "dim",
     "down": "red",
 }
-_LOG_LINES = 8
+_LEAST_LOG = 3  # lines of the log that are shown however small the terminal is
+_ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?")
+
+Scores = Sequence[tuple[str, Summary]]
+"""Each client's name and figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +64,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRow:
-    """One task, as the lab, the discovery and both clients see it."""
+    """One task, as the lab, the discovery and the clients see it."""
 
     address: str
     state: str
@@ -56,65 +74,121 @@ class TaskRow:
     ejections: int
     latency: float | None
     """Seconds."""
-    wrapped: float
-    """Its share of the wrapped client's answers."""
-    plain: float
+    shares: tuple[float, ...]
+    """Its share of each client's answers."""
 
 
-def live(elapsed: float, seconds: float, rows: Sequence[TaskRow], lines: Sequence[Line]) -> RenderableType:
-    """The picture of this moment: the event, the tasks, the last events."""
-    now = next((line.text for line in reversed(lines) if line.kind == "lab"), "")
-    table = Table("task", "state", "discovery says", box=box.SIMPLE_HEAD)
-    for name in ("pending", "ejections", "latency ms", "wrapped", "plain"):
+def shared_prefix(addresses: Sequence[str]) -> str:
+    """What the addresses begin with, all alike, as whole numbers: `127.24.51.`; "" if nothing."""
+    parts = [address.split(".") for address in addresses]
+    prefix = []
+    for column in list(zip(*parts, strict=False))[:3]:
+        if len(set(column)) > 1:
+            break
+        prefix.append(column[0])
+    return "".join(f"{part}." for part in prefix)
+
+
+def shortened(lines: Sequence[Line]) -> list[str]:
+    """The lines with their addresses without what these share, and without ports."""
+    found = [match.partition(":")[0] for line in lines for match in _ADDRESS.findall(line.text)]
+    prefix = shared_prefix(found)
+    return [_ADDRESS.sub(lambda match: short(match[0].partition(":")[0], prefix), str(line)) for line in lines]
+
+
+def short(address: str, prefix: str) -> str:
+    """`.7` of `127.24.51.7`, where `127.24.51.` is the prefix."""
+    return "." + address.removeprefix(prefix) if prefix and address.startswith(prefix) else address
+
+
+def live(
+    elapsed: float, seconds: float, scores: Scores, rows: Sequence[TaskRow], lines: Sequence[Line], height: int = 24
+) -> RenderableType:
+    """The picture of this moment: the score, the tasks, and as many of the last events as the terminal has room for."""
+    prefix = shared_prefix([row.address for row in rows])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("state")
+    table.add_column("discovery")
+    for name in ("in flight", "ms"):
         table.add_column(name, justify="right")
+    for name, _ in scores:
+        table.add_column(f"{NAMES[name].replace('plain + ', '')} %", justify="right")
     for row in rows:
         table.add_row(
-            row.address,
+            short(row.address, prefix),
             Text(row.state, _STYLES.get(row.state, "")),
             Text(row.health or "-", _STYLES.get(row.health, "dim")),
             str(row.pending) if row.health else "-",
-            str(row.ejections) if row.health else "-",
             _ms(None if row.latency is None else row.latency * 1000),
-            f"{row.wrapped:.0%}",
-            f"{row.plain:.0%}",
+            *(f"{share * 100:.0f}" for share in row.shares),
         )
-    log = Text("\n".join(map(str, lines[-_LOG_LINES:])), "dim")
-    return Group(Text(f"{min(elapsed, seconds):4.1f} of {seconds:g} s  {now}", "bold"), table, log)
+    head = Text(f"{min(elapsed, seconds):4.1f} of {seconds:g} s", "bold")
+    if prefix:
+        head.append(f"   .7 is the task {prefix}7", "dim")
+    room = height - 1 - (len(scores) + 1) - 1 - (len(rows) + 1) - 1 - 1
+    shown = max(_LEAST_LOG, room)
+    log = [Text(text, "dim", no_wrap=True, overflow="ellipsis") for text in shortened(lines)[-shown:]]
+    return Group(head, _score(scores), Text(), table, Text(), *log)
 
 
-def comparison(wrapped: Summary, plain: Summary, wrapped_queries: int, plain_queries: int) -> Table:
-    """Both clients side by side."""
-    table = Table("", box=box.SIMPLE_HEAD)
-    table.add_column("wrapped session", justify="right")
-    table.add_column("plain session", justify="right")
-    both = (wrapped, plain)
-    table.add_row("requests", *(str(one.requests) for one in both))
-    table.add_row("success rate", *(_percent(one.success_rate) for one in both))
-    table.add_row("lost", *(Text(str(one.lost), "red" if one.lost else "green") for one in both))
-    if any(one.unanswered for one in both):
-        table.add_row("still unanswered", *(str(one.unanswered) for one in both))
-    if any(one.held_back for one in both):
-        table.add_row("held back: every caller waits", *(str(one.held_back) for one in both))
-    table.add_row("latency p50, ms", *(_ms(one.p50_ms) for one in both))
-    table.add_row("latency p99, ms", *(_ms(one.p99_ms) for one in both))
-    table.add_row("latency max, ms", *(_ms(one.max_ms) for one in both))
-    table.add_row("queries to the DNS server", str(wrapped_queries), str(plain_queries))
+def _score(scores: Scores) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("client")
+    for name in ("lost", "of", "success", "p50 ms", "p99 ms", "max ms"):
+        table.add_column(name, justify="right")
+    for name, one in scores:
+        table.add_row(
+            NAMES[name],
+            Text(str(one.lost), "bold red" if one.lost else "bold green"),
+            str(one.requests),
+            _percent(one.success_rate),
+            *(_ms(value) for value in (one.p50_ms, one.p99_ms, one.max_ms)),
+        )
     return table
 
 
-def vanish_lines(address: str, wrapped: Fate, plain: Fate) -> list[str]:
+def comparison(scores: Scores, wrapped_queries: int, plain_queries: int) -> Table:
+    """The clients side by side."""
+    table = Table("", box=box.SIMPLE_HEAD)
+    for name, _ in scores:
+        table.add_column(NAMES[name], justify="right")
+    each = [one for _, one in scores]
+    table.add_row("requests", *(str(one.requests) for one in each))
+    table.add_row("success rate", *(_percent(one.success_rate) for one in each))
+    table.add_row("lost", *(Text(str(one.lost), "red" if one.lost else "green") for one in each))
+    if any(one.unanswered for one in each):
+        table.add_row("still unanswered", *(str(one.unanswered) for one in each))
+    if any(one.held_back for one in each):
+        table.add_row("held back: every caller waits", *(str(one.held_back) for one in each))
+    table.add_row("latency p50, ms", *(_ms(one.p50_ms) for one in each))
+    table.add_row("latency p99, ms", *(_ms(one.p99_ms) for one in each))
+    table.add_row("latency max, ms", *(_ms(one.max_ms) for one in each))
+    table.add_row("queries to the DNS server", str(wrapped_queries), f"{plain_queries}, both", "")
+    return table
+
+
+def vanish_lines(address: str, fates: Sequence[tuple[str, Fate]]) -> list[str]:
     """What became of the requests that met the task which vanished."""
     lines = [f"{address} vanished: its packets were lost, with no FIN and no RST."]
-    for name, one in (("wrapped", wrapped), ("plain", plain)):
-        lines += (
-            f"  {name}: {_group(one.in_hand, one.in_hand_answered, one.in_hand_lost, one.in_hand_unanswered)}"
-            f" it had already acknowledged{_longest(one.in_hand_longest_ms)};",
-            f"  {' ' * len(name)}  {_group(one.later, one.later_answered, one.later_lost, one.later_unanswered)}"
-            f" sent to it afterwards{_longest(one.later_longest_ms)}.",
-        )
+    for name, one in fates:
+        parts = []
+        if one.in_hand:
+            parts.append(
+                f"{_group(one.in_hand, one.in_hand_answered, one.in_hand_lost, one.in_hand_unanswered)}"
+                f" in flight{_longest(one.in_hand_longest_ms)}"
+            )
+        if one.later:
+            parts.append(
+                f"{_group(one.later, one.later_answered, one.later_lost, one.later_unanswered)}"
+                f" sent later{_longest(one.later_longest_ms)}"
+            )
+        for index, part in enumerate(parts or ["no request met its silence"]):
+            lines.append(f"  {NAMES[name] + ':' if not index else '':<15}{part}")
     lines.append(
-        "  An acknowledged request looks like one that a slow task works on: the wrapped session waits until\n"
-        "  others have met silence there and a connect meets it too, then repeats it. Others move on at once."
+        "  A request that the task acknowledged before it vanished looks like slow work.\n"
+        "  The wrapped session waits until a test connection fails too. Then it retries\n"
+        "  the request at another task. All other requests move on at once."
     )
     return lines
 
@@ -131,12 +205,13 @@ def as_dict(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _group(total: int, answered: int, lost: int, unanswered: int) -> str:
-    parts = [f"{answered} answered", f"{lost} lost"] + ([f"{unanswered} still waiting"] if unanswered else [])
+    parts = [f"{answered} answered"] + ([f"{lost} lost"] if lost else [])
+    parts += [f"{unanswered} waiting"] if unanswered else []
     return f"{total} ({', '.join(parts)})"
 
 
 def _longest(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f", {milliseconds / 1000:.2f} s at the longest"
+    return "" if milliseconds is None else f", longest {milliseconds / 1000:.2f} s"
 
 
 def _ms(value: float | None) -> str:

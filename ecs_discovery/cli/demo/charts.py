@@ -1,0 +1,137 @@
+"""Charts as SVG, for a page without scripts. Each is drawn for a width in pixels, so that its text keeps its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import floor, log10
+
+__all__ = ["Axis", "Mark", "Series", "areas", "lines"]
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 22, 26
+_FONT = 12
+
+Point = tuple[float, float | None]
+"""A time in seconds, and a value; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line, or one area of a pile."""
+
+    name: str
+    color: str
+    points: Sequence[Point]
+    dash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event: a number over the chart, and a line at its time."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Values upwards. `place` maps a value to 0 (bottom) to 1 (top); `ticks` are values with their labels."""
+
+    ticks: Sequence[tuple[float, str]]
+    place: Callable[[float], float]
+
+
+def lines(title: str, series: Sequence[Series], axis: Axis, seconds: float, marks: Sequence[Mark], width: int) -> str:
+    """A line for each series."""
+    frame = _Frame(title, axis, seconds, marks, width)
+    for each in series:
+        for run in _runs(each.points):
+            path = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in run)
+            dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
+            frame.add(f'<polyline points="{path}" fill="none" stroke="{each.color}" stroke-width="2"{dash}/>')
+    return frame.drawn()
+
+
+def areas(title: str, series: Sequence[Series], axis: Axis, seconds: float, marks: Sequence[Mark], width: int) -> str:
+    """The series piled up. All have points at the same times; a missing value counts as 0."""
+    frame = _Frame(title, axis, seconds, marks, width)
+    times = [at for at, _ in series[0].points] if series else []
+    below = [0.0] * len(times)
+    for each in series:
+        above = [low + (value or 0.0) for low, (_, value) in zip(below, each.points, strict=True)]
+        edge = [(at, high) for at, high in zip(times, above, strict=True)]
+        edge += reversed([(at, low) for at, low in zip(times, below, strict=True)])
+        path = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in edge)
+        frame.add(f'<polygon points="{path}" fill="{each.color}" stroke="#fff" stroke-width="0.5"/>')
+        below = above
+    return frame.drawn()
+
+
+def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
+    """The points without gaps in between."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for at, value in points:
+        if value is None:
+            runs.append([])
+        else:
+            runs[-1].append((at, value))
+    return [run for run in runs if run]
+
+
+def _step(least: float) -> float:
+    """The next round number of seconds: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** floor(log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+
+
+class _Frame:
+    """Axes, grid and marks of one chart."""
+
+    def __init__(self, title: str, axis: Axis, seconds: float, marks: Sequence[Mark], width: int) -> None:
+        self._title = title
+        self._axis = axis
+        self._seconds = seconds
+        self._marks = marks
+        self._width = width
+        self._height = 230
+        self._inside: list[str] = []
+
+    def x(self, at: float) -> float:
+        share = min(1.0, max(0.0, at / self._seconds))
+        return _LEFT + share * (self._width - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        share = min(1.0, max(0.0, self._axis.place(value)))
+        return self._height - _BOTTOM - share * (self._height - _BOTTOM - _TOP)
+
+    def add(self, shape: str) -> None:
+        self._inside.append(shape)
+
+    def drawn(self) -> str:
+        right, bottom = self._width - _RIGHT, self._height - _BOTTOM
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(self._title)}" '
+            f'width="{self._width}" height="{self._height}" viewBox="0 0 {self._width} {self._height}" '
+            f'font-size="{_FONT}" font-family="system-ui, sans-serif" fill="#444">'
+        ]
+        for value, label in self._axis.ticks:
+            y = self.y(value)
+            parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+        step = _step(self._seconds / (8 if self._width > 500 else 4))
+        for index in range(int(self._seconds / step) + 1):
+            at = index * step
+            anchor = "end" if self.x(at) > right - 2 * _FONT else "middle"
+            parts.append(f'<text x="{self.x(at):.1f}" y="{bottom + 18}" text-anchor="{anchor}">{at:g} s</text>')
+        parts += self._inside
+        last = -100.0
+        for mark in self._marks:
+            x = self.x(mark.at)
+            parts.append(
+                f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#777" stroke-dasharray="2 3"/>'
+            )
+            if x - last >= _FONT + 2:  # two numbers must not stand on each other
+                parts.append(f'<text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{escape(mark.label)}</text>')
+                last = x
+        return "".join((*parts, "</svg>"))
