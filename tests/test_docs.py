@@ -103,7 +103,7 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_variables_in_the_text_are_read_by_the_code(page: Path) -> None:
-    known = {"NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED"}
+    known = {"NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSPECT"}
     for policy in settings._POLICIES.values():
         prefix = policy.__name__.removesuffix("Policy").upper()
         known |= {f"{prefix}_{field.name.upper()}" for field in fields(policy)}

@@ -1,4 +1,4 @@
-"""The command line: `ecs-discovery resolve`, `ecs-discovery doctor`, `ecs-discovery run` and `ecs-discovery demo`."""
+"""The command line: `ecs-discovery resolve`, `doctor`, `watch`, `run` and `demo`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from ecs_discovery.cli.doctor.command import doctor
 
         doctor(given[1:])
+    if given[:1] == ["watch"]:
+        from ecs_discovery.cli.watch.command import watch
+
+        watch(given[1:])
     try:
         from ecs_discovery.cli.commands import commands  # click and rich are extras
     except ModuleNotFoundError as error:
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(
             f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]'"
-            " (ecs-discovery run and doctor work without it)\n"
+            " (ecs-discovery run, doctor and watch work without it)\n"
         )
         raise SystemExit(1) from None
     commands(args=given, prog_name="ecs-discovery")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def resolve(
     dns://orders.prod.local:8080, cloudmap://prod/orders, static://10.0.0.1:8080. What is not given is taken from
     ECS_DISCOVERY_… variables. Exit status 1: it cannot be resolved; 2: it makes no sense.
     """
+    os.environ.pop("ECS_DISCOVERY_INSPECT", None)  # this command is open to no other
     sys.exit(resolve_target(name, namespace, nameservers, timeout, as_json=as_json, with_trace=with_trace))
 
 
@@ -67,6 +69,15 @@ def doctor(arguments: tuple[str, ...]) -> None:
     from ecs_discovery.cli.doctor.command import doctor as examine
 
     examine(arguments)
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def watch(arguments: tuple[str, ...]) -> None:
+    """Show what running programs know of a service, as it changes: watch NAME."""
+    from ecs_discovery.cli.watch.command import watch as look
+
+    look(arguments)
 
 
 @commands.command()

@@ -16,7 +16,7 @@ from ecs_discovery.client.emitter import EventEmitter
 from ecs_discovery.client.observing import ObservedCall, Observers
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
-from ecs_discovery.config.settings import Settings
+from ecs_discovery.config.settings import Settings, inspection_directory
 from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.call import Call
@@ -49,6 +49,7 @@ from ecs_discovery.runtime.sockets import ConnectResult
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from ecs_discovery.client.inspection import Inspection
     from ecs_discovery.client.snapshot import ServiceSnapshot
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
 
@@ -134,9 +135,13 @@ class Engine:
         fork.track(self)
         if telemetry is not None and not hasattr(telemetry, "attach"):
             raise ConfigurationError("telemetry", telemetry, "an object such as OpenTelemetry()")
+        directory = inspection_directory()
         _engines.add(self)
         for each in (*_everywhere, *([] if telemetry is None else [telemetry])):
             each.attach(self)
+        self._inspection: Inspection | None = None
+        if directory is not None:  # nearly never, and then it is worth an import
+            self._inspection = fork.load("ecs_discovery.client.inspection").attach(self, directory)
 
     def __repr__(self) -> str:
         return f"<Engine {self.directory!r}>"
@@ -460,6 +465,8 @@ class Engine:
 
     def close(self) -> None:
         self.closed = True
+        if self._inspection is not None:
+            self._inspection.closed()
         self.flights.land_all()
         for resolver in self._cloud_map.values():
             resolver.close()

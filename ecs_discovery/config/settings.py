@@ -35,7 +35,7 @@ from ecs_discovery.models import Value, frozen
 if TYPE_CHECKING:
     from tenacity import BaseRetrying as Retrying
 
-__all__ = ["Policies", "ServiceConfig", "Settings", "disabled"]
+__all__ = ["Policies", "ServiceConfig", "Settings", "disabled", "inspection_directory"]
 
 _POLICIES: dict[str, type[Any]] = {
     "cache": CachePolicy,
@@ -67,7 +67,7 @@ _EXAMPLES = {
 
 _PREFIX = "ECS_DISCOVERY_"
 _VARIABLES = frozenset(
-    _PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSTALL")
+    _PREFIX + name for name in ("NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSPECT", "INSTALL")
 ).union(*map(variables, _POLICIES.values()))
 
 
@@ -295,6 +295,25 @@ def disabled(environ: Mapping[str, str] | None = None) -> bool:
     if text in ("1", "true", "yes", "on"):
         return True
     raise ConfigurationError("ECS_DISCOVERY_DISABLED", text, "1, true, yes, on, 0, false, no or off")
+
+
+def inspection_directory(environ: Mapping[str, str] | None = None) -> str | None:
+    """Where `ECS_DISCOVERY_INSPECT` opens the process to `ecs-discovery watch`: the path of a directory, "" for the
+    usual one, None for nowhere. It is a setting of the process and of no discovery.
+
+    Raises `ConfigurationError` for a value not understood.
+    """
+    text = (os.environ if environ is None else environ).get("ECS_DISCOVERY_INSPECT")
+    if text is None:
+        return None
+    text = text.strip()
+    if text.lower() in ("", "0", "false", "no", "off"):
+        return None
+    if text.lower() in ("1", "true", "yes", "on"):
+        return ""
+    if text.startswith("/") and "\0" not in text:
+        return text
+    raise ConfigurationError("ECS_DISCOVERY_INSPECT", text, "1, 0, or the absolute path of a directory for sockets")
 
 
 def _services(

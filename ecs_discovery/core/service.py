@@ -320,15 +320,15 @@ class Service:
         with self._lock:
             return self._events.pop()
 
-    def facts(self) -> dict[str, Any]:
-        """Its state in one consistent look, for snapshots."""
+    def facts(self, *, picks: bool = True) -> dict[str, Any]:
+        """Its state in one consistent look, for snapshots. The last picks take longest: leave them out if not shown."""
         with self._lock:
             return {
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
                 "failing": self._events.failing,
                 "nodes": self._membership.nodes,
-                "picks": self._balancer.picks(),
+                "picks": self._balancer.picks() if picks else (),
                 "counts": self.counters.read(),
             }
 

@@ -29,7 +29,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(run, monkeypatch,
     status, out, err = run("resolve", "orders")
     assert (status, out) == (1, "")
     assert err == f"ecs-discovery: {missing} is not installed: from a clone, pip install '.[demo]' " + (
-        "(ecs-discovery run and doctor work without it)\n"
+        "(ecs-discovery run, doctor and watch work without it)\n"
     )
 
 

@@ -5,13 +5,11 @@ Facts of a file were gathered elsewhere and are foreign: `load` bounds them and 
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cache
-from math import isfinite
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from ecs_discovery.cli.foreign_values import Limits, made
 from ecs_discovery.errors import ConfigurationError, foreign
 
 __all__ = [
@@ -36,11 +34,8 @@ __all__ = [
 
 FORMAT = 1
 """Of the file. A reader knows its own format and older ones."""
-_LONGEST = 255  # characters of a text
-_MOST = {"answers": 2_000, "servers": 16, "zones": 32, "targets": 64}
-_MOST_OTHERS = 200
-"""Items of a list: checks compare some with others, so that a long list would take its time."""
-T = TypeVar("T")
+_LIMITS = Limits(text=255, items=200, of={"answers": 2_000, "servers": 16, "zones": 32, "targets": 64})
+"""Checks compare items with others, so that a long list would take its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,46 +281,8 @@ def load(value: Any) -> Facts:
     if not 0 < value["format"] <= FORMAT:
         raise ConfigurationError("--facts", f"a file of format {value['format']}", f"format {FORMAT} and older ones")
     try:
-        return _made(Facts, value)
+        return made(Facts, value, _LIMITS)
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigurationError(
             "--facts", foreign(error), "facts as `ecs-discovery doctor --json` writes them"
         ) from error
-
-
-def _made(kind: type[T], value: Mapping[str, Any]) -> T:
-    hints = _hints(kind)  # type: ignore[arg-type]  # mypy holds a class for unhashable if its metaclass may be another
-    given = {
-        item.name: _value(hints[item.name], value[item.name], item.name)
-        for item in fields(kind)  # type: ignore[arg-type]  # only dataclasses are given
-        if item.name in value
-    }
-    return kind(**given)
-
-
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _value(get_args(hint)[0], value, name)
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) > _MOST.get(name, _MOST_OTHERS):
-            raise ValueError(f"{name} is no list, or too long")
-        return tuple(_value(get_args(hint)[0], each, name) for each in value)
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{name} is no object")
-        return _made(hint, value)  # type: ignore[arg-type]  # a class
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
-        return float(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-        return value
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is str and isinstance(value, str):
-        return foreign(value, _LONGEST)
-    raise ValueError(f"{name} is {foreign(repr(value), 60)}, which is no {getattr(hint, '__name__', hint)}")
