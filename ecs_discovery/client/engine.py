@@ -130,7 +130,7 @@ class Engine:
         self.observers: Observers | None = None
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
-        self._closed = False
+        self.closed = False
         self._located = False
         fork.track(self)
         if telemetry is not None and not hasattr(telemetry, "attach"):
@@ -150,7 +150,7 @@ class Engine:
 
     def service(self, target: str, default_port: int | None = None) -> Service:
         """The service of a target. Raises `ClosedError`, and `ConfigurationError` for what is no target."""
-        if self._closed:
+        if self.closed:
             self.check_open(target)
         if default_port is None:  # a look without a further call, in front of every lease
             found = self.directory.named.get(target)
@@ -207,7 +207,7 @@ class Engine:
 
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
-        if self._closed:
+        if self.closed:
             raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
 
     def limit(self, question: Question) -> float:
@@ -463,12 +463,8 @@ class Engine:
 
     # Life cycle
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         if self._inspection is not None:
             self._inspection.closed()
         self.flights.land_all()

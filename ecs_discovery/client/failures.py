@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from traceback import clear_frames
@@ -89,6 +90,18 @@ _CUT = frozenset(  # something may have been sent before, whatever else stands i
         "urllib3.ReadTimeoutError",
     }
 )
+_REFUSED = frozenset({"asyncpg.CannotConnectNowError", "asyncpg.TooManyConnectionsError"})
+"""The server itself takes no connection now: it starts, ends, or is full. Another may take it."""
+_NOT_OURS = frozenset({"redis.AuthenticationError", "redis.AuthorizationError", "redis.MaxConnectionsError"})
+"""No other endpoint would do better, whatever class of error these are."""
+_REFUSING_STATES = ("57P03", "53300")
+_REFUSING_TEXTS = re.compile(
+    # What PostgreSQL says with these states, unless it speaks another language than English: libpq hands on no state.
+    r"the database system is (starting up|shutting down|in recovery mode|not (yet )?accepting connections)"
+    r"|too many (clients|connections)|remaining connection slots are reserved"
+)
+_SEVERITY = ":  "
+"""What libpq writes between the severity and the text of what a server said, and nowhere else."""
 _BROKEN = frozenset({"builtins.OSError", "redis.ConnectionError", "redis.TimeoutError"})
 """The connection failed, and the class does not say when."""
 
@@ -96,9 +109,9 @@ _BROKEN = frozenset({"builtins.OSError", "redis.ConnectionError", "redis.Timeout
 def failure_of(error: BaseException, handled: BaseException | None = None) -> FailureKind:
     """The class of a failure, read off an exception of any library: all that led to it is looked at.
 
-    Of a refused connection nothing was sent. Another broken connection, an early end of the stream and a time-out may
-    be repeated if the call is idempotent. Anything else is not ours to repeat. What the caller was handling when the
-    call began (`handled`) led to nothing.
+    Of a connection that was refused, by the kernel or by a database, nothing was sent. Another broken connection, an
+    early end of the stream and a time-out may be repeated if the call is idempotent. Anything else is not ours to
+    repeat. What the caller was handling when the call began (`handled`) led to nothing.
     """
     chain = causes(error, handled)
     if any(isinstance(cause, NotSent) for cause in chain):
@@ -106,9 +119,9 @@ def failure_of(error: BaseException, handled: BaseException | None = None) -> Fa
     if any(isinstance(cause, DiscoveryError) for cause in chain):
         return FailureKind.OTHER  # of another call of ours, which has had its retries
     found = {_kind(cause) for cause in chain}
-    for kind in (_CUT, _NEVER_SENT, _BROKEN):
+    for kind in (_CUT, _NEVER_SENT, _REFUSED, _BROKEN):
         if kind in found:
-            return FailureKind.NOT_SENT if kind is _NEVER_SENT else FailureKind.CLOSED
+            return FailureKind.NOT_SENT if kind in (_NEVER_SENT, _REFUSED) else FailureKind.CLOSED
     return FailureKind.OTHER
 
 
@@ -119,7 +132,9 @@ def _kind(error: BaseException) -> frozenset[str] | None:
             return _kind_of_grpc(error)
         if name == "psycopg.OperationalError":
             return _kind_of_psycopg(error)
-        for kind in (_NEVER_SENT, _CUT, _BROKEN):
+        if name in _NOT_OURS:
+            return None
+        for kind in (_NEVER_SENT, _CUT, _REFUSED, _BROKEN):
             if name in kind:
                 return kind
     return None
@@ -136,11 +151,18 @@ def _kind_of_grpc(error: Any) -> frozenset[str] | None:
 
 
 def _kind_of_psycopg(error: Any) -> frozenset[str] | None:
-    """psycopg's errors carry the connection if an attempt to connect failed, and a state if the server spoke."""
-    if getattr(error, "pgconn", None) is not None:
+    """psycopg's errors carry the connection if an attempt to connect failed, and a state if an open one did."""
+    state, connection = getattr(error, "sqlstate", None), getattr(error, "pgconn", None)
+    if state in _REFUSING_STATES:
+        return _REFUSED
+    if state or connection is None:
+        return _CUT if not state or state.startswith(("08", "57P")) else None  # connection exceptions, shutdown
+    if getattr(connection, "needs_password", False):
+        return None
+    said = str(error).split(_SEVERITY)[1:]  # by each server of several
+    if not said:
         return _NEVER_SENT
-    state = getattr(error, "sqlstate", None)
-    return _CUT if not state or state.startswith(("08", "57P")) else None  # connection exceptions, shutdown
+    return _REFUSED if all(map(_REFUSING_TEXTS.search, said)) else None
 
 
 def judge_exception(
@@ -153,13 +175,14 @@ def judge_exception(
     """What an exception of the caller's own code says.
 
     `accepts` is whether the endpoint was found to accept connections after it. Then another peer refused, or this one
-    after its first exchange. Something may have been processed then, unless `NotSent` says otherwise.
+    after its first exchange. Something may have been processed then, unless `NotSent` or a database says otherwise.
     """
     failure = failure_of(error, handled)
     if failure is FailureKind.NOT_SENT:
         if not accepts:
             return Judgement(Outcome.CONNECT, failure, "connect")
-        if not any(isinstance(cause, NotSent) for cause in causes(error, handled)):
+        chain = causes(error, handled)
+        if not any(isinstance(cause, NotSent) or _kind(cause) is _REFUSED for cause in chain):
             failure = FailureKind.CLOSED
     counts = True if is_failure is None else bool(is_failure(error))
     return Judgement(Outcome.FAILURE if counts else Outcome.SUCCESS, failure, type(error).__name__)

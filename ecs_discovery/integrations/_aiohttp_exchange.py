@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
 from aiohttp.client import DEFAULT_TIMEOUT
 from aiohttp.payload import BytesPayload, IOBasePayload
 
 from ecs_discovery.client.aio.driver import AsyncDriver
+from ecs_discovery.client.engine import Engine
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.connections import ConnectionState
@@ -25,8 +27,9 @@ from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
 from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.short_bodies import PATIENCE, SHORT
 from ecs_discovery.runtime.sockets import ready_check
+from ecs_discovery.runtime.tcp_info import first_look
 
-__all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "PooledState"]
+__all__ = ["AiohttpExchange", "AiohttpUse", "ConnectionExchange", "FirstLooks", "PooledState"]
 
 _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 
@@ -34,14 +37,17 @@ _BYTES: tuple[type[Any], ...] = (bytes, BytesPayload)
 class PooledState(ConnectionState):
     """What the connector remembers of a connection."""
 
-    __slots__ = ("clock", "is_ready", "use")
+    __slots__ = ("__weakref__", "clock", "is_ready", "sent_at", "transport", "use")
 
-    def __init__(self, sock: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, transport: asyncio.Transport, clock: Callable[[], float]) -> None:
         super().__init__()
         self.clock = clock
         self.opened(clock())
-        self.is_ready = ready_check(sock)
-        """Is there something to read within so many seconds?"""
+        self.transport = transport
+        self.sent_at = 0.0
+        """When the latest request went out that may go elsewhere."""
+        self.is_ready = ready_check(transport.get_extra_info("socket"))
+        """Is there something to read within so many milliseconds?"""
         self.use: AiohttpUse | None = None
         """The use that the connection serves now. It ends when aiohttp lets the connection go."""
 
@@ -59,6 +65,40 @@ class AiohttpUse(AsyncUse):
         self.connected: Any = None
         """The socket of a race, for a connection to the lease's endpoint."""
         self.state: PooledState | None = None
+
+
+class FirstLooks:
+    """Looks at the connections of a connector on which an answer takes long.
+
+    One timer serves all: what a request would have to set up for itself, most requests would never use.
+    """
+
+    __slots__ = ("_clock", "_delay", "_loop", "states", "timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        self.states: WeakSet[PooledState] = WeakSet()
+        """Of the connections that there are."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._loop = loop
+        self._clock = engine.clock
+        self._delay = first_look(engine.settings.connection.ack_timeout, None)
+
+    def start(self) -> None:
+        """A request was sent that may go elsewhere."""
+        self.timer = self._loop.call_later(self._delay, self._look)
+
+    def _look(self) -> None:
+        self.timer = None
+        now = self._clock()
+        for state in list(self.states):
+            use = state.use
+            exchange = use.exchange if use is not None and use.replayable and not use.watched else None
+            if use is None or exchange is None:
+                continue
+            if now - state.sent_at >= self._delay / 2:
+                exchange.look_at(use, state.transport, state.sent_at)
+            elif self.timer is None:
+                self.start()
 
 
 class RouteOfOrigin(Protocol):
@@ -81,6 +121,7 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     __slots__ = ("_used", "handler", "limits", "request", "route")
 
     table = TABLE
+    aborts = True
 
     def __init__(self, route: RouteOfOrigin, request: ClientRequest, handler: Callable[[Any], Awaitable[Any]]) -> None:
         AsyncExchange.__init__(self, route.driver, route.service, route.target, request.method)
@@ -125,16 +166,20 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
             state = use.state
             if state is not None and state.keep_alive_timeout is None:
                 state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
-            if response.connection is not None and use.replayable and _is_short(response):
+            done = response.connection is None  # looked up once: it takes long
+            if not done and use.replayable and _is_short(response):
                 use.in_body = True
                 await _wait_for_body(response)
+                done = response.connection is None
+            use.done = done
             return response
         finally:
-            self.let_go(use)
+            use.exchange = None  # else the two would keep each other until the collector comes
+            if not use.sent or use.connected is not None:
+                self.let_go(use)
 
     def let_go(self, use: AiohttpUse) -> None:
         """The use was sent, or was not."""
-        use.exchange = None  # else the two would keep each other until the collector comes
         if not use.sent:
             self.route.uses.pop(self.request, None)
         if use.connected is not None:
@@ -174,9 +219,6 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     def field(self, response: Any, name: str) -> str | None:
         return response.headers.get(name)  # type: ignore[no-any-return]
-
-    def is_done(self, response: Any) -> bool:
-        return response.connection is None  # else the connector ends the use
 
     def keep(self, response: Any, use: AiohttpUse) -> None:
         if self.route.is_tls:
@@ -226,6 +268,7 @@ class ConnectionExchange(AiohttpExchange):
         try:
             return await self.handler(use)
         finally:
+            use.exchange = None
             self.let_go(use)
 
     def may_hedge(self) -> bool:

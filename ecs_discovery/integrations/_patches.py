@@ -339,6 +339,9 @@ def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: 
 
     Without a port (None or 0) they have the port of the SRV records, or none if there are no such records.
     """
+    from concurrent.futures import FIRST_COMPLETED
+    from concurrent.futures import wait as wait_for_flights
+
     from ecs_discovery.client.sync.shared import shared_discovery
 
     asked: dict[str, Any] = {**dict(zip(("family", "type", "proto", "flags"), args, strict=False)), **options}
@@ -354,15 +357,22 @@ def _resolved(plain: Any, host: str, port: Any, args: tuple[Any, ...], options: 
     engine = discovery._driver.engine
     service = engine.service(f"{host}:{port}") if port else engine.service(host, _UNKNOWN)
     found: list[Any] = []
-    now = engine.clock()
-    if now >= service.refresh_at:
-        discovery._background.ready(service, now + service.timeout.connect)
-    for endpoint in sorted(engine.use(service).endpoints, key=lambda _: engine.rng()):
-        number = endpoint.port if port or endpoint.port != _UNKNOWN else port
-        try:
-            found += plain(endpoint.host, number, **asked)
-        except OSError:
-            pass  # of the other address family
+    deadline_at = engine.clock() + service.timeout.connect
+    while True:
+        now = engine.clock()
+        if now >= service.refresh_at:
+            discovery._background.ready(service, deadline_at)
+        for endpoint in sorted(engine.use(service).endpoints, key=lambda _: engine.rng()):
+            number = endpoint.port if port or endpoint.port != _UNKNOWN else port
+            try:
+                found += plain(endpoint.host, number, **asked)
+            except OSError:
+                pass  # of the other address family
+        flights = [] if found else engine.flights.in_flight(service.wanted())
+        left = deadline_at - engine.clock()
+        if not flights or left <= 0:
+            break
+        wait_for_flights(flights, left, FIRST_COMPLETED)  # the answer of the family that is asked for may follow
     if found and flags & library.AI_CANONNAME:
         found[0] = (*found[0][:3], host, found[0][4])
     return found

@@ -65,7 +65,7 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
     ) -> None:
         route = pool.route
         connect, read = parts_of(timeout)
-        super().__init__(route.driver, route.service, route.target, method, connect, read, pool.pinned)
+        SyncExchange.__init__(self, route.driver, route.service, route.target, method, connect, read, pool.pinned)
         self.pool = pool
         self.route = route
         self._variant = pool.tls()
@@ -94,6 +94,8 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
                 response = self._send(use)
             if self.pool.reads_body:
                 self.read_body(response, use)
+            # No body, or the answer of a mock; else the pool ends the use when the body was read.
+            use.done = getattr(response, "connection", None) is None
             return response
         finally:
             if use.connected is not None:
@@ -164,10 +166,6 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
 
     def field(self, response: HTTPResponse, name: str) -> str | None:
         return response.headers.get(name)
-
-    def is_done(self, response: HTTPResponse) -> bool:
-        # No body, or the answer of a mock; else the pool ends the use when the body was read.
-        return getattr(response, "connection", None) is None
 
     def discard(self, response: HTTPResponse) -> None:
         # What was read has given its connection back; the rest is closed.

@@ -88,7 +88,7 @@ class PoolUse(AttemptUse):
         send_timeout: float | None = None,
         connector: Connector | None = None,
     ) -> None:
-        super().__init__(lease, replayable)
+        AttemptUse.__init__(self, lease, replayable)  # `super()` takes longer
         self.connector = connector
         self.abort: AbortHandle | None = None
         """Where another thread may want to end it: told of the connection."""

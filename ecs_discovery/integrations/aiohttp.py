@@ -44,7 +44,13 @@ from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core.calls.http import IDEMPOTENT
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.integrations._aiohttp_exchange import AiohttpExchange, AiohttpUse, ConnectionExchange, PooledState
+from ecs_discovery.integrations._aiohttp_exchange import (
+    AiohttpExchange,
+    AiohttpUse,
+    ConnectionExchange,
+    FirstLooks,
+    PooledState,
+)
 from ecs_discovery.integrations._aiohttp_options import ConnectorOptions, SessionOptions
 from ecs_discovery.integrations._aiohttp_routes import Routes
 from ecs_discovery.integrations._aiohttp_table import PoolTimeout
@@ -193,6 +199,7 @@ class DiscoveryConnector(TCPConnector):
     """
 
     _routes: Routes | None
+    _looks: FirstLooks | None = None
 
     def __init__(
         self,
@@ -227,35 +234,42 @@ class DiscoveryConnector(TCPConnector):
     # A connection for a request
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        use: AiohttpUse | None = self._routes.uses.pop(req, None) if self._routes is not None else None
-        exchange = use.exchange if use is not None else None
-        if use is None or exchange is None:
+        routes = self._routes
+        use: AiohttpUse | None = routes.uses.pop(req, None) if routes is not None else None
+        if use is None:
             return await self._connect_alone(req, traces, timeout)
+        exchange = use.exchange
+        assert exchange is not None  # until it was sent
         if exchange.limits is not timeout:
             exchange.limit(timeout)
-        route, engine = exchange.route, exchange.engine
+        route, engine, replayable = exchange.route, exchange.engine, use.replayable
+        looks = self._looks
+        if looks is None:
+            looks = self._looks = FirstLooks(self._loop, engine)
         while True:
             key = route.key(use.lease.node, req)
-            connection = await self._get(key, traces)
+            connection, now = await self._get(key, traces), use.lease.started_at
             if connection is None:
                 connection = await self._connect_anew(_Keyed(req, key, use), traces, timeout)
                 if connection is None:
                     continue  # another endpoint has connected first
+                now = engine.clock()
             protocol: Any = connection.protocol
             state: PooledState = protocol.ecs_discovery
             if not state.idle_since:
-                use.lease.sent_at = state.opened_at
+                now = use.lease.sent_at = state.opened_at
                 break
-            policy, now = engine.settings.connection, engine.clock()
-            worn = state.must_close(policy, now, engine.rng, replayable=use.replayable)
+            worn = state.must_close(engine.settings.connection, now, engine.rng, replayable=replayable)
             # Something to read that the loop has not read yet: its end, nearly always.
             if not worn and not state.is_ready(0):
                 break
             connection.close()
         state.use, use.state = use, state
         use.sent = True
-        if use.replayable:
-            exchange.watch(use, protocol.transport)
+        if replayable:
+            state.sent_at = now
+            if looks.timer is None:
+                looks.start()
         return connection
 
     async def _connect_alone(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
@@ -323,8 +337,10 @@ class DiscoveryConnector(TCPConnector):
             except aiohttp.ServerFingerprintMismatch:
                 transport.close()
                 raise
-        state = PooledState(transport.get_extra_info("socket"), exchange.engine.clock)
+        state = PooledState(transport, exchange.engine.clock)
         protocol.ecs_discovery = state  # type: ignore[attr-defined]
+        if self._looks is not None:
+            self._looks.states.add(state)
         return protocol
 
     def _tuning(self) -> Tuning | None:
@@ -346,7 +362,7 @@ class DiscoveryConnector(TCPConnector):
                     lease.release()
                 state.idle_since = state.clock()
                 should_close = should_close or lease.node.removed
-        super()._release(key, protocol, should_close=should_close)
+        TCPConnector._release(self, key, protocol, should_close=should_close)  # `super()` takes longer
 
     def _drop(self, key: ConnectionKey) -> None:
         """Close the idle connections of a key."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -252,13 +251,13 @@ def tune(sock: socket.socket, tuning: Tuning | None = None) -> None:
         sock.setsockopt(*each)
 
 
-def ready_check(sock: Any) -> Callable[[float], bool]:
-    """`is_ready` for one socket, made once: that takes longer than the question."""
+def ready_check(sock: Any) -> Callable[[float], object]:
+    """`is_ready` for one socket, but in milliseconds. It is made once, because that takes longer than to ask it."""
     if not hasattr(select, "poll"):
-        return partial(is_ready, sock)
+        return lambda milliseconds: is_ready(sock, milliseconds / 1000)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return lambda seconds: bool(poll.poll(seconds * 1000))
+    return poll.poll
 
 
 def is_ready(sock: socket.socket, timeout: float, *, read: bool = True) -> bool:

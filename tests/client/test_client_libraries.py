@@ -286,6 +286,87 @@ def test_the_table_of_the_documentation_is_what_was_seen():
     assert old == table()
 
 
+# A server that speaks, and refuses
+
+
+class Postgres:
+    """A server of PostgreSQL that answers each attempt to connect with one error."""
+
+    def __init__(self, state: str, text: str, severity: str = "FATAL") -> None:
+        fields = f"S{severity}\0VFATAL\0C{state}\0M{text}\0\0".encode()
+        self._error = b"E" + struct.pack("!I", len(fields) + 4) + fields
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(2)
+                if connection.recv(1000):
+                    connection.sendall(self._error)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+DRIVERS = {name: LIBRARIES[name] for name in ("asyncpg", "psycopg", "psycopg (asyncio)")}
+FOR_NOW = [("57P03", "the database system is starting up"), ("53300", "sorry, too many clients already")]
+FOR_GOOD = [("28P01", 'password authentication failed for user "u"'), ("3D000", 'database "d" does not exist')]
+
+
+@pytest.fixture
+def postgres() -> Iterator[Callable[..., list[Any]]]:
+    made: list[Postgres] = []
+
+    def make(*answer: str) -> list[Any]:
+        made.extend(Postgres(*answer) for _ in range(2))
+        return list(made)
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("answer", FOR_NOW, ids=lambda answer: answer[0])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_database_that_takes_no_connection_now_is_passed_over(
+    postgres: Callable[..., list[Any]], driver: str, answer: tuple[str, str], idempotent: bool
+):
+    assert outcome(DRIVERS[driver], postgres(*answer), idempotent) == (True, False)
+
+
+@pytest.mark.parametrize("answer", FOR_GOOD, ids=lambda answer: answer[0])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_wrong_password_is_not_tried_on_another_database(
+    postgres: Callable[..., list[Any]], driver: str, answer: tuple[str, str]
+):
+    assert outcome(DRIVERS[driver], postgres(*answer), idempotent=True) == (False, False)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg (asyncio)"])
+def test_what_a_database_says_in_another_language_is_not_taken_for_a_refused_connection(
+    postgres: Callable[..., list[Any]], driver: str
+):
+    answer = ("28P01", "пользователь не прошёл проверку подлинности", "ВАЖНО")
+    assert outcome(DRIVERS[driver], postgres(*answer), idempotent=True) == (False, False)
+
+
+@pytest.mark.parametrize("name", ["AuthenticationError", "AuthorizationError", "MaxConnectionsError"])
+def test_an_error_of_redis_that_no_other_endpoint_would_cure_is_not_repeated(name: str):
+    redis = pytest.importorskip("redis")
+    assert failure_of(getattr(redis.exceptions, name)("no")) is FailureKind.OTHER
+    assert failure_of(redis.exceptions.BusyLoadingError("loading")) is FailureKind.CLOSED
+
+
 # Rules
 
 

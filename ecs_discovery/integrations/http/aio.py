@@ -14,10 +14,8 @@ from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
-from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.liveness import LivenessTimer
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.service import Service
 from ecs_discovery.errors import DeadlineExceeded
 from ecs_discovery.integrations.http.errors import without_frames
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R
@@ -27,44 +25,39 @@ from ecs_discovery.runtime.tcp_info import Watch, first_look
 __all__ = ["AsyncExchange", "AsyncUse"]
 
 
+Connection = asyncio.BaseTransport | socket.socket
+
+
 class AsyncUse(AttemptUse):
-    """One attempt's use of an endpoint, in a task."""
+    """One attempt's use of an endpoint, in a task.
+
+    What belongs to a watch has a value once it is `watched`: most uses are over before.
+    """
 
     __slots__ = ("cancelling", "gone", "task", "waits_in", "watches")
 
-    def __init__(self, lease: Lease, replayable: bool) -> None:
-        super().__init__(lease, replayable)
-        self.waits_in: _FirstLooks | None = None
-        """Where it waits for the first look at its connection."""
-        self.watches: tuple[_Watched, ...] = ()
-        self.task: asyncio.Task[Any] | None = None
-        """What sends it and waits for its answer, while that may go elsewhere."""
-        self.cancelling = 0
-        """How often that task had been cancelled when the host was found to be gone."""
-        self.gone = False
+    task: asyncio.Task[Any] | None
+    """What sends it and waits for its answer, if it may go elsewhere. None where `aborts` is true."""
+    waits_in: dict[AsyncUse, Any] | None
+    """Where it waits, or has waited, for the first look at its connection."""
+    watches: tuple[_Watched, ...]
+    gone: bool
+    """Its host was found to be gone."""
+    cancelling: int
+    """How often its task had been cancelled by then."""
 
 
 A = TypeVar("A", bound=AsyncUse)
 
 
 class AsyncExchange(Exchange[R, A]):
-    """See `Exchange`. `pinned` is the endpoint that the first attempt prefers."""
+    """See `Exchange`."""
 
-    __slots__ = ("driver", "pinned")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        driver: AsyncDriver,
-        service: Service,
-        target: str,
-        method: str,
-        connect: object = None,
-        read: object = None,
-        pinned: Node | None = None,
-    ) -> None:
-        super().__init__(driver.engine, service, target, method, connect, read)
-        self.driver = driver
-        self.pinned = pinned
+    driver: AsyncDriver
+    aborts: bool = False
+    """A connection serves one use at a time: it is closed when its host is gone. Else the use's task is cancelled."""
 
     # What a library supplies
 
@@ -84,11 +77,34 @@ class AsyncExchange(Exchange[R, A]):
     async def run(self) -> R:
         """The answer. Raises the library's errors that are ours too."""
         try:
-            if self.begins():
-                attempted = await self.attempt()
-                if attempted.decision is None and attempted.error is None:
-                    return attempted.result  # type: ignore[return-value]
-                return await self.driver.go_on(attempted, self.attempt)
+            lease = self.begins()
+            if lease is not None:
+                # Nearly always. It stands here, and not in a coroutine of its own, because that takes longer.
+                if self.service.work.due:
+                    self.driver.background.work(self.service)
+                use = self._use = self.make_use(lease)
+                try:
+                    use.task = asyncio.current_task() if use.replayable and not self.aborts else None
+                    try:
+                        response = await self.send(use)
+                    except BaseException as error:
+                        self._raise_if_gone(use, error)
+                        raise
+                    finally:
+                        use.task = None  # it would keep the answer
+                        if use.watched:
+                            self._end_watch(use)
+                except Exception as error:  # noqa: BLE001  # raised when no attempt follows
+                    ended = [self._failed(error)]  # popped below: a variable would keep the error, and it this frame
+                except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
+                    use.lease.release()
+                    raise
+                else:
+                    decision = self.answered(response, use)
+                    if decision is None:
+                        return response
+                    ended = [AttemptResult(response, None, decision)]
+                return await self.driver.go_on(ended.pop(), self.attempt)
             call = self.call
             if not call.hard:
                 response = await (self._run() if call.own_policy is None else self.by_own_policy())
@@ -134,27 +150,9 @@ class AsyncExchange(Exchange[R, A]):
 
     async def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
-        lease = self.quick_lease() if self.pinned is None else None
-        if lease is None:
-            lease = await self._start()
-        elif self.service.work.due:
-            self.driver.background.work(self.service)
-        use = self._use = self.make_use(lease)
+        use = self._use = self.make_use(await self._start())
         try:
-            if self._call is None:
-                if use.replayable:
-                    use.task = asyncio.current_task()
-                try:
-                    response = await self.send(use)
-                except asyncio.CancelledError as error:
-                    self._raise_if_gone(use, error)
-                    raise
-                finally:
-                    use.task = None  # it would keep the answer
-                    if use.waits_in is not None:
-                        self._end_watch(use)
-            else:
-                response = await self._hedged(use)
+            response = await self._hedged(use)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
@@ -162,7 +160,7 @@ class AsyncExchange(Exchange[R, A]):
             raise
         return AttemptResult(response, None, self.answered(response, self._use))
 
-    def watch(self, use: A, connection: asyncio.BaseTransport | socket.socket) -> None:
+    def watch(self, use: A, connection: Connection) -> None:
         """Give the use up should the host behind `connection` vanish. The library's `send` calls it when it has sent.
 
         Does nothing where the request may not be repeated; Linux only (`TCP_INFO`).
@@ -172,49 +170,58 @@ class AsyncExchange(Exchange[R, A]):
         loop, here = asyncio.get_running_loop(), self.driver.first_looks
         if here is None or here.loop is not loop:
             here = self.driver.first_looks = _FirstLooks(loop, self.engine)
-        use.waits_in = here
-        here.waiting[use] = self, connection, self.engine.clock()
+        self._begin_watch(use)
+        waiting = use.waits_in = here.waiting
+        waiting[use] = self, connection, self.engine.clock()
         if here.timer is None:
             here.start()
 
-    def look_at(self, use: A, connection: asyncio.BaseTransport | socket.socket, since: float) -> None:
+    def look_at(self, use: A, connection: Connection, since: float) -> None:
         """It has waited for some time: look whether the host behind the connection is there, now and again."""
-        sock = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
-        use.watches = (*use.watches, _Watched(self, use, sock, since))
+        self._begin_watch(use)
+        use.watches = (*use.watches, _Watched(self, use, connection, since))
 
     async def _watched(self, use: A) -> R:
-        if use.replayable:
-            use.task = asyncio.current_task()
         try:
+            use.task = asyncio.current_task() if use.replayable and not self.aborts else None
             return await self.send(use)
-        except asyncio.CancelledError as error:
+        except BaseException as error:
             self._raise_if_gone(use, error)
             raise
         finally:
             use.task = None
-            if use.waits_in is not None:
+            if use.watched:
                 self._end_watch(use)
 
-    def _raise_if_gone(self, use: A, error: asyncio.CancelledError) -> None:
-        task = use.task
-        if use.gone and task is not None and task.uncancel() <= use.cancelling:
+    def _raise_if_gone(self, use: A, error: BaseException) -> None:
+        if not use.watched or not use.gone:
+            return
+        task, cancelled = use.task, isinstance(error, asyncio.CancelledError)
+        if not cancelled if task is None else cancelled and task.uncancel() <= use.cancelling:
             raise PeerSilentError(f"{use.lease.endpoint} has vanished") from error
+
+    def _begin_watch(self, use: A) -> None:
+        if not use.watched:
+            use.watched, use.waits_in, use.watches, use.gone = True, None, (), False
 
     def _end_watch(self, use: A) -> None:
         if use.waits_in is not None:
-            use.waits_in.waiting.pop(use, None)
-        use.waits_in = None
-        if use.watches:
-            for watch in use.watches:
-                watch.end()
-            use.watches = ()
+            use.waits_in.pop(use, None)
+        for watch in use.watches:
+            watch.end()
+        use.watches = ()
 
-    def give_up(self, use: A) -> None:
+    def give_up(self, use: A, connection: Connection) -> None:
         """The host of the use is gone."""
+        if use.gone:
+            return  # one of several connections has said so already
         task = use.task
-        if task is not None and not use.gone:  # one of several connections may have said so already
+        if task is not None:
             use.gone, use.cancelling = True, task.cancelling()
             task.cancel()
+        elif self.aborts and isinstance(connection, asyncio.Transport):
+            use.gone = True
+            connection.abort()
 
     async def _start(self) -> Lease:
         service, background = self.service, self.driver.background
@@ -306,7 +313,7 @@ class _FirstLooks:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         self.loop = loop
-        self.waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Any, float]] = {}
+        self.waiting: dict[AsyncUse, tuple[AsyncExchange[Any, Any], Connection, float]] = {}
         """Each with its exchange, its connection, and since when it waits."""
         self.timer: asyncio.TimerHandle | None = None
         self._clock = engine.clock
@@ -329,12 +336,14 @@ class _FirstLooks:
 class _Watched:
     """A connection that is looked at while its answer is waited for."""
 
-    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, sock: socket.socket, since: float) -> None:
+    def __init__(self, exchange: AsyncExchange[Any, Any], use: AsyncUse, connection: Connection, since: float) -> None:
         engine = exchange.engine
+        sock = connection if isinstance(connection, socket.socket) else connection.get_extra_info("socket")
+        give_up = partial(exchange.give_up, use, connection)
         limit = engine.settings.connection.ack_timeout
         self._service, self._node, self._clock = use.lease.service, use.lease.node, engine.clock
         self._timer = LivenessTimer(self._node, since, limit)
-        self._watch: Watch | None = Watch(sock, limit, engine.clock, self._gone, partial(exchange.give_up, use))
+        self._watch: Watch | None = Watch(sock, limit, engine.clock, self._gone, give_up)
         self._service.watch(self._node, 1)
 
     def _gone(self) -> bool:

@@ -24,7 +24,7 @@ from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.observing import ObservedAttempt, ObservedCall
 from ecs_discovery.config.options import NONE as NO_OPTIONS
 from ecs_discovery.config.options import current_options
-from ecs_discovery.core.balancing.node import Outcome
+from ecs_discovery.core.balancing.node import Node, Outcome
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.failure_kinds import Decision, FailureKind, Fault, Judgement, Stop
 from ecs_discovery.core.calls.http import IDEMPOTENT, SAFE, asked_wait, judge_status, pushback
@@ -47,7 +47,7 @@ _TLS_FAULTS = (Fault.CERTIFICATE, Fault.TLS)
 class AttemptUse:
     """One attempt's use of an endpoint, and how far it has come."""
 
-    __slots__ = ("history", "in_body", "lease", "recorded", "replayable", "sent")
+    __slots__ = ("done", "history", "in_body", "lease", "recorded", "replayable", "sent", "watched")
 
     def __init__(self, lease: Lease, replayable: bool) -> None:
         self.lease = lease
@@ -57,17 +57,25 @@ class AttemptUse:
         """True from the moment bytes of the request may have left. The library's `send` sets it."""
         self.in_body = False
         """The head of the answer has come."""
+        self.done = True
+        """Once it was answered: the whole answer has come. Where the library's `send` says that it has not, the library
+        ends the lease when it has."""
         self.recorded = False
         """How it ended has been recorded."""
         self.history: AttemptHistory | None = None
         """The attempts, once this one was answered."""
+        self.watched = False
+        """Its task looks, or will look, whether the host behind the connection is there. For asyncio alone."""
 
 
 U = TypeVar("U", bound=AttemptUse)
 
 
 class Exchange(Generic[R, U], ABC):
-    """`method` is the request's, `connect` and `read` are the application's limits in seconds; None for none."""
+    """`method` is the request's, `connect` and `read` are the application's limits in seconds; None for none.
+
+    `pinned` is the endpoint that the first attempt prefers.
+    """
 
     __slots__ = (
         "_call",
@@ -77,8 +85,10 @@ class Exchange(Generic[R, U], ABC):
         "_started_at",
         "_use",
         "connect",
+        "driver",
         "engine",
         "method",
+        "pinned",
         "read",
         "service",
         "target",
@@ -89,14 +99,25 @@ class Exchange(Generic[R, U], ABC):
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
 
-    def __init__(self, engine: Engine, service: Service, target: str, method: str, connect: Any, read: Any) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        driver: Any,
+        service: Service,
+        target: str,
+        method: str,
+        connect: object = None,
+        read: object = None,
+        pinned: Node | None = None,
+    ) -> None:
+        self.driver = driver
+        self.engine: Engine = driver.engine
         self.service = service
         self.target = target
         """The name and port of the URL: another caller may have named the same service in another way first."""
         self.method = method
-        self.connect = connect
-        self.read = read
+        self.connect: Any = connect
+        self.read: Any = read
+        self.pinned = pinned
         self._started_at = 0.0
         self._call: Call | None = None
         self._use: U | None = None
@@ -140,10 +161,6 @@ class Exchange(Generic[R, U], ABC):
     def field(self, response: R, name: str) -> str | None:
         """A header field of an answer."""
 
-    def is_done(self, response: R) -> bool:
-        """Has the whole answer come? Else the library ends the lease when it has."""
-        return True
-
     def keep(self, response: R, use: U) -> None:
         """Attach what is known of the attempts to an answer."""
 
@@ -181,26 +198,24 @@ class Exchange(Generic[R, U], ABC):
         """What went wrong with the last attempt that failed."""
         return self._fault
 
-    def begins(self) -> bool:
-        """A first attempt begins. Is it one that needs no call yet?"""
+    def begins(self) -> Lease | None:
+        """A first attempt begins: its use of an endpoint. None if it needs a call, or more than a choice."""
         engine, service = self.engine, self.service
-        engine.check_open(service.target)
-        self._started_at = engine.clock()
+        if engine.closed:
+            engine.check_open(service.target)
+        now = self._started_at = engine.clock()
         observers = engine.observers
-        if observers is not None and self._started_at >= observers.idle_until:
-            observed = engine.observed("http", self.target, self._started_at, self.method, self.url())
+        if observers is not None and now >= observers.idle_until:
+            observed = engine.observed("http", self.target, now, self.method, self.url())
             if observed is not None:
                 self.call.observed = observed
-                return False
-        return current_options() is NO_OPTIONS and service.retry.tenacity is None and service.hedging is None
-
-    def quick_lease(self) -> Lease | None:
-        """A use of an endpoint for a first attempt that needs no call; None if it takes more than a choice."""
-        service, now = self.service, self._started_at
-        if self._call is not None or now >= service.refresh_at or service.admission.crowded:
+                return None
+        if current_options() is not NO_OPTIONS or service.retry.tenacity is not None or service.hedging is not None:
+            return None
+        if now >= service.refresh_at or service.admission.crowded or self.pinned is not None:
             return None
         lease = Lease(service, now)
-        return lease if lease.pick() is not None else None
+        return lease if service.pick(now, (), None, lease) is not None else None
 
     def may_hedge(self) -> bool:
         """May it be in flight twice at once? Changes need the application's word for that: a change that comes late,
@@ -231,7 +246,7 @@ class Exchange(Generic[R, U], ABC):
         status = self.status(response)
         now = engine.clock()
         if status < 400 and self._call is None:  # nearly always
-            over = lease.open and self.is_done(response)  # both at once take less than one after the other
+            over = lease.open and use.done  # both at once take less than one after the other
             if lease.finish(_SUCCESS, now) if over else lease.observe(_SUCCESS, now):
                 engine.emit(service)
             service.budget.deposit()
@@ -254,7 +269,7 @@ class Exchange(Generic[R, U], ABC):
         spared = pushback(status, asked, service.balancing)
         if spared is not None:
             has_events = service.push_back(lease.node, now, spared) or has_events
-        if self.is_done(response):
+        if use.done:
             lease.release()
         if judgement.failure is not None or call.own_policy is not None:
             self._recall(call)

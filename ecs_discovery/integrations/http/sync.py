@@ -11,32 +11,18 @@ from ecs_discovery.client.failures import forget
 from ecs_discovery.client.hedge import Hedge
 from ecs_discovery.client.sync.driver import Driver
 from ecs_discovery.client.sync.hedging import Trial, duel
-from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.core.service import Service
 from ecs_discovery.integrations.http.exchange import AttemptUse, Exchange, R, U
 
 __all__ = ["AttemptUse", "SyncExchange"]
 
 
 class SyncExchange(Exchange[R, U]):
-    """See `Exchange`. `pinned` is the endpoint that the first attempt prefers."""
+    """See `Exchange`."""
 
-    __slots__ = ("driver", "pinned")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        driver: Driver,
-        service: Service,
-        target: str,
-        method: str,
-        connect: object = None,
-        read: object = None,
-        pinned: Node | None = None,
-    ) -> None:
-        super().__init__(driver.engine, service, target, method, connect, read)
-        self.driver = driver
-        self.pinned = pinned
+    driver: Driver
 
     # What a library supplies
 
@@ -58,8 +44,28 @@ class SyncExchange(Exchange[R, U]):
     def run(self) -> R:
         """The answer. Raises the library's errors that are ours too."""
         try:
-            if self.begins():
-                return self._run()
+            lease = self.begins()
+            if lease is not None:
+                # Nearly always. It stands here, and not in a method of its own, because that takes longer.
+                if self.service.work.due:
+                    self.driver.background.work(self.service)
+                use = self._use = self.make_use(lease)
+                ended: list[AttemptResult[R]] = []  # a variable would keep the error, and the error this frame
+                try:
+                    response = self.send(use)
+                except Exception as error:  # noqa: BLE001  # raised when no attempt follows
+                    ended.append(self._failed(error))
+                except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
+                    use.lease.release()
+                    raise
+                finally:
+                    self.ended(use)
+                if not ended:
+                    decision = self.answered(response, use)
+                    if decision is None:
+                        return response
+                    ended.append(AttemptResult(response, None, decision))
+                return self.driver.go_on(ended.pop(), self.attempt)
             call = self.call
             with self.driver.background.alarms.at(call.deadline_at, self.cut) if call.hard else nullcontext():
                 response = self._run() if call.own_policy is None else self.by_own_policy()
@@ -88,10 +94,9 @@ class SyncExchange(Exchange[R, U]):
 
     def attempt(self) -> AttemptResult[R]:
         """One attempt, recorded."""
-        lease = self._start()
-        use = self._use = self.make_use(lease)
+        use = self._use = self.make_use(self._start())
         try:
-            response = self.send(use) if self._call is None else self._hedged(use)
+            response = self._hedged(use)
         except Exception as error:  # noqa: BLE001  # raised when no attempt follows
             return self._failed(error)
         except BaseException:  # interrupted: the use is over, and says nothing of the endpoint
@@ -106,11 +111,6 @@ class SyncExchange(Exchange[R, U]):
 
     def _start(self) -> Lease:
         service, background = self.service, self.driver.background
-        lease = self.quick_lease() if self.pinned is None else None
-        if lease is not None:
-            if service.work.due:
-                background.work(service)
-            return lease
         call = self.call
         if call.own_policy is not None:
             self._recall(call)  # asked of attempts that end in any way

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import dns.message
+import dns.rdatatype
 import pytest
 
 from ecs_discovery.testing.lab import Lab
@@ -20,12 +22,7 @@ def lab() -> Iterator[Lab]:
 
 
 ASK = """
-import json, socket, time
-def asked_again(*args, **options):
-    until = time.monotonic() + 5
-    while isinstance(found := asked(*args, **options), str) and time.monotonic() < until:
-        time.sleep(0.02)
-    return found
+import json, socket
 def asked(*args, **options):
     try:
         return sorted(socket.getaddrinfo(*args, type=socket.SOCK_STREAM, **options))
@@ -82,12 +79,27 @@ def test_a_service_with_addresses_of_ipv6_alone_is_found_where_these_are_wanted(
 def test_a_service_with_both_kinds_of_addresses_gives_the_kind_that_is_wanted(lab: Lab):
     lab.dns.add("orders.prod.local", "A", "127.9.7.1")
     lab.dns.add("orders.prod.local", "AAAA", "fd00::1")
-    # The answer of one family is used before the other's has come.
-    four, six = found(
-        lab, "asked_again('orders', 8080, socket.AF_INET)", "asked_again('orders', 8080, socket.AF_INET6)"
-    )
+    four, six = found(lab, "asked('orders', 8080, socket.AF_INET)", "asked('orders', 8080, socket.AF_INET6)")
     assert addresses(four) == [["127.9.7.1", 8080]]
     assert addresses(six) == [["fd00::1", 8080]]
+
+
+@pytest.mark.parametrize(("late", "family"), [("A", "AF_INET"), ("AAAA", "AF_INET6")])
+def test_addresses_of_the_kind_that_is_wanted_are_waited_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, late: str, family: str
+):
+    lab.dns.add("orders.prod.local", "A", "127.9.7.1")
+    lab.dns.add("orders.prod.local", "AAAA", "fd00::1")
+    reply = lab.dns._reply
+
+    def one_is_late(data: bytes, *, udp: bool) -> bytes | None:
+        kind = dns.rdatatype.to_text(dns.message.from_wire(data).question[0].rdtype)
+        lab.dns.delay = 0.5 if kind == late else 0.0
+        return reply(data, udp=udp)
+
+    monkeypatch.setattr(lab.dns, "_reply", one_is_late)
+    (told,) = found(lab, f"asked('orders', 8080, socket.{family})")
+    assert [address for address, _ in addresses(told)] == [{"A": "127.9.7.1", "AAAA": "fd00::1"}[late]]
 
 
 def test_flags_hold(lab: Lab):

@@ -58,7 +58,7 @@ class AsyncHttpxUse(AsyncUse):
     __slots__ = ("connect_by", "connected", "connector", "deadline_at", "stream")
 
     def __init__(self, lease: Lease, replayable: bool, connector: AsyncConnector) -> None:
-        super().__init__(lease, replayable)
+        AsyncUse.__init__(self, lease, replayable)  # `super()` takes longer
         self.connector: AsyncConnector | None = connector
         self.connected: socket.socket | None = None
         """The socket of a race, for a connection to the lease's endpoint."""
@@ -87,7 +87,7 @@ class AsyncStream(asyncio.Protocol):
         self._clock = clock = facts.clock
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._ready: Callable[[float], bool] | None = None
+        self._ready: Callable[[float], object] | None = None
         self._encrypted = False
         self._pieces: list[bytes] = []
         self._size = 0
@@ -243,7 +243,7 @@ class AsyncStream(asyncio.Protocol):
         """Is there something that the event loop has not read yet, the end perhaps?"""
         if self._ready is None:
             self._ready = sockets.ready_check(self._transport.get_extra_info("socket"))
-        return self._ready(0.0)
+        return bool(self._ready(0))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it. A wait for room may take `timeout` seconds."""

@@ -58,7 +58,7 @@ class HttpxUse(AttemptUse):
     __slots__ = ("abort", "connect_by", "connected", "connector", "deadline_at", "stream")
 
     def __init__(self, lease: Lease, replayable: bool, connector: Connector) -> None:
-        super().__init__(lease, replayable)
+        AttemptUse.__init__(self, lease, replayable)  # `super()` takes longer
         self.connector: Connector | None = connector
         self.abort: AbortHandle | None = None
         """Where another thread may want to end it: told of the connection."""
@@ -83,6 +83,7 @@ class Stream:
         self._facts = facts
         self._core = facts.library.core
         self._limit = facts.policy.ack_timeout
+        self._first_look = tcp_info.first_look(self._limit, None)
         self._clock = clock = facts.clock
         self.state = ConnectionState()
         self.state.opened(clock())
@@ -120,7 +121,7 @@ class Stream:
 
     def is_ready(self, seconds: float | None) -> bool:
         """Is there something to read within that time? Without a number of seconds it waits as long as it takes."""
-        return self._ready(_A_DAY if seconds is None else max(0.0, seconds))
+        return bool(self._ready(1000 * (_A_DAY if seconds is None else max(0.0, seconds))))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; none at the end. `timeout` in seconds."""
@@ -159,7 +160,8 @@ class Stream:
         sock = self._sock
         # Most answers come so soon that nothing is made for the wait. Never under TLS: session tickets make a fresh
         # connection readable.
-        if type(sock) is socket.socket and self.is_ready(tcp_info.first_look(self._limit, timeout)):
+        look = self._first_look if timeout is None else min(self._first_look, timeout)
+        if type(sock) is socket.socket and self._ready(1000 * max(0.0, look)):
             return timeout
         suspicion = use.connector.suspicion() if use.connector is not None else None
         waited = wait_for_answer(use, suspicion, sock, None, self._limit, timeout, self._clock)
@@ -256,7 +258,7 @@ class Stream:
             if self._fresh:  # asked when its answer was read: the next request will ask again
                 self._fresh = False
                 return self._facts.retired
-            return self._sock.fileno() < 0 or self._facts.must_close(self.state) or self.is_ready(0.0)
+            return self._sock.fileno() < 0 or self._facts.must_close(self.state) or bool(self._ready(0))
         if info == "ssl_object":
             return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
         if info == "client_addr":
