@@ -402,6 +402,18 @@ def test_who_takes_nothing_is_sent_away(home: Path, monkeypatch: pytest.MonkeyPa
             assert len(received(sock)) < 10_000_000
 
 
+def test_a_client_is_served_on_when_the_thread_is_woken_for_something_else(home: Path):
+    with Discovery() as discovery, connected(only(home)) as sock:
+        found = discovery._engine._inspection
+        assert found is not None
+        sock.sendall(b"ord")
+        for _ in range(20):
+            found._socket.wake()
+            time.sleep(0.005)
+        sock.sendall(b"ers\n")
+        assert json.loads(received(sock))["pid"] == os.getpid()
+
+
 def test_a_fault_of_ours_is_said_once_and_breaks_nothing(home: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, "ecs_discovery"), Discovery(services=TWO) as discovery:
         found = discovery._engine._inspection
