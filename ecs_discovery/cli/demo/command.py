@@ -14,10 +14,9 @@ from typing import Any
 
 import click
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import HTTPAdapter, Retry
 from rich.console import Console
 from rich.live import Live
-from urllib3.util import Retry
 
 from ecs_discovery import events
 from ecs_discovery.cli.console import fail, output
