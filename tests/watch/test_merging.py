@@ -75,6 +75,14 @@ def test_numbers_of_workers_are_summed_and_the_worst_state_counts():
     assert (seen.age, seen.fresh_for, seen.coverage, seen.retries_left) == (7.0, 3.0, 0.5, 2.0)
 
 
+def test_down_is_worse_than_ejected_however_long_that_lasts():
+    one = service(endpoint(1, state="down", reason="connect refused", returns_in=1.0))
+    two = service(endpoint(1, state="ejected", reason="5 failures in a row", returns_in=9.0))
+    for processes in ([process(12, one), process(13, two)], [process(12, two), process(13, one)]):
+        (found,) = merge(processes)[0].services[0].endpoints
+        assert (found.seen.state, found.seen.reason, found.troubled_in) == ("down", "connect refused", 2)
+
+
 def test_a_worker_that_does_not_use_the_service_is_left_out():
     used = service(endpoint(1), idle_for=1.0)
     old = service(endpoint(9), idle_for=600.0, stale=True)

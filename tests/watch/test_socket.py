@@ -309,7 +309,7 @@ def test_one_that_is_just_being_opened_is_not_taken_for_a_dead_one(home: Path):
 
 
 FORKING = """
-import os, sys, threading
+import os, sys, threading, time
 alive = []  # a hook that is registered before ours runs after it
 os.register_at_fork(before=lambda: alive.extend(thread.name for thread in threading.enumerate()))
 from ecs_discovery import Discovery
@@ -319,6 +319,7 @@ with discovery.lease("orders"):
 children = []
 for _ in range(3):
     read, write = os.pipe()
+    time.sleep(0.1)  # the thread of the socket is at rest
     pid = os.fork()
     if not pid:
         os.close(write)
@@ -352,7 +353,7 @@ def test_a_fork_has_a_socket_of_its_own_and_the_parent_keeps_its(home: Path):
 
 def test_a_child_that_runs_another_program_at_once_opens_none(home: Path):
     with Discovery():
-        subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: None, check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: time.sleep(0.02), check=True, timeout=30)
         time.sleep(0.3)
         assert only(home).name.startswith(f"{os.getpid()}-")
         assert told(only(home))["pid"] == os.getpid()
@@ -382,12 +383,16 @@ def test_however_many_connect_each_is_served_or_sent_away(home: Path):
             sock.close()
 
 
-def test_who_sends_without_end_or_takes_nothing_is_sent_away(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_who_sends_without_end_is_sent_away_before_its_time_is_up(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inspection_socket, "_ASK", 30.0)
+    with Discovery(), connected(only(home)) as sock:
+        sock.sendall(b"x" * 512)
+        assert received(sock) == b""
+
+
+def test_who_takes_nothing_is_sent_away(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inspection_socket, "_SEND", 0.3)
-    with Discovery(services=TWO) as discovery:
-        discovery.resolve("orders")
-        with connected(only(home)) as sock, pytest.raises((BrokenPipeError, ConnectionResetError)):
-            sock.sendall(b"x" * 10_000_000)
+    with Discovery() as discovery:
         found = discovery._engine._inspection
         assert found is not None
         found._socket._answer = lambda request: b"x" * 10_000_000
@@ -395,6 +400,18 @@ def test_who_sends_without_end_or_takes_nothing_is_sent_away(home: Path, monkeyp
             sock.sendall(b"orders\n")
             time.sleep(1)
             assert len(received(sock)) < 10_000_000
+
+
+def test_a_client_is_served_on_when_the_thread_is_woken_for_something_else(home: Path):
+    with Discovery() as discovery, connected(only(home)) as sock:
+        found = discovery._engine._inspection
+        assert found is not None
+        sock.sendall(b"ord")
+        for _ in range(20):
+            found._socket.wake()
+            time.sleep(0.005)
+        sock.sendall(b"ers\n")
+        assert json.loads(received(sock))["pid"] == os.getpid()
 
 
 def test_a_fault_of_ours_is_said_once_and_breaks_nothing(home: Path, caplog: pytest.LogCaptureFixture):

@@ -154,6 +154,12 @@ def test_numbers_and_texts_of_any_size_stay_in_their_columns(width: int, height:
     assert len({row.split()[0] for row in rows}) == len(rows)  # by their ends they can be told apart
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_many_notices_do_not_push_it_out_of_the_terminal(width: int, height: int):
+    found = frame(service(12), notices=tuple(f"process {pid}: what it says is of no use" for pid in range(100)))
+    assert fits(texts(found, width, height), width, height)
+
+
 def test_without_a_program_it_says_so_and_shows_when_endpoints_were_named():
     own = Program("", "", (), frame(service(2)).programs[0].services, {"ok": 4, "NoEndpoints": 2})
     named = tuple(
