@@ -386,12 +386,12 @@ def test_many_callers_at_once_share_the_tasks_evenly(lab: Lab, play: Play):
         await tasks_of(client, service, 3)
 
         async def caller() -> Counter[str]:
-            return await tasks_of(client, service, 15)
+            return await tasks_of(client, service, 30)
 
         found = await w.many(8, caller)
         total = sum(found, Counter())
-        assert sum(total.values()) == 120
-        assert all(30 <= count <= 50 for count in total.values()), total
+        assert sum(total.values()) == 240
+        assert all(60 <= count <= 100 for count in total.values()), total
         if client.is_complete:
             assert sum(task.connections for task in service.tasks) <= 3 * 8
         assert pending(w, service) == 0
