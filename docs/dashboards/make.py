@@ -244,7 +244,15 @@ ALARMS: list[tuple[str, str, str, str]] = [  # name, condition, for how long, wh
         f'sum by (server_address) (rate({NAMESPACE}_call_duration_seconds_count{{error_type!=""}}[5m]))'
         f" / sum by (server_address) (rate({NAMESPACE}_call_duration_seconds_count[5m])) > 0.01",
         "5m",
-        "Over 1 % of the requests to {{ $labels.server_address }} fail after all attempts.",
+        "Over 1 % of the requests to {{ $labels.server_address }} end with an error after all attempts.",
+    ),
+    (
+        "EcsDiscoveryServerErrors",
+        "sum by (server_address)"
+        f' (rate({NAMESPACE}_attempt_duration_seconds_count{{http_response_status_code=~"5.."}}[5m]))'
+        f" / sum by (server_address) (rate({NAMESPACE}_attempt_duration_seconds_count[5m])) > 0.05",
+        "5m",
+        "Over 5 % of the attempts at {{ $labels.server_address }} are answered with a status of 500 or more.",
     ),
 ]
 

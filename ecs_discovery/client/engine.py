@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from random import Random
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -73,13 +74,17 @@ class Telemetry(Protocol):
 
 _engines: WeakSet[Engine] = WeakSet()
 _everywhere: list[Telemetry] = []
+_ATTACHING = RLock()
 
 
 def attach_everywhere(telemetry: Telemetry) -> None:
-    """Attach it to every engine of the process, now and when others are made."""
-    _everywhere.append(telemetry)
-    for engine in list(_engines):
-        telemetry.attach(engine)
+    """Attach it to every engine of the process that has none of its kind, now and when others are made."""
+    with _ATTACHING:
+        _everywhere.append(telemetry)
+        engines = list(_engines)
+    for engine in engines:
+        if type(engine.telemetry) is not type(telemetry):  # else each call would be told twice
+            telemetry.attach(engine)
 
 
 class Recorded(NamedTuple):
@@ -136,8 +141,11 @@ class Engine:
         if telemetry is not None and not hasattr(telemetry, "attach"):
             raise ConfigurationError("telemetry", telemetry, "an object such as OpenTelemetry()")
         directory = inspection_directory()
-        _engines.add(self)
-        for each in (*_everywhere, *([] if telemetry is None else [telemetry])):
+        self.telemetry = telemetry
+        with _ATTACHING:
+            _engines.add(self)
+            wanted = [each for each in _everywhere if type(each) is not type(telemetry)]
+        for each in (*wanted, *([] if telemetry is None else [telemetry])):
             each.attach(self)
         self._inspection: Inspection | None = None
         if directory is not None:  # nearly never, and then it is worth an import

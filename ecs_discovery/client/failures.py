@@ -76,6 +76,8 @@ _CUT = frozenset(  # something may have been sent before, whatever else stands i
         "aiohttp.ClientPayloadError",
         "aiohttp.ServerDisconnectedError",
         "aiohttp.SocketTimeoutError",
+        "asyncpg.AdminShutdownError",
+        "asyncpg.CrashShutdownError",
         "asyncpg.PostgresConnectionError",
         "httpcore.NetworkError",
         "httpcore.ProtocolError",
@@ -92,7 +94,16 @@ _CUT = frozenset(  # something may have been sent before, whatever else stands i
 )
 _REFUSED = frozenset({"asyncpg.CannotConnectNowError", "asyncpg.TooManyConnectionsError"})
 """The server itself takes no connection now: it starts, ends, or is full. Another may take it."""
-_NOT_OURS = frozenset({"redis.AuthenticationError", "redis.AuthorizationError", "redis.MaxConnectionsError"})
+_NOT_OURS = frozenset(
+    {
+        "psycopg_pool.PoolClosed",
+        "psycopg_pool.PoolTimeout",
+        "psycopg_pool.TooManyRequests",
+        "redis.AuthenticationError",
+        "redis.AuthorizationError",
+        "redis.MaxConnectionsError",
+    }
+)
 """No other endpoint would do better, whatever class of error these are."""
 _REFUSING_STATES = ("57P03", "53300")
 _REFUSING_TEXTS = re.compile(
@@ -130,10 +141,10 @@ def _kind(error: BaseException) -> frozenset[str] | None:
         name = f"{each.__module__.partition('.')[0]}.{each.__name__}"
         if name == "grpc.RpcError":
             return _kind_of_grpc(error)
-        if name == "psycopg.OperationalError":
-            return _kind_of_psycopg(error)
         if name in _NOT_OURS:
             return None
+        if name == "psycopg.OperationalError":
+            return _kind_of_psycopg(error)
         for kind in (_NEVER_SENT, _CUT, _REFUSED, _BROKEN):
             if name in kind:
                 return kind

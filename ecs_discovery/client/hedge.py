@@ -24,6 +24,7 @@ class Hedge:
         self._service = lease.service
         self._began = lease.started_at
         self._rival: Lease | None = None
+        self._is_won = False
         self.delay: float | None = None
         """Seconds after which another attempt is to begin; None: the call is not hedged."""
         if lease.service.untried(call.tried):
@@ -53,6 +54,7 @@ class Hedge:
 
     def won(self, winner: Lease) -> None:
         """This attempt's result counts. Learn from it."""
+        self._is_won = True
         if winner is not self._rival:
             self._hedging.learn(self._engine.clock() - self._began)
             return
@@ -66,4 +68,5 @@ class Hedge:
         now = self._engine.clock()
         call.report(loser.node, "overtaken", "overtaken", loser.started_at, now, number=loser.number)
         if call.observed is not None:
-            call.observed.attempt_ended(loser, "overtaken", "overtaken")
+            how = "overtaken" if self._is_won else "cancelled"  # the call ended, by its deadline say
+            call.observed.attempt_ended(loser, how, how)

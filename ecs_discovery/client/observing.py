@@ -185,10 +185,15 @@ class ObservedAttempt:
         self.error_type = ""
 
     def headers(self) -> dict[str, str]:
-        """The header fields that the observers want the attempt's request to carry."""
+        """The header fields that the observers want the attempt's request to carry, as far as these are such."""
         found: dict[str, str] = {}
-        for _, observing in self._each:
-            found.update(getattr(observing, "headers", None) or {})
+        for observer, observing in self._each:
+            try:
+                fields = dict(getattr(observing, "headers", None) or {})
+            except Exception:  # noqa: BLE001  # as above
+                self._observers.failed(observer)
+                continue
+            found.update((name, value) for name, value in fields.items() if _is_field(name) and _is_field(value))
         return found
 
     def __enter__(self) -> ObservedAttempt:
@@ -196,7 +201,7 @@ class ObservedAttempt:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        for observer, observing in self._each:
+        for observer, observing in reversed(self._each):  # each takes back what it has set over what was there before
             try:
                 observing.left()
             except Exception:  # noqa: BLE001  # as above
@@ -213,3 +218,8 @@ class ObservedAttempt:
             except Exception:  # noqa: BLE001  # as above
                 self._observers.failed(observer)
         return end
+
+
+def _is_field(text: object) -> bool:
+    """Can it be a header field's name or value?"""
+    return isinstance(text, str) and bool(text) and text.isascii() and text.isprintable()

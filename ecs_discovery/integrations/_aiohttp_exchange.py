@@ -24,7 +24,7 @@ from ecs_discovery.errors import DeadlineExceeded, DiscoveryError
 from ecs_discovery.integrations._aiohttp_errors import as_aiohttp_error, out_of_time
 from ecs_discovery.integrations._aiohttp_table import TABLE
 from ecs_discovery.integrations.http.aio import AsyncExchange, AsyncUse
-from ecs_discovery.integrations.http.exchange import add_fields
+from ecs_discovery.integrations.http.exchange import add_fields, remove_fields
 from ecs_discovery.integrations.http.short_bodies import PATIENCE, SHORT
 from ecs_discovery.runtime.sockets import ready_check
 from ecs_discovery.runtime.tcp_info import first_look
@@ -212,6 +212,9 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
         add_fields(fields, self.request.headers, added)
 
+    def put_down(self, added: set[str]) -> None:
+        remove_fields(self.request.headers, added)
+
     # The answer
 
     def status(self, response: Any) -> int:
@@ -253,6 +256,8 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         if use is not None and not use.recorded:
             fault, now = Fault.OUT_OF_TIME, self.engine.clock()
             call.report(use.lease.node, fault.label, fault.kind.value, use.lease.started_at, now, "no answer by then")
+            if call.observed is not None:
+                call.observed.attempt_ended(use.lease, fault.kind.value, fault.label)
         return out_of_time(call, error)
 
 
@@ -260,6 +265,8 @@ class ConnectionExchange(AiohttpExchange):
     """A connection for a request that comes without our middleware. What becomes of the request is not known here."""
 
     __slots__ = ()
+
+    is_request = False
 
     def make_use(self, lease: Lease) -> AiohttpUse:
         return AiohttpUse(lease, False, self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from operator import add
 from threading import RLock
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
@@ -29,12 +29,38 @@ from ecs_discovery.events import (
 from ecs_discovery.runtime import fork
 from ecs_discovery.telemetry._attributes import SCHEMA, Attributes, attributes_of, error_type, word
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "metrics_of"]
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _TARGETS = 1000  # whose attributes are kept
 _IDLE = Idle(1.0)
 _IN_USE = 60.0  # seconds after its last use that a service counts as used
+
+
+def metrics_of(version: str, meter_provider: MeterProvider | None) -> Metrics:
+    """The metrics of a provider, or of the process's own: one set of instruments, for an SDK reads no second one of the
+    same name."""
+    with _MAKING:
+        known = _of_process if meter_provider is None else _made.get(meter_provider)
+        found = known() if known is not None else None
+        if found is None:
+            found = Metrics(version, meter_provider)
+            _keep(meter_provider, found)
+        return found
+
+
+def _keep(meter_provider: MeterProvider | None, made: Metrics) -> None:
+    global _of_process
+    if meter_provider is None:
+        _of_process = ref(made)
+    else:
+        _made[meter_provider] = ref(made)
+
+
+_MAKING = RLock()
+_made: WeakKeyDictionary[MeterProvider, ref[Metrics]] = WeakKeyDictionary()
+"""The SDK keeps the instruments' callbacks, and with them the metrics, for as long as the provider lives."""
+_of_process: ref[Metrics] | None = None
 
 
 class Metrics:
@@ -185,7 +211,7 @@ class _Call:
         more: dict[str, str | int] = {}
         if end.status is not None:
             more["http.response.status_code"] = end.status
-        if end.kind and end.kind != "overtaken":  # an attempt that was overtaken has not failed
+        if end.kind and end.kind not in ("cancelled", "overtaken"):  # such an attempt has not failed
             more["error.type"] = error_type(end)
         self._owner._attempts.record(end.seconds, {**attributes, **more} if more else attributes)
 
@@ -231,7 +257,7 @@ def _active(service: Service, engine: Engine) -> Iterator[tuple[float, Attribute
 def _coverage(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
     known = service.resolution
     if known is not None and (not known.partial or known.estimate):
-        yield (len(known.endpoints) / known.estimate if known.partial and known.estimate else 1.0), {}
+        yield (min(1.0, len(known.endpoints) / known.estimate) if known.partial and known.estimate else 1.0), {}
 
 
 def _age(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
@@ -245,7 +271,7 @@ def _age(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]
 
 
 def _panic(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
-    yield int(service.facts()["panic"]), {}
+    yield int(service.facts(picks=False)["panic"]), {}
 
 
 def _budget(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
@@ -301,9 +327,10 @@ _SUMS: tuple[tuple[str, str, str, Reader], ...] = (
     ("endpoint.count", "{endpoint}", "Endpoints that are known, by their state", _by_state),
     ("attempt.active", "{attempt}", "Uses of endpoints in flight", _active),
 )
+# Prometheus' exporters make another name of a gauge with the unit 1: `_ratio` is added to it, or not.
 _GAUGES: tuple[tuple[str, str, str, Reader], ...] = (
-    ("endpoint.coverage", "1", "The share of the endpoints that is known", _coverage),
+    ("endpoint.coverage", "", "The share of the endpoints that is known", _coverage),
     ("resolution.age", "s", "How old the oldest answer is that is believed, while the service is used", _age),
-    ("panic", "1", "1 while health is ignored", _panic),
+    ("panic", "", "1 while health is ignored", _panic),
     ("retry_budget.balance", "{retry}", "Retries that could be made now", _budget),
 )

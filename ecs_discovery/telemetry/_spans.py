@@ -41,6 +41,8 @@ _SECRET = frozenset(  # the conventions have these values hidden
     )
 )
 _LONGEST = 2000  # characters of a URL
+_MARKS = {"http": ("http.request.method", "http.method"), "grpc": ("rpc.system", "rpc.system.name", "rpc.method")}
+"""What tells an instrumentation's client span, by the kind of call."""
 
 
 class Spans:
@@ -60,7 +62,7 @@ class Spans:
         if _is_set(_SUPPRESS):
             return None
         current = trace.get_current_span()
-        is_client = getattr(current, "kind", None) is SpanKind.CLIENT
+        is_client = getattr(current, "kind", None) is SpanKind.CLIENT and _is_of(current, call.kind)
         if current.is_recording() and (is_client or call.kind in ("call", "connect")):
             return _Seen(self, current, is_client)
         if call.kind != "http" or _is_set(_SUPPRESS_HTTP):
@@ -141,7 +143,11 @@ class _ClientAttempt:
             inside = context.set_value(_SUPPRESS_HTTP, True, inside)
         self.headers: dict[str, str] = {}
         """What carries the trace to the endpoint."""
-        propagate.inject(self.headers, inside)
+        try:
+            propagate.inject(self.headers, inside)
+        except Exception:
+            span.end()
+            raise
         self._token = context.attach(inside)
 
     def left(self) -> None:
@@ -191,3 +197,10 @@ def _of_url(call: CallStarted) -> Mapping[str, str | int]:
 
 def _is_set(key: str | None) -> bool:
     return key is not None and bool(context.get_value(key))
+
+
+def _is_of(span: Span, kind: str) -> bool:
+    """Is this client span that of the request? A call of an AWS SDK, say, may have one around requests of its own."""
+    wanted = _MARKS.get(kind)
+    attributes = getattr(span, "attributes", None) or {}
+    return wanted is None or any(name in attributes for name in wanted)

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 from ecs_discovery.client.engine import Engine, attach_everywhere
 from ecs_discovery.config.options import check_flag
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.telemetry._metrics import Metrics
+from ecs_discovery.telemetry._metrics import metrics_of
 from ecs_discovery.telemetry._spans import Spans
 
 __all__ = ["Instrumentor", "OpenTelemetry", "instrument"]
@@ -55,7 +55,7 @@ class OpenTelemetry:
         check_flag("spans", spans)
         from ecs_discovery import __version__
 
-        self._metrics = Metrics(__version__, meter_provider)
+        self._metrics = metrics_of(__version__, meter_provider)
         self._durations = durations
         self._spans = Spans(__version__, tracer_provider) if spans else None
 

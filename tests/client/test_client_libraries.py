@@ -367,6 +367,18 @@ def test_an_error_of_redis_that_no_other_endpoint_would_cure_is_not_repeated(nam
     assert failure_of(redis.exceptions.BusyLoadingError("loading")) is FailureKind.CLOSED
 
 
+@pytest.mark.parametrize("name", ["PoolTimeout", "PoolClosed", "TooManyRequests"])
+def test_a_pool_of_this_process_that_is_full_is_no_failure_of_an_endpoint(name: str):
+    pool = pytest.importorskip("psycopg_pool")
+    assert failure_of(getattr(pool, name)("no")) is FailureKind.OTHER
+
+
+def test_a_database_that_shuts_down_is_told_alike_by_both_drivers():
+    psycopg, asyncpg = pytest.importorskip("psycopg"), pytest.importorskip("asyncpg")
+    for error in (psycopg.errors.AdminShutdown("bye"), asyncpg.AdminShutdownError("bye")):
+        assert failure_of(error) is FailureKind.CLOSED
+
+
 # Rules
 
 

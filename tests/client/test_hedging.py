@@ -16,6 +16,7 @@ import pytest
 
 from ecs_discovery import AsyncDiscovery, Discovery, HedgePolicy, RetryPolicy, ServiceConfig, TimeoutPolicy
 from ecs_discovery.core.balancing.node import Outcome
+from tests.recorder import Recorder
 from tests.support import eventually
 from tests.worlds import Worlds, world
 
@@ -418,11 +419,14 @@ def test_cancelling_a_hedged_call_ends_both_attempts_before_it_returns():
                     await asyncio.sleep(0.01)  # as closing a connection may take
                     ended.append(attempt.number)
 
+            recorder = Recorder()
+            discovery._engine.observe(recorder)
             call = asyncio.create_task(discovery.call("orders", fetch, idempotent=True))
             await both.wait()
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
+            assert recorder.kinds == ["cancelled", "cancelled"]
             assert sorted(ended) == [1, 2]
             assert quiet(service)
             assert asyncio.all_tasks() == {asyncio.current_task()}

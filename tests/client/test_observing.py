@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ecs_discovery import ConnectError, DeadlineExceeded, NoEndpoints
+from ecs_discovery import ConnectError, DeadlineExceeded, NoEndpoints, RetryPolicy
 from ecs_discovery.events import CallStarted, Idle
 from ecs_discovery.testing.lab import Lab
 from tests.client.support import NODATA, THREE
@@ -184,6 +184,33 @@ def test_of_two_attempts_in_flight_each_that_fails_is_told_with_its_error(world:
         ]
 
     world.run(scenario, **HEDGED)
+
+
+def test_what_several_observers_set_around_an_attempt_is_taken_back_by_each(world: Worlds):
+    async def scenario(w: Any) -> None:
+        observed(w), observed(w)
+        assert await w.call(THREE, failing(1, ConnectionResetError()), idempotent=True) == "attempt 2"
+        assert SPAN.get() == ""
+
+    world.run(scenario)
+
+
+def test_both_attempts_of_a_hedged_call_that_fails_have_their_own_number(world: Worlds):
+    async def scenario(w: Any) -> None:
+        taught(w)
+        fetch = Fetch(w, lambda number: [(0.3, ConnectionResetError(1)), (0.4, ConnectionResetError(2))][number])
+        with pytest.raises(ConnectionResetError) as caught:
+            await w.call("orders", fetch, idempotent=True)
+        assert "2" in str(caught.value)
+
+    recorder = Recorder()
+
+    async def watched(w: Any) -> None:
+        w.engine.observe(recorder)
+        await scenario(w)
+        assert sorted(end.number for end in recorder.attempts) == [1, 2]
+
+    world.run(watched, retry=RetryPolicy(attempts=1), **HEDGED)
 
 
 @pytest.mark.parametrize("method", FAULTS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import requests
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ecs_discovery import RetryPolicy
+from ecs_discovery import AsyncDiscovery, Discovery, RetryPolicy, wrap_client, wrap_session
 from ecs_discovery.telemetry.opentelemetry import OpenTelemetry
 from ecs_discovery.testing.lab import Lab
 from tests.integrations.clients import ClientUnderTest
@@ -123,3 +124,99 @@ def test_a_trace_that_the_application_carries_itself_is_left_alone(lab: Lab, pla
         assert json.loads(answer.body)["headers"]["traceparent"] == own
 
     play(scenario, telemetry=OpenTelemetry(tracer_provider=spans.provider, durations=False))
+
+
+class Odd:
+    """An observer whose header fields are none."""
+
+    headers: ClassVar[Any] = {"x-none": None, "x-split": "1\r\nx-forged: 2", "": "empty", "x-good": "1"}
+
+    def call_started(self, call: Any) -> Any:
+        return self
+
+    def attempt_started(self, attempt: Any) -> Any:
+        return self
+
+    def left(self) -> None: ...
+
+    def ended(self, end: Any) -> None: ...
+
+
+@complete
+def test_header_fields_of_an_observer_that_are_none_break_no_request(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        w.engine.observe(Odd())
+        answer = await client.send("GET", url_of(service))
+        seen = json.loads(answer.body)["headers"]
+        assert seen["x-good"] == "1"
+        assert not {"x-none", "x-split", "x-forged"} & set(seen)
+
+    play(scenario)
+
+
+@complete
+def test_the_trace_does_not_go_along_with_a_redirect_to_another_host(lab: Lab, play: Play, spans: Spans):
+    service = lab.service("orders", tasks=1)
+    task = lab.service("elsewhere", tasks=1).tasks[0]
+    there = f"http://{task.address}:{task.port}/"
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        answer = await client.send("GET", url_of(service, f"/redirect?to={there}"))
+        assert "traceparent" not in json.loads(answer.body)["headers"]
+
+    play(scenario, telemetry=OpenTelemetry(tracer_provider=spans.provider, durations=False))
+
+
+def test_a_request_of_httpx_that_is_sent_twice_carries_a_trace_of_its_own_each_time(lab: Lab, spans: Spans):
+    import httpx
+
+    service = lab.service("orders", tasks=1)
+    telemetry = OpenTelemetry(tracer_provider=spans.provider, durations=False)
+    with (
+        Discovery(namespace="prod.local", nameservers=[lab.nameserver], telemetry=telemetry) as discovery,
+        wrap_client(httpx.Client(), discovery=discovery) as client,
+    ):
+        request = client.build_request("GET", url_of(service))
+        traces = [client.send(request).json()["headers"]["traceparent"] for _ in range(2)]
+        assert "traceparent" not in request.headers
+    assert len(set(traces)) == 2
+
+
+def test_a_connection_of_aiohttp_without_our_middleware_is_no_attempt(lab: Lab, spans: Spans):
+    import asyncio
+
+    import aiohttp
+
+    from ecs_discovery.integrations.aiohttp import DiscoveryConnector
+
+    service = lab.service("orders", tasks=1)
+
+    async def main() -> None:
+        telemetry = OpenTelemetry(tracer_provider=spans.provider, durations=False)
+        settings: Any = {"namespace": "prod.local", "nameservers": [lab.nameserver], "telemetry": telemetry}
+        async with (
+            AsyncDiscovery(**settings) as discovery,
+            aiohttp.ClientSession(connector=DiscoveryConnector(discovery)) as session,
+            session.get(url_of(service)) as response,
+        ):
+            assert response.status == 200
+
+    asyncio.run(main())
+    assert spans.finished() == []
+
+
+def test_a_client_span_of_something_else_is_left_as_it_is(lab: Lab, spans: Spans):
+    with Discovery(
+        namespace="prod.local",
+        nameservers=[lab.nameserver],
+        telemetry=OpenTelemetry(tracer_provider=spans.provider, durations=False),
+    ) as discovery:
+        service = lab.service("orders", tasks=1)
+        session = wrap_session(requests.Session(), discovery=discovery)
+        with spans.tracer.start_as_current_span("SQS.Send", kind=SpanKind.CLIENT):
+            assert session.get(url_of(service), timeout=5).status_code == 200
+    ours, theirs = spans.finished()
+    assert (ours.name, theirs.name) == ("GET", "SQS.Send")
+    assert "network.peer.address" not in theirs.attributes

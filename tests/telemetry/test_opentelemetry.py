@@ -159,6 +159,33 @@ def test_instrument_is_for_all_discoveries_of_the_process_and_counts_once(everyw
             assert collected.total("call.duration", server__address="users") == 1
 
 
+def test_two_discoveries_with_telemetry_of_their_own_are_both_read(collected: Collected):
+    with (
+        Discovery(services={"orders": THREE}, telemetry=OpenTelemetry(collected.provider)) as first,
+        Discovery(services={"users": THREE}, telemetry=OpenTelemetry(collected.provider)) as second,
+    ):
+        first.call("orders", failing(1), idempotent=True)
+        second.call("users", failing(1), idempotent=True)
+        for name in ("orders", "users"):
+            assert collected.total("endpoint.count", server__address=name) == 3
+            assert collected.total("retries", server__address=name) == 1
+            assert collected.total("call.duration", server__address=name) == 1
+
+
+def test_a_discovery_with_telemetry_of_its_own_is_not_told_twice_where_all_are_instrumented(
+    everywhere: None, collected: Collected
+):
+    with Discovery(services={"users": THREE}, telemetry=OpenTelemetry(collected.provider)) as before:
+        instrument(collected.provider)
+        with Discovery(services={"orders": THREE}, telemetry=OpenTelemetry(collected.provider)) as after:
+            after.call("orders", failing(0))
+            before.call("users", failing(0))
+            assert collected.total("call.duration", server__address="orders") == 1
+            assert collected.total("call.duration", server__address="users") == 1
+            assert after._engine.observers is not None
+            assert len(after._engine.observers.each) == len(before._engine.observers.each) == 2  # type: ignore[union-attr]
+
+
 def test_a_discovery_that_is_dropped_is_told_no_more(collected: Collected):
     telemetry = OpenTelemetry(collected.provider)
     discovery = Discovery(services={"orders": THREE}, telemetry=telemetry)

@@ -75,6 +75,13 @@ def test_numbers_of_workers_are_summed_and_the_worst_state_counts():
     assert (seen.age, seen.fresh_for, seen.coverage, seen.retries_left) == (7.0, 3.0, 0.5, 2.0)
 
 
+def test_a_latency_that_no_endpoint_has_makes_no_number_that_json_lacks():
+    one, two = (service(endpoint(1, uses=10, latency=1e308)) for _ in range(2))
+    (program,) = merge([process(1, one), process(2, two)])
+    (merged,) = program.services
+    assert merged.endpoints[0].seen.latency == 1e308
+
+
 def test_down_is_worse_than_ejected_however_long_that_lasts():
     one = service(endpoint(1, state="down", reason="connect refused", returns_in=1.0))
     two = service(endpoint(1, state="ejected", reason="5 failures in a row", returns_in=9.0))

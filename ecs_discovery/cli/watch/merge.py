@@ -118,7 +118,8 @@ def _service(found: Sequence[ServiceSeen]) -> Service:
 def _endpoint(found: Sequence[EndpointSeen]) -> Endpoint:
     worst = max(found, key=lambda each: (_RANK[each.state], each.returns_in or 0.0))
     timed = [(each.latency, max(1, each.uses)) for each in found if each.latency is not None]
-    latency = sum(value * weight for value, weight in timed) / sum(weight for _, weight in timed) if timed else None
+    total = sum(weight for _, weight in timed)
+    latency = sum(value * (weight / total) for value, weight in timed) if timed else None
     seen = replace(
         worst,
         pending=sum(each.pending for each in found),

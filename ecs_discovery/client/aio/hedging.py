@@ -176,6 +176,7 @@ def hedged(
             failed,
         )
         lease.adopt(winner.lease)
+        lease.number = winner.lease.number
         if call.observed is not None:
             call.observed.moved(winner.lease, lease)
         return winner.outcome()

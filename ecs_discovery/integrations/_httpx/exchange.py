@@ -16,7 +16,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
 from ecs_discovery.integrations.http.errors import as_class, of_call
-from ecs_discovery.integrations.http.exchange import add_fields
+from ecs_discovery.integrations.http.exchange import add_fields, remove_fields
 from ecs_discovery.integrations.http.short_bodies import SHORT, TAIL, arrived
 from ecs_discovery.runtime.sockets import Tuning
 
@@ -69,6 +69,9 @@ class HttpxPart:
 
     def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
         add_fields(fields, self.request.headers, added)
+
+    def put_down(self, added: set[str]) -> None:
+        remove_fields(self.request.headers, added)
 
     def status(self, response: Any) -> int:
         return response.status_code  # type: ignore[no-any-return]

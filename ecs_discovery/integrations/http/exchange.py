@@ -36,7 +36,7 @@ from ecs_discovery.integrations.http.failure_table import FailureTable
 from ecs_discovery.integrations.http.history import AttemptHistory
 from ecs_discovery.models import Question
 
-__all__ = ["AttemptUse", "Exchange", "add_fields"]
+__all__ = ["AttemptUse", "Exchange", "add_fields", "remove_fields"]
 
 R = TypeVar("R")
 
@@ -96,6 +96,8 @@ class Exchange(Generic[R, U], ABC):
 
     table: FailureTable
     """The library's exceptions."""
+    is_request: bool = True
+    """False for one that only connects: what becomes of its request is not known, and observers are not told."""
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
 
@@ -153,6 +155,9 @@ class Exchange(Generic[R, U], ABC):
     def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
         """Have the request carry these header fields (see `add_fields`), from the next `send` on."""
 
+    def put_down(self, added: set[str]) -> None:
+        """Take from the request what it has from `carry`."""
+
     @abstractmethod
     def status(self, response: R) -> int:
         """The status of an answer."""
@@ -205,7 +210,7 @@ class Exchange(Generic[R, U], ABC):
             engine.check_open(service.target)
         now = self._started_at = engine.clock()
         observers = engine.observers
-        if observers is not None and now >= observers.idle_until:
+        if observers is not None and now >= observers.idle_until and self.is_request:
             observed = engine.observed("http", self.target, now, self.method, self.url())
             if observed is not None:
                 self.call.observed = observed
@@ -380,6 +385,8 @@ class Exchange(Generic[R, U], ABC):
         """The call is over: this is raised, if anything."""
         observed = self._call.observed if self._call is not None else None
         if observed is not None:
+            if observed.fields_added:  # they are of this call alone: not of a redirect, nor of the request sent again
+                self.put_down(observed.fields_added)
             observed.ended(error)
 
     def observe_attempt(self, observed: ObservedCall, use: U) -> ObservedAttempt:
@@ -419,3 +426,10 @@ def add_fields(fields: Mapping[str, str], headers: MutableMapping[str, str], add
         if name in added or name not in headers:
             added.add(name)
             headers[name] = value
+
+
+def remove_fields(headers: MutableMapping[str, str], added: set[str]) -> None:
+    """Undo `add_fields`."""
+    for name in added:
+        headers.pop(name, None)
+    added.clear()
