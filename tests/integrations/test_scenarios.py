@@ -547,7 +547,8 @@ def test_connections_of_a_task_that_left_are_closed_and_its_answer_in_flight_is_
         service.flush()
         until = time.monotonic() + 10
         while left.open_connections > 1 or left.id in await tasks_of(client, service, 4):
-            assert time.monotonic() < until
+            known = w.discovery.snapshot(f"{service.name}.prod.local:{service.port}")
+            assert time.monotonic() < until, f"{left} has {left.open_connections} connections; {known.as_dict()}"
             await w.pause(0.1)
         assert len(await opened.read()) == 500 * 1024
         await opened.close()
