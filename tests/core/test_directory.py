@@ -195,6 +195,8 @@ def test_the_ways_to_write_services_are_bounded(monkeypatch: pytest.MonkeyPatch)
     for spelling in ("STATIC", "Static", "sTatic", "stAtic", "staTic", "statIc", "statiC"):
         assert directory.service(f"{spelling}://127.0.0.1:1", None, 0.0) is kept
         assert len(directory.named) <= 5
+        directory.service(f"{spelling}://127.0.0.1:1", 80, 0.0)
+        assert len(directory._named_with_port) <= 5
 
 
 def test_services_in_use_keep_their_history_when_there_are_more_of_them_than_the_bound():
