@@ -168,6 +168,13 @@ class Resolution:
     addresses, and the metadata endpoints of AWS."""
 
     @property
+    def coverage(self) -> float | None:
+        """The share of the endpoints that is known, 0 to 1: 1 for a complete answer, None if it cannot be told."""
+        if not self.partial:
+            return 1.0
+        return min(1.0, len(self.endpoints) / self.estimate) if self.estimate else None
+
+    @property
     def hosts(self) -> frozenset[str]:
         """The hosts that the newest answer named."""
         return self.named if self.named is not None else frozenset(endpoint.host for endpoint in self.endpoints)

@@ -201,18 +201,18 @@ def _service(engine: Inspected, service: Service, pause: Callable[[], object]) -
         sums.add(step)
         best = [*best, *step] if len(nodes) <= _ENDPOINTS else nlargest(_ENDPOINTS, [*best, *step], _rank)
         pause()
-    ages = [age for question in service.wanted() if (age := engine.directory.cache.age(question, now)) is not None]
+    age = engine.directory.age(service, now)
     return json.dumps(
         {
             "target": foreign(service.target),
             "source": known.source if known else "",
             "ttl": _number(known.ttl) if known else None,
-            "age": _number(max(ages)) if ages else None,
+            "age": _number(age) if age is not None else None,
             "fresh_for": _number(max(0.0, service.refresh_at - now)),
             "idle_for": _number(now - service.used_at),
             "partial": bool(known and known.partial),
             "estimate": known.estimate if known else None,
-            "coverage": _coverage(service),
+            "coverage": known.coverage if known else None,
             "stale": bool(known and known.stale),
             "doubted": facts["doubted"],
             "failing": facts["failing"],
@@ -268,13 +268,6 @@ def _endpoint(node: Node, now: float) -> dict[str, Any]:
         "named": _number(now - max(node.seen.copy().values(), default=now)) if node.seen else None,
         "check": foreign(checked.result, _TEXT) if checked is not None else "",
     }
-
-
-def _coverage(service: Service) -> float | None:
-    known = service.resolution
-    if known is None or (known.partial and not known.estimate):
-        return None
-    return min(1.0, len(known.endpoints) / known.estimate) if known.partial and known.estimate else 1.0
 
 
 def _why(service: Service) -> str:

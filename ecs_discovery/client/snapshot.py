@@ -9,7 +9,6 @@ from ecs_discovery.core.balancing.node import Checked
 from ecs_discovery.core.balancing.pick_history import Pick
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import foreign
-from ecs_discovery.models import Resolution
 
 __all__ = ["CandidateSnapshot", "CheckSnapshot", "NodeSnapshot", "PickSnapshot", "ServiceSnapshot", "snapshot_of"]
 
@@ -158,14 +157,6 @@ def _counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _coverage(resolution: Resolution | None) -> float | None:
-    if resolution is None:
-        return None
-    if not resolution.partial:
-        return 1.0
-    return len(resolution.endpoints) / resolution.estimate if resolution.estimate else None
-
-
 def _check(checked: Checked | None, now: float) -> CheckSnapshot | None:
     if checked is None or not checked.result:
         return None
@@ -212,7 +203,7 @@ def snapshot_of(service: Service, now: float) -> ServiceSnapshot:
         fresh_for=max(0.0, service.refresh_at - now),
         partial=bool(resolution and resolution.partial),
         estimate=resolution.estimate if resolution else None,
-        coverage=_coverage(resolution),
+        coverage=resolution.coverage if resolution is not None else None,
         stale=bool(resolution and resolution.stale),
         doubted=facts["doubted"],
         failing=facts["failing"],

@@ -101,6 +101,11 @@ class Directory:
         """The services that an answer to `question` matters to."""
         return self._dependents.get(question, ())
 
+    def age(self, service: Service, now: float) -> float | None:
+        """Seconds since the oldest answer came that the service relies on; None if no resolver was asked."""
+        ages = [self.cache.age(question, now) for question in service.wanted()]
+        return max((age for age in ages if age is not None), default=None)
+
     def due(self, service: Service, now: float, *, waited: Collection[Question] = (), claim: float = 0.0) -> Due:
         """Bring the service up to date with the cache and say what is to be asked.
 

@@ -84,7 +84,7 @@ def _listen(directory: str) -> tuple[socket.socket, str]:
         os.chmod(path, 0o600)
         listener.setblocking(False)
         listener.listen(_BACKLOG)
-    except BaseException:
+    except BaseException:  # raised again: whatever it is, no file of the socket stays behind
         listener.close()
         _unlink(path)
         raise

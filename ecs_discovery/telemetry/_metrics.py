@@ -11,7 +11,7 @@ from operator import add
 from threading import RLock
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter, get_meter_provider
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.core.balancing.node import Health
@@ -40,27 +40,25 @@ _IN_USE = 60.0  # seconds after its last use that a service counts as used
 def metrics_of(version: str, meter_provider: MeterProvider | None) -> Metrics:
     """The metrics of a provider, or of the process's own: one set of instruments, for an SDK reads no second one of the
     same name."""
+    own = meter_provider is None or meter_provider is get_meter_provider()
+    key = _PROCESS if own else meter_provider
     with _MAKING:
-        known = _of_process if meter_provider is None else _made.get(meter_provider)
+        known = _made.get(key)
         found = known() if known is not None else None
         if found is None:
             found = Metrics(version, meter_provider)
-            _keep(meter_provider, found)
+            _made[key] = ref(found)
         return found
 
 
-def _keep(meter_provider: MeterProvider | None, made: Metrics) -> None:
-    global _of_process
-    if meter_provider is None:
-        _of_process = ref(made)
-    else:
-        _made[meter_provider] = ref(made)
+class _Process:
+    """Stands for the process's own provider, which may be set later."""
 
 
+_PROCESS = _Process()
 _MAKING = RLock()
-_made: WeakKeyDictionary[MeterProvider, ref[Metrics]] = WeakKeyDictionary()
+_made: WeakKeyDictionary[object, ref[Metrics]] = WeakKeyDictionary()
 """The SDK keeps the instruments' callbacks, and with them the metrics, for as long as the provider lives."""
-_of_process: ref[Metrics] | None = None
 
 
 class Metrics:
@@ -256,18 +254,17 @@ def _active(service: Service, engine: Engine) -> Iterator[tuple[float, Attribute
 
 def _coverage(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
     known = service.resolution
-    if known is not None and (not known.partial or known.estimate):
-        yield (min(1.0, len(known.endpoints) / known.estimate) if known.partial and known.estimate else 1.0), {}
+    if known is not None and known.coverage is not None:
+        yield known.coverage, {}
 
 
 def _age(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:
     now = engine.clock()
     if now - service.used_at > _IN_USE:
         return  # what no request needs is not asked for again, and its age says nothing
-    ages = [engine.directory.cache.age(question, now) for question in service.wanted()]
-    known = [age for age in ages if age is not None]
-    if known:
-        yield max(known), {}
+    age = engine.directory.age(service, now)
+    if age is not None:
+        yield age, {}
 
 
 def _panic(service: Service, engine: Engine) -> Iterator[tuple[float, Attributes]]:

@@ -145,7 +145,7 @@ class _ClientAttempt:
         """What carries the trace to the endpoint."""
         try:
             propagate.inject(self.headers, inside)
-        except Exception:
+        except Exception:  # raised again, and logged as the observer's fault: a propagator is the application's own
             span.end()
             raise
         self._token = context.attach(inside)

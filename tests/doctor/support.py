@@ -250,7 +250,7 @@ class Ward:
         file.write_text(text)
 
     def look(self) -> Facts:
-        """The facts. They are those of a task on the lab, whatever this machine is."""
+        """The facts. They describe a task on the lab, whatever this machine is."""
         host, _, port = self.lab.nameserver.rpartition(":")
         places = Places(
             resolv_conf=str(self.home / "resolv.conf"),

@@ -116,7 +116,7 @@ def test_an_answer_of_a_thousand_tasks_leads_to_a_few_connects(healthy: Ward):
 def test_everything_that_hangs_at_once_ends_in_time(healthy: Ward, monkeypatch: pytest.MonkeyPatch):
     class Hanging:
         def discover_instances(self, **parameters: Any) -> None:
-            time.sleep(30)
+            time.sleep(30)  # it hangs: no test waits for its end
 
     monkeypatch.setattr(gathering, "LONGEST", 0.5)
     healthy.client = Hanging()

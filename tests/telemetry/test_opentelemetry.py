@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.metrics._internal import _ProxyMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 
 from ecs_discovery import ConfigurationError, Discovery, RetryPolicy
 from ecs_discovery.client import engine as engines
@@ -170,6 +171,15 @@ def test_two_discoveries_with_telemetry_of_their_own_are_both_read(collected: Co
             assert collected.total("endpoint.count", server__address=name) == 3
             assert collected.total("retries", server__address=name) == 1
             assert collected.total("call.duration", server__address=name) == 1
+
+
+def test_the_provider_of_the_process_has_one_set_of_instruments_however_it_is_named(
+    collected: Collected, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_metrics, "get_meter_provider", lambda: collected.provider)
+    made = _metrics.metrics_of("1", None)
+    assert _metrics.metrics_of("1", collected.provider) is made
+    assert _metrics.metrics_of("1", MeterProvider()) is not made
 
 
 def test_a_discovery_with_telemetry_of_its_own_is_not_told_twice_where_all_are_instrumented(

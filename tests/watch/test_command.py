@@ -273,7 +273,7 @@ def read_until(descriptor: int, text: str) -> str:
 def test_ctrl_c_ends_it_quietly(home: Path, terminal: bool, number: signal.Signals, status: int | None):
     with program(HELD, home), started(home, "orders", "--interval", "5", terminal=terminal) as (running, output):
         assert "1 endpoint from static" in read_until(output, "1 endpoint from static")
-        time.sleep(0.2)
+        time.sleep(0.2)  # it waits for the next look, and no output tells when
         running.send_signal(number)
         rest = read_until(output, "nothing of this kind")
         expected = status if status is not None else 143 if terminal else -signal.SIGTERM

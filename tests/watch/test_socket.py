@@ -354,7 +354,7 @@ def test_a_fork_has_a_socket_of_its_own_and_the_parent_keeps_its(home: Path):
 def test_a_child_that_runs_another_program_at_once_opens_none(home: Path):
     with Discovery():
         subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: time.sleep(0.02), check=True, timeout=30)
-        time.sleep(0.3)
+        time.sleep(0.3)  # longer than a child waits before it opens a socket: none may come
         assert only(home).name.startswith(f"{os.getpid()}-")
         assert told(only(home))["pid"] == os.getpid()
 
@@ -398,7 +398,7 @@ def test_who_takes_nothing_is_sent_away(home: Path, monkeypatch: pytest.MonkeyPa
         found._socket._answer = lambda request: b"x" * 10_000_000
         with connected(only(home)) as sock:
             sock.sendall(b"orders\n")
-            time.sleep(1)
+            time.sleep(1)  # longer than the server waits: to read is what must not be done meanwhile
             assert len(received(sock)) < 10_000_000
 
 

@@ -1,6 +1,6 @@
 """Many DNS questions at once, each to one server by itself: a lookup would go on to the next server.
 
-The messages are those of lookups (`wire`). A question is sent again when it meets silence, and over TCP when its
+Messages are written and read as in lookups (`wire`). A question is sent again when it meets silence, and over TCP when its
 answer is truncated.
 """
 

@@ -47,7 +47,7 @@ def directories(
 ) -> tuple[tuple[str, int], ...]:
     """Where sockets may be, and to whom such a directory has to belong. `path` is where programs were told to put them.
 
-    Root looks at those of all users: a session of ECS Exec is root's, whoever runs the program.
+    Root looks at the sockets of all users: a session of ECS Exec is root's, also where another user runs the program.
     """
     if path:
         owner = user

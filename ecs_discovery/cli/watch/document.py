@@ -1,4 +1,4 @@
-"""What one process says of itself, checked: whoever listens at a socket may say anything.
+"""What one process says of itself, checked: any process that listens at a socket may say anything.
 
 A document that does not fit is refused as a whole. Numbers are bounded, and texts are printable.
 """

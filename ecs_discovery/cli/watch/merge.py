@@ -31,7 +31,7 @@ class Service:
     """A service, as all workers see it together."""
 
     seen: ServiceSeen
-    """Its endpoints and its counts are those of `endpoints` and `counts`."""
+    """Look at `endpoints` and `counts` for its endpoints and its counts."""
     endpoints: tuple[Endpoint, ...]
     states: Mapping[str, int]
     counts: Mapping[str, Mapping[str, int]]

@@ -27,7 +27,7 @@ OLDEST = {
     "boto3": "1.28",
     "tenacity": "9",
 }
-"""The oldest versions that are tested: those of setup.cfg."""
+"""The oldest versions that are tested, as in setup.cfg."""
 
 
 def settings(facts: Facts) -> Iterator[Finding]:
