@@ -1,7 +1,7 @@
 """Many DNS questions at once, each to one server by itself: a lookup would go on to the next server.
 
-Messages are written and read as in lookups (`wire`). A question is sent again when it meets silence, and over TCP when its
-answer is truncated.
+Messages are written and read as in lookups (`wire`). A question is sent again when it meets silence, and over TCP when
+its answer is truncated.
 """
 
 from __future__ import annotations
