@@ -307,7 +307,12 @@ def test_a_wrapped_session_repeats_the_answers_that_it_names(lab: Lab):
 def test_a_session_that_has_one_pickles(lab: Lab):
     service = lab.service("orders", tasks=2)
     settings: dict[str, Any] = {"namespace": "prod.local", "nameservers": [lab.nameserver]}
-    with wrap_session(requests.Session(), retry=Retrying(stop=stop_after_attempt(2)), **settings) as session:
+    policy = Retrying(stop=stop_after_attempt(2))
+    try:
+        pickle.dumps(policy)
+    except (AttributeError, TypeError):
+        pytest.skip("a policy of tenacity before 9.1 cannot be pickled")
+    with wrap_session(requests.Session(), retry=policy, **settings) as session:
         copy = pickle.loads(pickle.dumps(session))
         assert copy.get(f"http://orders:{service.port}/", timeout=10).status_code == 200
         copy.close()

@@ -79,7 +79,8 @@ async def by_policy(
     if asynchronous:
         return await given.copy(**parts)(run)  # type: ignore[no-any-return]
     for name in ("before", "after", "before_sleep", "enabled"):
-        parts[name] = getattr(given, name)
+        if hasattr(given, name):  # tenacity has `enabled` from 9.2 on
+            parts[name] = getattr(given, name)
     return await AsyncRetrying(**parts)(run)
 
 

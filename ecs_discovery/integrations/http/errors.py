@@ -20,7 +20,9 @@ def reason_of(error: BaseException) -> str:
         deeper = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
         if not isinstance(deeper, BaseException):
             text = str(error)
-            # urllib3 begins with the name and port of the URL, which were not connected to.
+            # urllib3 begins with the name and port of the URL, which were not connected to; before 2.1, with a `repr`.
+            if text.startswith("<urllib3.") and ">: " in text:
+                return text.partition(">: ")[2]
             return text.partition("): ")[2] if text.startswith("HTTP") and "): " in text else text
         error = deeper
 
