@@ -76,7 +76,7 @@ def _requests(found: Found) -> list[str]:
         row = [library, f"{plain['cpu_us']:.0f} µs"]
         for way in ("wrapped", "Envoy", "HAProxy"):
             figures = ways.get(way)
-            row.append("–" if figures is None else f"{_ratio(figures['cpu_ratio'])} / {_ratio(figures['wall_ratio'])}")
+            row.append("-" if figures is None else f"{_ratio(figures['cpu_ratio'])} / {_ratio(figures['wall_ratio'])}")
         rows.append(row)
     return [
         "## A request of each library",
@@ -170,12 +170,15 @@ def _faults(found: Found) -> list[str]:
     lines = [
         "## Faults under load",
         "",
-        "Four tasks, 40 requests per second, 15 s; the fault comes after 3 s. One request in ten takes 0.15 s by itself.",
+        "Four tasks, 40 requests per second, 15 s. The fault comes after 3 s.",
+        "One request in ten takes 0.15 s by itself.",
         "Each client has four tasks of its own, and waits 2 s for a connection and 2 s for an answer.",
         "DNS has a TTL of 10 s and learns of a stopped task after 2 s.",
         "Envoy has what is known of Service Connect's settings, and asks DNS every 5 s.",
-        "Service Connect has tasks pushed to it, which is faster. The limits of its connects are not published: 1 s here.",
-        "Lost means an exception or a status of 500 or more. Attempts are the requests that reached a task, for each request.",
+        "Service Connect has tasks pushed to it, which is faster.",
+        "The time limit of its connects is not published: it is 1 s here.",
+        "Lost means an exception or a status of 500 or more.",
+        "Attempts are the requests that reached a task, divided by the requests of the caller.",
         "",
     ]
     for scenario, clients in found.items():
