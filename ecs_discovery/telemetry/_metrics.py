@@ -28,6 +28,7 @@ from ecs_discovery.events import (
 )
 from ecs_discovery.runtime import fork
 from ecs_discovery.telemetry._attributes import SCHEMA, Attributes, attributes_of, error_type, word
+from ecs_discovery.telemetry._totals import Totals
 
 __all__ = ["Metrics", "metrics_of"]
 
@@ -69,13 +70,18 @@ class Metrics:
         self._engines: WeakSet[Engine] = WeakSet()
         self._lock = RLock()
         self._known: dict[str, Attributes] = {}
+        self._totals: list[Totals] = []
+        for name, unit, description, read in _COUNTERS:
+            meter.create_observable_counter(
+                f"ecs_discovery.{name}", [self._counter(read)], unit=unit, description=description
+            )
         for rows, make, join in (
-            (_COUNTERS, meter.create_observable_counter, add),
             (_SUMS, meter.create_observable_up_down_counter, add),
             (_GAUGES, meter.create_observable_gauge, max),
         ):
             for name, unit, description, read in rows:
                 make(f"ecs_discovery.{name}", [self._reader(read, join)], unit=unit, description=description)
+        self._all_lookups = self._new_totals()
         meter.create_observable_counter(
             "ecs_discovery.lookups", [self._lookups], unit="{lookup}", description="Lookups that ended"
         )
@@ -106,8 +112,10 @@ class Metrics:
         fork.track(self)
 
     def after_fork(self) -> None:
-        """In the child of a fork the lock may be held by a thread that is not there."""
+        """In the child of a fork the lock may be held by a thread that is not there, and all counts begin at 0."""
         self._lock = RLock()
+        for totals in self._totals:
+            totals.clear()
 
     def add(self, engine: Engine) -> bool:
         """Read this engine too. False if it is read already."""
@@ -126,6 +134,28 @@ class Metrics:
             for service in engine.directory.services():
                 yield engine, service
 
+    def _new_totals(self) -> Totals:
+        made = Totals()
+        self._totals.append(made)
+        return made
+
+    def _counter(self, read: Reader) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        totals = self._new_totals()
+
+        def observe(options: CallbackOptions) -> Iterable[Observation]:
+            found = (
+                (service, self._series(service, more), value)
+                for engine, service in self._services()
+                for value, more in read(service, engine)
+            )
+            with self._lock:
+                return [Observation(value, dict(key)) for key, value in totals.add(found).items()]
+
+        return observe
+
+    def _series(self, service: Service, more: Attributes) -> tuple[tuple[str, str | int], ...]:
+        return tuple(sorted({**self._attributes(service.target), **more}.items()))
+
     def _reader(
         self, read: Reader, join: Callable[[float, float], float]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -133,22 +163,22 @@ class Metrics:
             # Two services may be one target, for callers with another default port; one series has one value.
             totals: dict[tuple[tuple[str, str | int], ...], float] = {}
             for engine, service in self._services():
-                of_target = self._attributes(service.target)
                 for value, more in read(service, engine):
-                    key = tuple(sorted({**of_target, **more}.items()))
+                    key = self._series(service, more)
                     totals[key] = join(totals[key], value) if key in totals else value
             return [Observation(value, dict(key)) for key, value in totals.items()]
 
         return observe
 
     def _lookups(self, options: CallbackOptions) -> Iterable[Observation]:
-        totals: dict[tuple[str, str], int] = {}
         with self._lock:
             engines = list(self._engines)
-        for engine in engines:
-            for kind, number in engine.counters.read().get(Counted.LOOKUPS.value, {}).items():
-                scheme, _, outcome = kind.partition(" ")
-                totals[scheme, outcome] = totals.get((scheme, outcome), 0) + number
+            totals = self._all_lookups.add(
+                (engine, (scheme, outcome), number)
+                for engine in engines
+                for kind, number in engine.counters.read().get(Counted.LOOKUPS.value, {}).items()
+                for scheme, _, outcome in (kind.partition(" "),)
+            )
         for (scheme, outcome), number in totals.items():
             error: dict[str, str] = {} if outcome == "ok" else {"error.type": outcome or "other"}
             yield Observation(number, {"ecs_discovery.source": scheme, **error})

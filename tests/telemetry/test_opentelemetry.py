@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 from typing import Any
 
@@ -204,10 +205,40 @@ def test_a_discovery_that_is_dropped_is_told_no_more(collected: Collected):
     discovery.close()
     del discovery
     assert len(telemetry._metrics._engines) <= 1  # nothing but the collector holds it
-    import gc
-
     gc.collect()
     assert collected.points("endpoint.count") == {}
+
+
+def test_a_counter_does_not_fall_when_a_discovery_is_dropped(collected: Collected):
+    telemetry = OpenTelemetry(collected.provider)
+    with Lab(seed=7) as lab:
+        target = f"orders:{lab.service('orders', tasks=2).port}"
+        seen = 0
+        for number in range(1, 4):
+            discovery = Discovery(namespace=lab.namespace, nameservers=[lab.nameserver], telemetry=telemetry)
+            discovery.call(target, failing(1), idempotent=True)
+            discovery.close()
+            assert collected.total("retries") == number
+            assert collected.total("lookups") > seen
+            seen = collected.total("lookups")
+            del discovery
+            gc.collect()
+            for _ in range(2):
+                assert collected.total("retries") == number
+                assert collected.total("lookups") == seen
+
+
+def test_a_counter_begins_at_zero_in_the_child_of_a_fork(collected: Collected):
+    telemetry = OpenTelemetry(collected.provider)
+    discovery = Discovery(services={"orders": THREE}, telemetry=telemetry)
+    discovery.call("orders", failing(1), idempotent=True)
+    assert collected.total("retries") == 1
+    discovery.close()
+    del discovery
+    gc.collect()
+    assert collected.total("retries") == 1
+    telemetry._metrics.after_fork()
+    assert collected.total("retries") == 0
 
 
 @pytest.mark.parametrize(
