@@ -108,6 +108,7 @@ class Service:
         """`due` is True if there are reconnects or health checks to take."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
+        self._adopted: tuple[Endpoint, ...] | None = None  # of the last answer; None if nodes may differ from it
         self._forced = -inf
         self._events = EventBuffer(target)
         self._abandoned: deque[Use] = deque()
@@ -145,7 +146,7 @@ class Service:
             if evaluation.answer is not None:
                 self._events.lookup(evaluation.error, len(self._membership.nodes))
                 self._events.refused(evaluation.answer.refused)
-                self._accept(evaluation.answer, now)
+                self._adopt_locked(evaluation.answer, now)
                 self._membership.witness(events, now)
             elif evaluation.error is not None:
                 return self._keep_or_drop_locked(evaluation, now)
@@ -356,6 +357,7 @@ class Service:
     def _keep_or_drop_locked(self, evaluation: Evaluation, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""
         self._reason = evaluation.error
+        self._adopted = None
         if not self._membership.nodes:
             return Due(evaluation.ask, evaluation.wait, self._named(evaluation.error))
         known = len(self._membership.nodes)
@@ -371,6 +373,15 @@ class Service:
         if self.resolution is not None and not self.resolution.stale:
             self.resolution = replace(self.resolution, stale=True)
         return Due(evaluation.ask, evaluation.wait)
+
+    def _adopt_locked(self, answer: Resolution, now: float) -> None:
+        """Take over an answer; one that was taken over before costs nothing, however many endpoints it has."""
+        known = self.resolution
+        if known is None or answer.endpoints is not self._adopted or answer.refused != known.refused:
+            self._adopted = answer.endpoints
+            self._accept(answer, now)
+        elif answer.stale is not known.stale:
+            self.resolution = replace(known, stale=answer.stale)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)

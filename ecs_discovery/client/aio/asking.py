@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.errors import ResolutionError
@@ -27,9 +28,15 @@ __all__ = ["AsyncAsker"]
 class AsyncAsker:
     """Makes lookups, each question once at a time, in tasks of the loop that asked."""
 
-    def __init__(self, engine: Engine, tasks: Tasks, resolvers: Mapping[str, AsyncResolver | Resolver]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: Tasks,
+        resolvers: Mapping[str, AsyncResolver | Resolver],
+        network: Network = SYSTEM,
+    ) -> None:
         self.engine = engine
-        self.dns: AsyncResolver | None = None
+        self.dns: AsyncResolver | None = network.dns
         """The resolver for DNS; made when first needed."""
         self._tasks = tasks
         self._own: dict[str, Workers] = {}  # per resolver that is not asynchronous: if it blocks, others go on
