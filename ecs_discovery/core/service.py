@@ -32,7 +32,7 @@ from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.core.event_buffer import EventBuffer
-from ecs_discovery.core.resolution.membership import Membership
+from ecs_discovery.core.resolution.membership import MembersChange, Membership
 from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.core.resolution.sources import Due, Evaluation, Looks, SourceSelection, without_wait
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
@@ -390,6 +390,17 @@ class Service:
         change = self._membership.replace(resolution.endpoints, now)
         if change is None:
             return
+        self._take_change_locked(change, resolution, now)
+
+    def _drop_locked(self, node: Node, known: Resolution, now: float) -> None:
+        """Leave out an endpoint that went down and that the newest answer does not name."""
+        change = self._membership.drop(node, now)
+        if change is not None:
+            left = tuple(each for each in known.endpoints if each.key != node.endpoint.key)
+            self.resolution = replace(known, endpoints=left)
+            self._take_change_locked(change, self.resolution, now)
+
+    def _take_change_locked(self, change: MembersChange, resolution: Resolution, now: float) -> None:
         self._balancer.update(self._membership.nodes, now, change)
         for kind, nodes in (("added", change.came), ("removed", change.left)):
             if nodes:
@@ -430,4 +441,4 @@ class Service:
         self._tell_panic_locked()
         known = self.resolution
         if down and known is not None and known.named and node.endpoint.host not in known.named:
-            self._accept(known, now)  # it is gone for good
+            self._drop_locked(node, known, now)  # it is gone for good

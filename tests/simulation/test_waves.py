@@ -10,10 +10,10 @@ from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.testing.simulation import Client, World, buckets
 
 
-async def every(client: Client, period: float, until: float) -> None:
+async def every(world: World, client: Client, period: float, until: float) -> None:
     """A request each `period` seconds."""
-    await asyncio.sleep(client.world.rng.random() * period)
-    while client.world.now < until:
+    await asyncio.sleep(world.rng.random() * period)
+    while world.now < until:
         await client.get()
         await asyncio.sleep(period)
 
@@ -30,7 +30,7 @@ def test_clients_that_start_together_do_not_refresh_together_for_long(target, se
         orders.start(6)
         clients = [world.client(target) for _ in range(100)]
         await asyncio.gather(*(client.get() for client in clients))
-        await asyncio.gather(*(every(client, 0.5, 1100) for client in clients))
+        await asyncio.gather(*(every(world, client, 0.5, 1100) for client in clients))
 
     world.run(scenario)
     asked = sorted(moment for source in (*world.dns, world.cloud_map) for moment in source.asked)
@@ -52,7 +52,7 @@ def test_a_task_ejected_by_hundreds_of_clients_is_not_probed_by_all_at_once(seed
         started = orders.start(3)
         turns = BalancingPolicy(picker="round_robin")
         clients = [world.client("cloudmap://prod/orders", balancing=turns) for _ in range(100)]
-        callers = asyncio.gather(*(every(client, 0.1, 1022) for client in clients))
+        callers = asyncio.gather(*(every(world, client, 0.1, 1022) for client in clients))
         await asyncio.sleep(6)
         started[0].status = 500
         await callers
@@ -72,7 +72,7 @@ def test_a_task_that_refused_hundreds_of_clients_is_not_flooded_when_it_comes_ba
     async def scenario() -> None:
         started = orders.start(5)
         clients = [world.client("cloudmap://prod/orders") for _ in range(100)]
-        callers = asyncio.gather(*(every(client, 0.2, 1080) for client in clients))
+        callers = asyncio.gather(*(every(world, client, 0.2, 1080) for client in clients))
         await asyncio.sleep(10)
         started[0].stop()
         await asyncio.sleep(30)

@@ -180,7 +180,7 @@ class SourceSelection:
             return endpoints
         # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
         rows = zip_longest(*(value.endpoints for value in values))
-        endpoints = self._groups[index].endpoints(each for row in rows for each in row if each is not None)
+        endpoints = self._groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
         self._joined = (index, values, endpoints)
         return endpoints
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ecs_discovery.client.aio import race
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
 from ecs_discovery.client.aio.network import Network
-from ecs_discovery.config.policies import CloudMapPolicy, DnsPolicy
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.core.balancing.node import Health, Outcome
 from ecs_discovery.core.calls.call import Call
@@ -22,10 +21,7 @@ from ecs_discovery.resolvers.base import AsyncResolver
 from ecs_discovery.runtime.sockets import Tuning
 from ecs_discovery.testing.simulation.tasks import Closed, Connection, Silent, Task
 
-if TYPE_CHECKING:
-    from ecs_discovery.testing.simulation.world import World
-
-__all__ = ["Client", "Request", "SimulatedDiscovery", "SimulatedNetwork"]
+__all__ = ["Client", "Records", "Request", "SimulatedDiscovery", "SimulatedNetwork"]
 
 OVERLOADED = (429, 503)
 IDLE = 10  # connections kept per endpoint
@@ -49,6 +45,15 @@ class Request(NamedTuple):
     @property
     def ok(self) -> bool:
         return 200 <= self.status < 400
+
+
+class Records:
+    """What the clients of a world did."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.probes: list[tuple[float, str]] = []
+        self.connects: list[tuple[float, str]] = []
 
 
 class SimulatedNetwork(Network):
@@ -79,16 +84,20 @@ class SimulatedDiscovery(AsyncDiscovery):
 class Client:
     """Made by `World.client`. A request goes as one through a wrapped requests session does."""
 
-    def __init__(self, world: World, target: str, dns: AsyncResolver, seed: int, policies: dict[str, Any]) -> None:
-        given = {"dns": DnsPolicy(hosts_file=""), "cloud_map": CloudMapPolicy(), **policies}
-        self.world = world
+    def __init__(
+        self,
+        target: str,
+        settings: Settings,
+        network: SimulatedNetwork,
+        cloud_map: AsyncResolver,
+        clock: Callable[[], float],
+        records: Records,
+        seed: int,
+    ) -> None:
         self.discovery: AsyncDiscovery = SimulatedDiscovery(
-            SimulatedNetwork(world.network, dns, world.clock, world.connects),
-            settings=Settings.make(namespace=world.namespace, environ={}, **given),
-            resolvers={"cloudmap": world.cloud_map},
-            clock=world.clock,
-            rng=Random(seed),
+            network, settings=settings, resolvers={"cloudmap": cloud_map}, clock=clock, rng=Random(seed)
         )
+        self._records = records
         self._driver = self.discovery._driver
         self._engine = self._driver.engine
         self.service: Service = self._engine.service(target)
@@ -112,12 +121,12 @@ class Client:
             problem = f"{type(error).__name__}: {error}; {call.reason}"
         hosts = tuple(node.endpoint.host for node in call.tried)
         made = Request(began, engine.clock() - began, status, call.number, hosts, problem)
-        self.world.requests.append(made)
+        self._records.requests.append(made)
         return made
 
     async def _attempt(self, call: Call, lease: Lease) -> int:
         if lease.node.health is Health.PROBING:
-            self.world.probes.append((lease.started_at, lease.endpoint.host))
+            self._records.probes.append((lease.started_at, lease.endpoint.host))
         idle = self._idle.setdefault(lease.endpoint.host, [])
         while idle:
             connection = idle.pop()
@@ -129,7 +138,8 @@ class Client:
             except OSError as error:
                 raise ConnectError(str(error)) from error
             idle = self._idle.setdefault(lease.endpoint.host, [])  # the winner's
-        began, node, engine = self.world.now, lease.node, self._engine
+        node, engine = lease.node, self._engine
+        began = engine.clock()
         try:
             status = await connection.send(lambda: node.gone_at > began)
         except OSError as error:

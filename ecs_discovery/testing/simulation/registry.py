@@ -74,6 +74,8 @@ class Dns:
         """Seconds until a change of the registry is answered with."""
         self.asked: list[float] = []
         """When questions for addresses came."""
+        self.packets: list[float] = []
+        """When questions of any kind came."""
         self._registries = registries
         self._rng = rng
         self._clock = clock
@@ -81,11 +83,12 @@ class Dns:
 
     async def resolve(self, question: Question, timeout: float) -> Resolution:
         await asyncio.sleep(LOOKUP)
+        now = self._clock()
+        self.packets.append(now)
         name = service_of(question)
         registry = self._registries.get(name)
         if question.scheme != "a" or registry is None:
             raise (NoEndpoints if registry is not None else TargetNotFound)("no such record", target=str(question))
-        now = self._clock()
         self.asked.append(now)
         until, found = self._cached.get(name, (0.0, ()))
         if now >= until:

@@ -53,8 +53,18 @@ class SimulatedService:
         """Is there a task that listens and answers well?"""
         return any(task.port is Port.OPEN and task.status < 400 for task in self.tasks)
 
-    def start(self, count: int = 1, service_time: ServiceTime | None = None, *, port: Port = Port.OPEN) -> list[Task]:
-        """Start tasks and register them at once, as ECS does, whether they listen yet (`port`) or not."""
+    def start(
+        self,
+        count: int = 1,
+        service_time: ServiceTime | None = None,
+        *,
+        port: Port = Port.OPEN,
+        since: float | None = None,
+    ) -> list[Task]:
+        """Start tasks and register them at once, as ECS does, whether they listen yet (`port`) or not.
+
+        `since`: they were registered then, so that DNS may show them already.
+        """
         started = []
         for _ in range(count):
             number = len(self._network) + 1
@@ -65,7 +75,7 @@ class SimulatedService:
             self._registered[host] = f"task-{number}"
             self.all_tasks.append(task)
             started.append(task)
-        self._registry.put(self._registered, self._clock())
+        self._registry.put(self._registered, self._clock() if since is None else since)
         return started
 
     def deregister(self, *tasks: Task) -> None:

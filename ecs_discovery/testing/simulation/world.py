@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
+from ecs_discovery.config.policies import CloudMapPolicy, DnsPolicy
+from ecs_discovery.config.settings import Settings
 from ecs_discovery.config.targets import check_name
 from ecs_discovery.testing.simulation import loop
-from ecs_discovery.testing.simulation.client import Client, Request
+from ecs_discovery.testing.simulation.client import Client, Records, Request, SimulatedNetwork
 from ecs_discovery.testing.simulation.registry import CloudMap, Dns, Registry
 from ecs_discovery.testing.simulation.report import Report, buckets, percentile
 from ecs_discovery.testing.simulation.service import SimulatedService
@@ -42,13 +44,15 @@ class World:
             Dns(self._registries, Random(self.rng.random()), self.clock, ttl=ttl, lag=lag) for _ in range(caches)
         ]
         self.cloud_map = CloudMap(self._registries, self.clock)
-        self.requests: list[Request] = []
+        self._records = Records()
+        self.requests = self._records.requests
         """What became of each request, in the order in which they ended."""
-        self.probes: list[tuple[float, str]] = []
+        self.probes = self._records.probes
         """When a request that decides on an ejected endpoint began, and where."""
-        self.connects: list[tuple[float, str]] = []
+        self.connects = self._records.connects
         """When a connect began, of a request or of the background, and where to."""
         self.clients: list[Client] = []
+        self._made: dict[tuple[tuple[str, Any], ...], Settings] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -68,7 +72,7 @@ class World:
         workers: int = 1000,
         queue: int | None = None,
     ) -> SimulatedService:
-        """A service with `tasks` tasks that listen and are registered. Later ones are as the first.
+        """A service with `tasks` tasks that listen and that DNS shows already. Later tasks are as the first.
 
         `service_time` draws how long a request takes (default: 2 ms). A task works on `workers` requests at once;
         others queue, or are turned away with 503 where `queue` wait already. Raises `ValueError` for a name that is
@@ -90,7 +94,7 @@ class World:
         )
         self.services[name] = made
         if tasks:
-            made.start(tasks)
+            made.start(tasks, since=0.0)
         return made
 
     def client(self, target: str = "orders:8080", **policies: Any) -> Client:
@@ -99,7 +103,9 @@ class World:
         `policies` are those of a `Discovery`: `retry=`, `outlier=`, `timeout=` and so on.
         """
         dns = self.dns[len(self.clients) % len(self.dns)]
-        made = Client(self, target, dns, self.rng.getrandbits(64), policies)
+        network = SimulatedNetwork(self.network, dns, self.clock, self.connects)
+        seed = self.rng.getrandbits(64)
+        made = Client(target, self._settings(policies), network, self.cloud_map, self.clock, self._records, seed)
         self.clients.append(made)
         return made
 
@@ -154,6 +160,15 @@ class World:
     def failed(self) -> list[Request]:
         """Requests that ended in an error or an error status."""
         return [request for request in self.requests if not request.ok]
+
+    def _settings(self, policies: dict[str, Any]) -> Settings:
+        """The settings of these policies: one object for all clients that are given the same."""
+        key = tuple(sorted(policies.items(), key=lambda each: each[0]))
+        found = self._made.get(key)
+        if found is None:
+            given = {"dns": DnsPolicy(hosts_file=""), "cloud_map": CloudMapPolicy(), **policies}
+            found = self._made[key] = Settings.make(namespace=self.namespace, environ={}, **given)
+        return found
 
     async def _load(self, clients: Sequence[Client], rate: float, seconds: float) -> None:
         until = self.now + seconds
