@@ -80,7 +80,8 @@ class Service:
         self.budget = RetryBudget(retry, now)
         self.hedging = Hedging(hedge, self.budget) if hedge is not None and hedge.enabled else None
         """None: its calls are not hedged."""
-        self._sources = SourceSelection(groups)
+        self._groups = tuple(groups)
+        self._sources = SourceSelection(self._groups)
         self.questions = self._sources.questions
         """Every question that may matter."""
         self.resolution: Resolution | None = None
@@ -332,6 +333,20 @@ class Service:
                 "picks": self._balancer.picks() if picks else (),
                 "counts": self.counters.read(),
             }
+
+    def start_over(self, now: float) -> None:
+        """Forget every answer and all that was learnt of endpoints. What needs no lookup stays."""
+        if not self.questions:
+            return
+        with self._lock:
+            self._sources = SourceSelection(self._groups)
+            self._membership = Membership()
+            self._balancer.update((), now)
+            self.resolution = self._reason = self._adopted = None
+            self.refresh_at = self._forced = -inf
+            self.generation += 1
+            self.connect_time = None
+            self.budget = RetryBudget(self.retry, now)
 
     def reset_lock(self) -> None:
         """Fresh locks and no uses in flight, for the child of a fork."""

@@ -17,7 +17,7 @@ from ecs_discovery.errors import ResolutionError
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Queueing, Resolver
 from ecs_discovery.resolvers.in_threads import for_asyncio
-from ecs_discovery.resolvers.registry import load
+from ecs_discovery.resolvers.registry import load, standing_in
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 from ecs_discovery.runtime.single_flight import Flight
 from ecs_discovery.runtime.workers import Workers
@@ -119,6 +119,8 @@ class AsyncAsker:
             raise
 
     def _resolver(self, scheme: str) -> AsyncResolver:
+        if standing_in and scheme != "static":
+            return for_asyncio(standing_in[-1], self._pool(scheme))
         given = self._resolvers.get(scheme)
         if given is not None:
             return given
