@@ -93,22 +93,8 @@ def test_what_holds_is_not_told():
 
 
 def test_the_command_writes_figures_and_a_picture(tmp_path, capsys):
-    arguments = [
-        "--clients",
-        "4",
-        "--tasks",
-        "5",
-        "--processes",
-        "1",
-        "--histories",
-        "start-up",
-        "--out",
-        str(tmp_path),
-    ]
-    assert scale.main([*few, "--histories", "start-up", "--out", str(tmp_path)]) in (
-        0,
-        1,
-    )  # so few clients may meet in one second by chance
+    few = ["--clients", "4", "--tasks", "5", "--processes", "1", "--histories", "start-up"]
+    assert scale.main([*few, "--out", str(tmp_path)]) in (0, 1)  # so few clients may meet in one second by chance
     assert '"history": "start-up"' in capsys.readouterr().out
     assert '"requests"' in (tmp_path / "scale.json").read_text()
     assert (tmp_path / "scale-start-up.svg").read_text().startswith("<svg")
