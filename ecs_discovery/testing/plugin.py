@@ -135,7 +135,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     outcome = yield
     stub = getattr(item, "funcargs", {}).get("ecs_stub")
     if stub is not None and outcome.excinfo is None:
-        stub.check()
+        try:
+            stub.check()
+        except AssertionError as error:  # raised from here it would be a warning of pluggy besides
+            outcome.force_exception(error)
 
 
 @pytest.hookimpl(hookwrapper=True)
