@@ -17,26 +17,21 @@ from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.resolution.questions import plan
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.testing.clock import Clock as FakeClock
 
-
-@dataclass
-class FakeClock:
-    """Monotonic seconds that pass only when told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> float:
-        self.now += seconds
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    async def asleep(self, seconds: float) -> None:
-        self.now += seconds
+__all__ = [
+    "FakeClock",
+    "FakeResolver",
+    "a",
+    "aaaa",
+    "answer",
+    "endpoints",
+    "eventually",
+    "nodes",
+    "raw",
+    "service_of",
+    "srv",
+]
 
 
 def endpoints(count: int, *, port: int = 80, priority: int = 0, first: int = 1) -> tuple[Endpoint, ...]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -143,3 +146,24 @@ def test_every_policy_has_a_table() -> None:
     assert {name for name in policies.__all__ if name.endswith("Policy")} == {
         policy.__name__ for policy in settings._POLICIES.values()
     }
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if re.search(r"^def test_|^class Test", block.code, re.MULTILINE)], ids=str
+)
+def test_the_tests_of_a_page_pass(block: Block, tmp_path: Path) -> None:
+    """A block with tests is run by pytest, as a reader would."""
+    (tmp_path / "test_page.py").write_text(block.code, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\nfilterwarnings = error\n")
+    path = os.pathsep.join(filter(None, sys.path))
+    plain = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "ecs_discovery.testing.plugin"]
+    done = subprocess.run(
+        [*plain, "test_page.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

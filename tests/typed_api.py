@@ -47,9 +47,23 @@ from ecs_discovery import (
     unwrap_session,
     wrap_session,
 )
+from ecs_discovery.events import HealthChanged
 from ecs_discovery.integrations.aiohttp import DiscoveryConnector, client_session
 from ecs_discovery.integrations.grpc import aio, insecure_channel, secure_channel
 from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
+from ecs_discovery.testing import (
+    Clock,
+    EventLog,
+    Recorder,
+    Report,
+    ResolverContract,
+    Stub,
+    World,
+    assert_attempts,
+    assert_spread,
+    lognormal,
+    no_waits,
+)
 
 
 class Own:
@@ -155,6 +169,45 @@ async def with_grpc_aio(discovery: AsyncDiscovery) -> None:
     async with aio.insecure_channel("orders:50051", discovery=discovery, interceptors=[]) as channel:
         assert_type(channel, grpc.aio.Channel)
     aio.secure_channel("orders", grpc.ssl_channel_credentials(), services={"orders": "srv://orders.prod.local"})
+
+
+class OwnContract(ResolverContract):
+    scheme = "own"
+
+    def make(self) -> Own:
+        return Own()
+
+    def answer(self, *endpoints: Endpoint) -> None:
+        assert_type(endpoints, tuple[Endpoint, ...])
+
+
+def with_the_kit(clock: Clock) -> None:
+    with Stub(ttl=5) as stub, EventLog() as log, Recorder() as recorder, no_waits(connect=0.1):
+        stub.service("orders", ["10.0.0.1:8080"])
+        with Discovery(services=stub.services, clock=clock, sleep=clock.sleep) as discovery:
+            discovery.resolve("orders")
+        assert_type(stub.asked, list[str])
+        assert_type(log.last(HealthChanged), HealthChanged)
+        assert_spread(recorder.by_endpoint("orders"), within=0.1)
+        assert_attempts(recorder, at_most=1.2)
+    assert_type(clock.advance(5), float)
+
+
+def in_a_world() -> None:
+    world = World(1, ttl=10, lag=5)
+    orders = world.service("orders", tasks=6, service_time=lognormal(0.02, 0.5))
+    client = world.client("orders:8080", retry=RetryPolicy(attempts=2))
+
+    async def history() -> None:
+        load = world.load(client, rate=100, seconds=60)
+        await orders.deploy(batch=2, boot=3, every=5, stop="kill")
+        await orders.deploy(stop="melt")  # type: ignore[arg-type]
+        await load
+
+    report = world.run(history)
+    assert_type(report, Report)
+    assert_type((report.lost, report.p99, report.svg("it.svg")), tuple[int, float, str])
+    assert_attempts(report, at_most=1.2)
 
 
 def what_went_wrong(error: DiscoveryError) -> dict[str, Any]:

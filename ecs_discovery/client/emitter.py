@@ -11,9 +11,12 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import line
 from ecs_discovery.events import Event, fields_of, level_of
 
-__all__ = ["EventEmitter"]
+__all__ = ["EventEmitter", "listening"]
 
 logger = logging.getLogger("ecs_discovery")
+
+listening: list[Callable[[Event], object]] = []
+"""Each is told the events of every discovery of the process. For tests: empty otherwise."""
 
 
 class EventEmitter:
@@ -42,6 +45,8 @@ class EventEmitter:
         level = level_of(event)
         if logger.isEnabledFor(level):
             logger.log(level, "%s", line(event), extra=fields_of(event))
+        for listener in listening:
+            listener(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)

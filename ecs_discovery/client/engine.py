@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ecs_discovery.client.snapshot import ServiceSnapshot
     from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
 
-__all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded", "Telemetry", "attach_everywhere"]
+__all__ = ["BUILT_IN_SCHEMES", "Engine", "Recorded", "Telemetry", "attach_everywhere", "detach_everywhere", "engines"]
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 logger = logging.getLogger("ecs_discovery")
@@ -85,6 +85,18 @@ def attach_everywhere(telemetry: Telemetry) -> None:
     for engine in engines:
         if type(engine.telemetry) is not type(telemetry):  # else each call would be told twice
             telemetry.attach(engine)
+
+
+def detach_everywhere(telemetry: Telemetry) -> None:
+    """Attach it to no engine that is made from now on."""
+    with _ATTACHING:
+        _everywhere.remove(telemetry)
+
+
+def engines() -> tuple[Engine, ...]:
+    """Every engine of the process."""
+    with _ATTACHING:
+        return tuple(_engines)
 
 
 class Recorded(NamedTuple):
@@ -457,6 +469,15 @@ class Engine:
         """Tell this observer of each call that begins from now on, and of its attempts."""
         known = () if self.observers is None else self.observers.each
         self.observers = Observers((*known, observer), self.clock)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Tell this observer no more."""
+        known = () if self.observers is None else tuple(each for each in self.observers.each if each is not observer)
+        self.observers = Observers(known, self.clock) if known else None
+
+    def start_over(self) -> None:
+        """Forget every answer and all that was learnt of endpoints. For tests."""
+        self.directory.start_over(self.clock())
 
     def observed(self, kind: str, target: str, now: float, method: str = "", url: str = "") -> ObservedCall | None:
         """A call begins: tell the observers. None if there are none, or none is interested."""

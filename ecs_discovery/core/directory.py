@@ -152,6 +152,14 @@ class Directory:
         for service in self.services():
             service.locate(zone, now)
 
+    def start_over(self, now: float) -> None:
+        """Forget every answer and all that was learnt of endpoints."""
+        self.cache.clear()
+        with self._lock:
+            self._partials.clear()
+        for service in self.services():
+            service.start_over(now)
+
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""
         self._lock = RLock()

@@ -32,7 +32,7 @@ from ecs_discovery.core.calls.budget import RetryBudget
 from ecs_discovery.core.calls.hedge import Hedging
 from ecs_discovery.core.counters import Counted, Counters
 from ecs_discovery.core.event_buffer import EventBuffer
-from ecs_discovery.core.resolution.membership import Membership
+from ecs_discovery.core.resolution.membership import MembersChange, Membership
 from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.core.resolution.sources import Due, Evaluation, Looks, SourceSelection, without_wait
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
@@ -80,7 +80,8 @@ class Service:
         self.budget = RetryBudget(retry, now)
         self.hedging = Hedging(hedge, self.budget) if hedge is not None and hedge.enabled else None
         """None: its calls are not hedged."""
-        self._sources = SourceSelection(groups)
+        self._groups = tuple(groups)
+        self._sources = SourceSelection(self._groups)
         self.questions = self._sources.questions
         """Every question that may matter."""
         self.resolution: Resolution | None = None
@@ -108,6 +109,7 @@ class Service:
         """`due` is True if there are reconnects or health checks to take."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
+        self._adopted: tuple[Endpoint, ...] | None = None  # of the last answer; None if nodes may differ from it
         self._forced = -inf
         self._events = EventBuffer(target)
         self._abandoned: deque[Use] = deque()
@@ -145,7 +147,7 @@ class Service:
             if evaluation.answer is not None:
                 self._events.lookup(evaluation.error, len(self._membership.nodes))
                 self._events.refused(evaluation.answer.refused)
-                self._accept(evaluation.answer, now)
+                self._adopt_locked(evaluation.answer, now)
                 self._membership.witness(events, now)
             elif evaluation.error is not None:
                 return self._keep_or_drop_locked(evaluation, now)
@@ -332,6 +334,20 @@ class Service:
                 "counts": self.counters.read(),
             }
 
+    def start_over(self, now: float) -> None:
+        """Forget every answer and all that was learnt of endpoints. What needs no lookup stays."""
+        if not self.questions:
+            return
+        with self._lock:
+            self._sources = SourceSelection(self._groups)
+            self._membership = Membership()
+            self._balancer.update((), now)
+            self.resolution = self._reason = self._adopted = None
+            self.refresh_at = self._forced = -inf
+            self.generation += 1
+            self.connect_time = None
+            self.budget = RetryBudget(self.retry, now)
+
     def reset_lock(self) -> None:
         """Fresh locks and no uses in flight, for the child of a fork."""
         self._lock = RLock()
@@ -356,6 +372,7 @@ class Service:
     def _keep_or_drop_locked(self, evaluation: Evaluation, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""
         self._reason = evaluation.error
+        self._adopted = None
         if not self._membership.nodes:
             return Due(evaluation.ask, evaluation.wait, self._named(evaluation.error))
         known = len(self._membership.nodes)
@@ -372,6 +389,15 @@ class Service:
             self.resolution = replace(self.resolution, stale=True)
         return Due(evaluation.ask, evaluation.wait)
 
+    def _adopt_locked(self, answer: Resolution, now: float) -> None:
+        """Take over an answer; one that was taken over before costs nothing, however many endpoints it has."""
+        known = self.resolution
+        if known is None or answer.endpoints is not self._adopted or answer.refused != known.refused:
+            self._adopted = answer.endpoints
+            self._accept(answer, now)
+        elif answer.stale is not known.stale:
+            self.resolution = replace(known, stale=answer.stale)
+
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)
         if resolution != self.resolution:
@@ -379,6 +405,17 @@ class Service:
         change = self._membership.replace(resolution.endpoints, now)
         if change is None:
             return
+        self._take_change_locked(change, resolution, now)
+
+    def _drop_locked(self, node: Node, known: Resolution, now: float) -> None:
+        """Leave out an endpoint that went down and that the newest answer does not name."""
+        change = self._membership.drop(node, now)
+        if change is not None:
+            left = tuple(each for each in known.endpoints if each.key != node.endpoint.key)
+            self.resolution = replace(known, endpoints=left)
+            self._take_change_locked(change, self.resolution, now)
+
+    def _take_change_locked(self, change: MembersChange, resolution: Resolution, now: float) -> None:
         self._balancer.update(self._membership.nodes, now, change)
         for kind, nodes in (("added", change.came), ("removed", change.left)):
             if nodes:
@@ -419,4 +456,4 @@ class Service:
         self._tell_panic_locked()
         known = self.resolution
         if down and known is not None and known.named and node.endpoint.host not in known.named:
-            self._accept(known, now)  # it is gone for good
+            self._drop_locked(node, known, now)  # it is gone for good

@@ -11,9 +11,13 @@ from collections.abc import Collection, Iterable, Iterator
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.resolvers.base import Resolver
 
-__all__ = ["GROUP", "Schemes", "load", "schemes"]
+__all__ = ["GROUP", "Schemes", "load", "schemes", "standing_in"]
 
 GROUP = "ecs_discovery.resolvers"
+
+standing_in: list[Resolver] = []
+"""The last of these answers every lookup of the process, whatever its scheme (`static` apart). For tests: empty
+otherwise."""
 
 
 def schemes() -> tuple[str, ...]:

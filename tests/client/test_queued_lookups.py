@@ -78,7 +78,7 @@ def test_endpoints_that_have_vanished_hold_up_no_lookup(world: Worlds, monkeypat
         over.wait(30)
         raise TimeoutError
 
-    async def silent_async(endpoint: Any) -> Any:
+    async def silent_async(endpoint: Any, tuning: object = None) -> Any:
         begun.append(endpoint.host)
         await asyncio.sleep(30)
 

@@ -332,3 +332,15 @@ def test_the_own_zone_is_told_to_services_that_are_there():
         zones.add(node.endpoint.zone)
         service.release(node)
     assert zones == {"a"}
+
+
+def test_a_directory_that_starts_over_has_no_answers():
+    found = directory_of()
+    service = found.service("orders:80", None, 1000.0)
+    found.store(a("orders"), answer("10.0.0.1"), 1000.0)
+    found.due(service, 1000.0)
+    assert len(service.nodes) == 1
+    found.start_over(1001.0)
+    assert service.nodes == ()
+    assert len(found.cache) == 0
+    assert found.due(service, 1001.0).wait

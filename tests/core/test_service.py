@@ -667,3 +667,45 @@ def test_a_family_that_is_empty_for_a_moment_keeps_its_endpoints_for_half_a_minu
         assert hosts(service) == ["10.0.0.1:80", "[fd00::1]:80"]
     service.judge({**both, aaaa(): none(serial=4)}, 1031.5)
     assert hosts(service) == ["10.0.0.1:80"]
+
+
+def test_an_answer_that_was_taken_over_is_not_compared_again(monkeypatch: pytest.MonkeyPatch):
+    """However often it is looked at: with thousands of endpoints each look would cost milliseconds."""
+    service = service_of()
+    look = fresh("10.0.0.1", "10.0.0.2")
+    service.judge({a(): look, aaaa(): none(), srv(): none()}, 1000.0)
+    monkeypatch.setattr(service._membership, "replace", None)
+    service.judge({a(): look}, 1001.0)
+    assert service.resolution is not None
+    assert not service.resolution.stale
+    service.judge({a(): look._replace(freshness=Freshness.STALE)}, 1002.0)
+    assert service.resolution.stale
+    service.judge({a(): look}, 1003.0)
+    assert not service.resolution.stale
+
+
+def test_an_answer_that_was_given_up_is_taken_over_anew():
+    service = service_of()
+    look = fresh("10.0.0.1", "10.0.0.2")
+    service.judge({a(): look, aaaa(): none(), srv(): none()}, 1000.0)
+    for serial, now in enumerate((1010.0, 1045.0, 1045.0, 1080.0, 1115.0), 2):
+        service.judge({question: none(serial=serial) for question in service.wanted()}, now)
+    assert service.nodes == ()
+    service.judge({a(): look._replace(serial=9), aaaa(): none(serial=9), srv(): none(serial=9)}, 1120.0)
+    assert hosts(service) == ["10.0.0.1:80", "10.0.0.2:80"]
+
+
+def test_a_service_that_starts_over_knows_nothing_and_learns_anew():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): none(), srv(): none()}, 1000.0)
+    service.start_over(1001.0)
+    assert (service.nodes, service.resolution, service.refresh_at) == ((), None, -inf)
+    assert set(service.wanted()) == {a(), aaaa(), srv()}
+    service.judge({a(): fresh("10.0.0.2"), aaaa(): none(), srv(): none()}, 1002.0)
+    assert hosts(service) == ["10.0.0.2:80"]
+
+
+def test_what_needs_no_lookup_does_not_start_over():
+    service = service_of(static=endpoints(2))
+    service.start_over(1001.0)
+    assert len(service.nodes) == 2

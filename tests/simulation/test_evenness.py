@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.testing.simulation.tasks import lognormal, steady
-from ecs_discovery.testing.simulation.world import World
+from ecs_discovery.testing.simulation import World, lognormal, steady
 
 NOISE = {
     "steady": steady(0.002),
@@ -19,9 +18,10 @@ NOISE = {
 def test_three_equal_tasks_share_a_client_s_requests_evenly(noise, seed):
     """One request after another, 300 of them: 100 each, give or take 10."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(3, NOISE[noise])
+    async def scenario() -> None:
+        orders.start(3, NOISE[noise])
         client = world.client()
         for _ in range(300):
             await client.get()
@@ -39,9 +39,10 @@ def test_equal_tasks_share_concurrent_requests_evenly(noise, tasks, bound, seed)
     """10 clients, 1,000 requests a second for 8 s, of which several are in flight at any time: the busiest task gets at
     most `bound` times what the idlest gets."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(tasks, NOISE[noise])
+    async def scenario() -> None:
+        orders.start(tasks, NOISE[noise])
         clients = [world.client("cloudmap://prod/orders") for _ in range(10)]
         await world.load(clients, 1000, 8)
 

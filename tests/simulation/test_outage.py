@@ -7,8 +7,7 @@ from functools import cache
 
 import pytest
 
-from ecs_discovery.testing.simulation.tasks import Port, Task
-from ecs_discovery.testing.simulation.world import World
+from ecs_discovery.testing.simulation import Port, Task, World
 
 
 def answers_503(task: Task) -> None:
@@ -34,9 +33,10 @@ def test_an_outage_of_503_is_not_multiplied(tasks, clients, seed):
     Two seconds after they answer well again, every request succeeds.
     """
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks)
+    async def scenario() -> None:
+        started = orders.start(tasks)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, 100, 10)
         for task in started:
@@ -65,9 +65,10 @@ def test_an_outage_of_refused_connections_is_not_multiplied_and_ends_when_they_l
     request succeeds all the same, because requests try them when there is nothing else.
     """
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks)
+    async def scenario() -> None:
+        started = orders.start(tasks)
         callers = [world.client("cloudmap://prod/orders") for _ in range(2)]
         await world.load(callers, 100, 10)
         for task in started:
@@ -106,9 +107,10 @@ def test_sixteen_of_twenty_tasks_refuse_and_no_get_fails_even_when_nobody_knows_
 def sixteen_of_twenty(target: str, seed: int) -> World:
     """At the same moment, after 30 s."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(20)
+    async def scenario() -> None:
+        started = orders.start(20)
         clients = [world.client(target) for _ in range(5)]
         await world.load(clients, 100, 30)
         for task in started[:16]:
@@ -124,9 +126,10 @@ def sixteen_of_twenty(target: str, seed: int) -> World:
 def test_half_of_the_tasks_fail_and_no_get_does(broken: Callable[[Task], None], mends: bool, seed):
     """Two of four, at 100 requests a second; they mend after 30 s or vanish from the registry."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(4)
+    async def scenario() -> None:
+        started = orders.start(4)
         clients = [world.client("cloudmap://prod/orders") for _ in range(4)]
         await world.load(clients, 100, 20)
         for task in started[:2]:
@@ -136,7 +139,7 @@ def test_half_of_the_tasks_fail_and_no_get_does(broken: Callable[[Task], None], 
             for task in started[:2]:
                 recovers(task)
         else:
-            world.deregister(*started[:2])
+            orders.deregister(*started[:2])
         await world.load(clients, 100, 30)
 
     world.run(scenario)
@@ -148,9 +151,10 @@ def test_tasks_that_all_vanish_and_come_back_are_used_within_seconds(seed):
     """The network is cut for 40 s. Requests end within their connect time (2 s), and five seconds after the cut all
     succeed."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(4)
+    async def scenario() -> None:
+        started = orders.start(4)
         clients = [world.client("cloudmap://prod/orders") for _ in range(2)]
         await world.load(clients, 50, 10)
         for task in started:
@@ -172,9 +176,10 @@ def test_after_a_long_outage_the_load_is_shared_as_soon_as_all_are_back(tasks, c
     """All refuse for a minute or two. Two seconds after they listen again no task carries more than twice its share,
     and none less than half of it: one that is back has all others looked at."""
     world = World(tasks + clients)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks)
+    async def scenario() -> None:
+        started = orders.start(tasks)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, 20 * tasks, 5)
         for task in started:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_discovery.testing.simulation.tasks import Task, lognormal
-from ecs_discovery.testing.simulation.world import World
+from ecs_discovery.testing.simulation import Task, World, lognormal
 
 CAPACITY = 190  # requests a second of a task that works on two at once; eight may wait
 SERVICE = lognormal(0.0095, 0.3)
@@ -31,10 +30,11 @@ def test_a_bad_second_is_over_when_it_is_over(tasks, bad, clients, seed):
     """At 60 % of their capacity all tasks answer 503 for one second, or ten. Five seconds after that every request
     succeeds, and the load is even within a fifth."""
     world = World(seed)
+    orders = world.service(workers=2, queue=8)
     many = tasks > 4
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks, SLOW if many else SERVICE, workers=2, queue=8)
+    async def scenario() -> None:
+        started = orders.start(tasks, SLOW if many else SERVICE)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         rate = 0.6 * CAPACITY * tasks / (5 if many else 1)
         await world.load(callers, rate, 8)
@@ -58,9 +58,10 @@ def test_a_bad_second_is_over_when_it_is_over(tasks, bad, clients, seed):
 def test_an_overloaded_service_does_as_much_as_it_can(tasks, load, clients):
     """Whatever the load, at least 97 % of the lesser of it and the capacity is done, all tasks alike within a tenth."""
     world = World(tasks)
+    orders = world.service(workers=2, queue=8)
 
-    async def scenario(world: World) -> None:
-        world.start(tasks, SERVICE, workers=2, queue=8)
+    async def scenario() -> None:
+        orders.start(tasks, SERVICE)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, load * CAPACITY * tasks, 12)
 
@@ -75,9 +76,10 @@ def test_an_overloaded_service_does_as_much_as_it_can(tasks, load, clients):
 def test_a_broken_task_is_left_although_the_others_were_in_trouble_with_it(clients, seed):
     """One of four stays at 503 after a bad second: ten seconds later it gets under a twentieth of the load."""
     world = World(seed)
+    orders = world.service(workers=2, queue=8)
 
-    async def scenario(world: World) -> None:
-        started = world.start(4, SERVICE, workers=2, queue=8)
+    async def scenario() -> None:
+        started = orders.start(4, SERVICE)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, 300, 8)
         for task in started:

@@ -7,24 +7,10 @@ from functools import cache
 
 import pytest
 
-from ecs_discovery.testing.simulation.tasks import Port
-from ecs_discovery.testing.simulation.world import World, percentile
+from ecs_discovery.testing.simulation import World, percentile
 
 BOTH = pytest.mark.parametrize("target", ["orders:8080", "cloudmap://prod/orders"])
 BOOT = 3.0  # seconds after its registration that a new task begins to listen
-
-
-async def replace_all(world: World, at_once: int, pause: float) -> None:
-    """What ECS does in a rolling deployment: new ones first, and old ones stop as they are deregistered."""
-    old = list(world.network.values())
-    while old:
-        batch, old = old[:at_once], old[at_once:]
-        new = world.start(len(batch), port=Port.CLOSED)
-        await asyncio.sleep(BOOT)
-        for task in new:
-            task.listen()
-        await asyncio.sleep(pause)
-        world.stop(*batch)
 
 
 @BOTH
@@ -34,12 +20,13 @@ def test_no_request_fails_while_every_task_is_replaced(target, tasks, at_once, s
     """DNS has a TTL of 10 s and learns of a change 5 s late; tasks are registered 3 s before they listen and killed
     with what they work on. No idempotent request fails, and none takes longer than 0.1 s."""
     world = World(seed, ttl=10, lag=5, caches=2)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(tasks)
+    async def scenario() -> None:
+        orders.start(tasks)
         clients = [world.client(target) for _ in range(4)]
         await asyncio.sleep(6)  # until DNS names them
-        deployment = world.spawn(replace_all(world, at_once, pause=5))
+        deployment = world.spawn(orders.deploy(batch=at_once, boot=BOOT, every=5))
         await world.load(clients, 100, 8 * tasks / at_once + 20)
         assert deployment.done()
 
@@ -52,13 +39,14 @@ def test_no_request_fails_while_every_task_is_replaced(target, tasks, at_once, s
 def test_a_client_that_was_idle_through_a_deployment_loses_no_request(seed):
     """All it knows is gone; it waits for a fresh answer, and is not disappointed."""
     world = World(seed, ttl=10, lag=5)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(6)
+    async def scenario() -> None:
+        orders.start(6)
         client = world.client()
         await asyncio.sleep(6)
         await world.load([client], 20, 20)
-        await replace_all(world, 2, pause=5)
+        await orders.deploy(batch=2, boot=BOOT, every=5)
         await asyncio.sleep(40)
         await world.load([client], 20, 20)
 
@@ -70,15 +58,16 @@ def test_a_client_that_was_idle_through_a_deployment_loses_no_request(seed):
 def lost(target: str, tasks: int, gone: int, seed: int) -> World:
     """10 clients, 200 requests a second. After 10 s some tasks vanish at once; they are named for 30 s more."""
     world = World(seed, ttl=10, lag=0, caches=3)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks)
+    async def scenario() -> None:
+        started = orders.start(tasks)
         clients = [world.client(target) for _ in range(10)]
         await world.load(clients, 200, 10)
         for task in started[:gone]:
             task.vanish()
         await world.load(clients, 200, 30)
-        world.deregister(*started[:gone])
+        orders.deregister(*started[:gone])
         await world.load(clients, 200, 20)
 
     world.run(scenario)
@@ -131,18 +120,19 @@ def test_scaling_in_costs_no_request(target, seed):
     """Of eight tasks three stop as they are deregistered; DNS learns of it 5 s late. (More than three at once could be
     met one after another by the four attempts of a request.)"""
     world = World(seed, ttl=10, lag=5)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(8)
+    async def scenario() -> None:
+        started = orders.start(8)
         clients = [world.client(target) for _ in range(4)]
         await asyncio.sleep(6)
         await world.load(clients, 100, 20)
-        world.stop(*started[:3])
+        orders.stop(*started[:3])
         await world.load(clients, 100, 40)
 
     world.run(scenario)
     assert not world.failed, world.failed[:3]
-    assert all(not task.served or task.served[-1] < 1026 for task in list(world.network.values())[:3])
+    assert all(not task.served or task.served[-1] < 1026 for task in orders.all_tasks[:3])
 
 
 @BOTH
@@ -151,15 +141,16 @@ def test_a_service_that_was_scaled_to_nothing_is_found_again_within_seconds(targ
     """Three minutes without a task, then three: no request fails from 12 s after they were registered (5 s until DNS
     learns of it, and 5 s for which "there is none" is believed at most)."""
     world = World(seed, ttl=5, lag=5)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(3)
+    async def scenario() -> None:
+        started = orders.start(3)
         client = world.client(target)
         await asyncio.sleep(6)
         await world.load([client], 20, 14)
-        world.stop(*started)
+        orders.stop(*started)
         await world.load([client], 5, 180)
-        world.start(3)
+        orders.start(3)
         await world.load([client], 20, 30)
 
     world.run(scenario)
@@ -170,12 +161,13 @@ def test_a_service_that_was_scaled_to_nothing_is_found_again_within_seconds(targ
 def test_no_request_fails_when_five_new_tasks_of_thirty_do_not_listen_yet(seed):
     """Cloud Map names a task before it listens. A request should not go from one such task to the next."""
     world = World(seed, ttl=10, lag=5, caches=2)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(30)
+    async def scenario() -> None:
+        orders.start(30)
         clients = [world.client("cloudmap://prod/orders") for _ in range(4)]
         await asyncio.sleep(6)
-        world.spawn(replace_all(world, 5, pause=5))
+        world.spawn(orders.deploy(batch=5, boot=BOOT, every=5))
         await world.load(clients, 100, 68)
 
     world.run(scenario)

@@ -8,8 +8,7 @@ from functools import cache
 import pytest
 
 from ecs_discovery.config.policies import OutlierPolicy
-from ecs_discovery.testing.simulation.tasks import ServiceTime, lognormal, steady
-from ecs_discovery.testing.simulation.world import World, percentile
+from ecs_discovery.testing.simulation import ServiceTime, World, lognormal, percentile, steady
 
 FAST, SLOW = 0.002, 0.2
 
@@ -26,10 +25,11 @@ def slowed(
 ) -> tuple[World, set[str]]:
     """After 10 s `slow` of the tasks take 200 ms instead of 2."""
     world = World(seed)
+    orders = world.service()
     hosts: set[str] = set()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks, lognormal(FAST, 0.3))
+    async def scenario() -> None:
+        started = orders.start(tasks, lognormal(FAST, 0.3))
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, rate, 10)
         for task in started[:slow]:
@@ -84,9 +84,10 @@ def test_a_task_that_was_slow_is_used_again(seed):
     """A cost sinks by half in seven seconds while nobody asks: 200 ms are as good as 5 ms after 37 s. Then one request
     finds out, and from 40 s after it became well it carries at least half of its fair share."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(4, lognormal(FAST, 0.3))
+    async def scenario() -> None:
+        started = orders.start(4, lognormal(FAST, 0.3))
         callers = [world.client("cloudmap://prod/orders") for _ in range(2)]
         await world.load(callers, 200, 5)
         started[0].service_time = steady(SLOW)
@@ -109,9 +110,10 @@ def test_fast_errors_attract_no_traffic(ejects, tasks, status, seed):
     """One task answers an error in 0.5 ms while the others take 20 ms for a good answer: by latency and uses in flight
     it would be the best of all. From 2 s on it gets less than a tenth of its fair share, ejected or not."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(tasks, lognormal(0.02, 0.3))
+    async def scenario() -> None:
+        started = orders.start(tasks, lognormal(0.02, 0.3))
         callers = [world.client("cloudmap://prod/orders", outlier=EJECTS[ejects]) for _ in range(4)]
         await world.load(callers, 200, 5)
         started[0].status, started[0].service_time = status, steady(0.0005)
@@ -126,6 +128,7 @@ def test_fast_errors_attract_no_traffic(ejects, tasks, status, seed):
 def test_errors_now_and_then_eject_nobody_and_cost_their_share_only(seed):
     """A task of four that fails one request in a hundred goes on carrying at least a third of its fair share."""
     world = World(seed)
+    orders = world.service()
 
     def sometimes(task_time: ServiceTime, set_status: Callable[[int], None]) -> ServiceTime:
         def draw(rng):
@@ -134,8 +137,8 @@ def test_errors_now_and_then_eject_nobody_and_cost_their_share_only(seed):
 
         return draw
 
-    async def scenario(world: World) -> None:
-        started = world.start(4, lognormal(0.01, 0.3))
+    async def scenario() -> None:
+        started = orders.start(4, lognormal(0.01, 0.3))
         task = started[0]
         task.service_time = sometimes(task.service_time, lambda status: setattr(task, "status", status))
         callers = [world.client("cloudmap://prod/orders") for _ in range(2)]

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from ecs_discovery.config.policies import BalancingPolicy
-from ecs_discovery.testing.simulation.world import Client, World, buckets
+from ecs_discovery.testing.simulation import Client, World, buckets
 
 
-async def every(client: Client, period: float, until: float) -> None:
+async def every(world: World, client: Client, period: float, until: float) -> None:
     """A request each `period` seconds."""
-    await asyncio.sleep(client.world.rng.random() * period)
-    while client.world.now < until:
+    await asyncio.sleep(world.rng.random() * period)
+    while world.now < until:
         await client.get()
         await asyncio.sleep(period)
 
@@ -24,12 +24,13 @@ def test_clients_that_start_together_do_not_refresh_together_for_long(target, se
     """100 clients learn the service in one tenth of a second, and refresh every 5 or 10 s. TTLs have jitter, so that
     from 60 s on at most a fifth of them ask in any tenth of a second."""
     world = World(seed, ttl=10, caches=100)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(6)
+    async def scenario() -> None:
+        orders.start(6)
         clients = [world.client(target) for _ in range(100)]
         await asyncio.gather(*(client.get() for client in clients))
-        await asyncio.gather(*(every(client, 0.5, 1100) for client in clients))
+        await asyncio.gather(*(every(world, client, 0.5, 1100) for client in clients))
 
     world.run(scenario)
     asked = sorted(moment for source in (*world.dns, world.cloud_map) for moment in source.asked)
@@ -45,12 +46,13 @@ def test_a_task_ejected_by_hundreds_of_clients_is_not_probed_by_all_at_once(seed
     within a second. Ejections are drawn between half and the whole of their time: in no tenth of a second more than an
     eighth of the clients probe."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(3)
+    async def scenario() -> None:
+        started = orders.start(3)
         turns = BalancingPolicy(picker="round_robin")
         clients = [world.client("cloudmap://prod/orders", balancing=turns) for _ in range(100)]
-        callers = asyncio.gather(*(every(client, 0.1, 1022) for client in clients))
+        callers = asyncio.gather(*(every(world, client, 0.1, 1022) for client in clients))
         await asyncio.sleep(6)
         started[0].status = 500
         await callers
@@ -65,11 +67,12 @@ def test_a_task_ejected_by_hundreds_of_clients_is_not_probed_by_all_at_once(seed
 def test_a_task_that_refused_hundreds_of_clients_is_not_flooded_when_it_comes_back(seed):
     """It refuses for 30 s, and then listens: in no second does it get more than twice its fair share."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        started = world.start(5)
+    async def scenario() -> None:
+        started = orders.start(5)
         clients = [world.client("cloudmap://prod/orders") for _ in range(100)]
-        callers = asyncio.gather(*(every(client, 0.2, 1080) for client in clients))
+        callers = asyncio.gather(*(every(world, client, 0.2, 1080) for client in clients))
         await asyncio.sleep(10)
         started[0].stop()
         await asyncio.sleep(30)
@@ -87,9 +90,10 @@ def test_a_task_that_refused_hundreds_of_clients_is_not_flooded_when_it_comes_ba
 def test_many_clients_share_many_tasks(clients, tasks, seed):
     """No task gets more than three times the mean and ten requests besides, and none fails."""
     world = World(seed)
+    orders = world.service()
 
-    async def scenario(world: World) -> None:
-        world.start(tasks)
+    async def scenario() -> None:
+        orders.start(tasks)
         callers = [world.client("cloudmap://prod/orders") for _ in range(clients)]
         await world.load(callers, 2000, 4)
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import AsyncResolver, Queueing, Resolver
 from ecs_discovery.resolvers.in_threads import for_asyncio
-from ecs_discovery.resolvers.registry import load
+from ecs_discovery.resolvers.registry import load, standing_in
 from ecs_discovery.resolvers.static import AsyncStaticResolver
 from ecs_discovery.runtime.single_flight import Flight
 from ecs_discovery.runtime.workers import Workers
@@ -27,9 +28,15 @@ __all__ = ["AsyncAsker"]
 class AsyncAsker:
     """Makes lookups, each question once at a time, in tasks of the loop that asked."""
 
-    def __init__(self, engine: Engine, tasks: Tasks, resolvers: Mapping[str, AsyncResolver | Resolver]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: Tasks,
+        resolvers: Mapping[str, AsyncResolver | Resolver],
+        network: Network = SYSTEM,
+    ) -> None:
         self.engine = engine
-        self.dns: AsyncResolver | None = None
+        self.dns: AsyncResolver | None = network.dns
         """The resolver for DNS; made when first needed."""
         self._tasks = tasks
         self._own: dict[str, Workers] = {}  # per resolver that is not asynchronous: if it blocks, others go on
@@ -112,6 +119,8 @@ class AsyncAsker:
             raise
 
     def _resolver(self, scheme: str) -> AsyncResolver:
+        if standing_in and scheme != "static":
+            return for_asyncio(standing_in[-1], self._pool(scheme))
         given = self._resolvers.get(scheme)
         if given is not None:
             return given

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from ecs_discovery.client.aio.asking import AsyncAsker
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.aio.probing import AsyncProber
 from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.engine import Engine
@@ -34,11 +35,14 @@ T = TypeVar("T")
 class AsyncBackground:
     """As `Background`, in tasks of the loop that asked for it."""
 
-    def __init__(self, engine: Engine, resolvers: Mapping[str, AsyncResolver | Resolver]) -> None:
+    def __init__(
+        self, engine: Engine, resolvers: Mapping[str, AsyncResolver | Resolver], network: Network = SYSTEM
+    ) -> None:
         self.engine = engine
+        self.network = network
         self.tasks = Tasks()
-        self.asker = AsyncAsker(engine, self.tasks, resolvers)
-        self.prober = AsyncProber(engine, self.asker, self.tasks)
+        self.asker = AsyncAsker(engine, self.tasks, resolvers, network)
+        self.prober = AsyncProber(engine, self.asker, self.tasks, network)
 
     async def ready(self, service: Service, deadline_at: float) -> None:
         """As `Background.ready`."""

@@ -17,6 +17,7 @@ from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.attempt import SILENT, AsyncAttempt, Vanished, perform
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.aio.lease import AsyncLeaseContext
+from ecs_discovery.client.aio.network import SYSTEM
 from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine, Telemetry
 from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
@@ -53,6 +54,9 @@ class AsyncDiscovery:
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
 
+    _network = SYSTEM
+    """A subclass of a simulated world sets its own before it calls `__init__`."""
+
     def __init__(
         self,
         *,
@@ -84,7 +88,7 @@ class AsyncDiscovery:
         self.settings = self._engine.settings
         self._shared = share  # the default of its settings lives as long as this does
         self._closed = False
-        self._driver = AsyncDriver(self._engine, sleep, resolvers or {})
+        self._driver = AsyncDriver(self._engine, sleep, resolvers or {}, self._network)
         self._background = self._driver.background
 
     def __repr__(self) -> str:

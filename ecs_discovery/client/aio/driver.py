@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ecs_discovery.client.aio.background import AsyncBackground
 from ecs_discovery.client.aio.hedging import hedged
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.attempt_result import AttemptResult
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.observing import ObservedCall
@@ -36,11 +37,15 @@ class AsyncDriver:
     __slots__ = ("background", "engine", "first_looks", "sleep")
 
     def __init__(
-        self, engine: Engine, sleep: Callable[[float], Awaitable[object]], resolvers: Mapping[str, Any]
+        self,
+        engine: Engine,
+        sleep: Callable[[float], Awaitable[object]],
+        resolvers: Mapping[str, Any],
+        network: Network = SYSTEM,
     ) -> None:
         self.engine = engine
         self.sleep = sleep
-        self.background = AsyncBackground(engine, resolvers)
+        self.background = AsyncBackground(engine, resolvers, network)
         self.first_looks: Any = None
         """Of the integrations: what has yet to be looked at, in the event loop that asked last."""
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.health_check import BLOCK, GOOD, Answer, Result, failed, judged, request
 from ecs_discovery.core.balancing.health_checks import Check
-from ecs_discovery.runtime import sockets
 
 __all__ = ["examine"]
 
 
-async def examine(check: Check) -> Result:
+async def examine(check: Check, network: Network = SYSTEM) -> Result:
     """Check an endpoint, within the policy's time limit."""
     loop = asyncio.get_running_loop()
     deadline_at = loop.time() + check.policy.timeout
     sock: socket.socket | None = None
     try:
         async with asyncio.timeout_at(deadline_at):
-            sock = await sockets.connect_async(check.node.endpoint)
+            sock = await network.connect(check.node.endpoint)
             if check.policy.kind == "tcp":
                 return GOOD
             answer = Answer()

@@ -9,6 +9,7 @@ import asyncio
 
 from ecs_discovery.client.aio.asking import AsyncAsker
 from ecs_discovery.client.aio.health_check import examine
+from ecs_discovery.client.aio.network import SYSTEM, Network
 from ecs_discovery.client.aio.tasks import Tasks
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.health_check import INCONCLUSIVE, report
@@ -18,7 +19,7 @@ from ecs_discovery.core.calls import liveness
 from ecs_discovery.core.calls.race import probe_timeout
 from ecs_discovery.core.service import Service
 from ecs_discovery.models import Endpoint
-from ecs_discovery.runtime import fork, sockets
+from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.sockets import ConnectResult, sign_of
 from ecs_discovery.runtime.workers import Workers
 
@@ -30,10 +31,11 @@ _LONGEST = 5.0  # seconds after which a look at an endpoint has been lost, and a
 class AsyncProber:
     """Looks at endpoints, in tasks of the loop that asked for it."""
 
-    def __init__(self, engine: Engine, asker: AsyncAsker, tasks: Tasks) -> None:
+    def __init__(self, engine: Engine, asker: AsyncAsker, tasks: Tasks, network: Network = SYSTEM) -> None:
         self.engine = engine
         self._asker = asker
         self._tasks = tasks
+        self._network = network
         self._workers = Workers()
 
     def locate(self, service: Service) -> None:
@@ -73,7 +75,7 @@ class AsyncProber:
             deadline_at = loop.time() + limit
             try:
                 async with asyncio.timeout(limit):
-                    (await sockets.connect_async(endpoint)).close()
+                    (await self._network.connect(endpoint)).close()
             except OSError as error:
                 if isinstance(error, TimeoutError) and loop.time() > deadline_at + limit / 2:
                     continue  # the loop was held up: whether an answer came in time, it cannot tell
@@ -87,7 +89,7 @@ class AsyncProber:
     async def _reconnect(self, service: Service, node: Node) -> None:
         try:
             async with asyncio.timeout(self.engine.settings.timeout.connect):
-                (await sockets.connect_async(node.endpoint)).close()
+                (await self._network.connect(node.endpoint)).close()
         except OSError:
             self.engine.reconnected(service, node, False)
         else:
@@ -96,7 +98,7 @@ class AsyncProber:
     async def _examine(self, service: Service, check: Check) -> None:
         found = INCONCLUSIVE
         try:
-            found = await examine(check)
+            found = await examine(check, self._network)
         finally:
             self._asker.force(report(self.engine, service, check, found))
         self.work(service)

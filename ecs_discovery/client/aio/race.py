@@ -12,7 +12,6 @@ from ecs_discovery.client.aio.background import AsyncBackground
 from ecs_discovery.client.race import RaceState
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.lease import Lease
-from ecs_discovery.runtime import sockets
 from ecs_discovery.runtime.sockets import Tuning
 
 __all__ = ["connect"]
@@ -22,12 +21,12 @@ async def connect(background: AsyncBackground, call: Call, lease: Lease, tuning:
     """As `connect`, with a non-blocking socket."""
     state = RaceState(background, call, lease)
     if state.race is None:
-        return await _alone(state, lease, tuning)
+        return await _alone(background, state, lease, tuning)
     pending: dict[Lease, asyncio.Task[socket.socket]] = {}
     try:
         while True:
             while (entrant := state.next()) is not None:
-                pending[entrant] = asyncio.create_task(sockets.connect_async(entrant.endpoint, tuning))
+                pending[entrant] = asyncio.create_task(background.network.connect(entrant.endpoint, tuning))
             pause = state.pause()
             done, _ = await asyncio.wait(pending.values(), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             for entrant in [each for each, task in pending.items() if task in done]:
@@ -60,10 +59,10 @@ def _close(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def _alone(state: RaceState, lease: Lease, tuning: Tuning | None) -> socket.socket:
+async def _alone(background: AsyncBackground, state: RaceState, lease: Lease, tuning: Tuning | None) -> socket.socket:
     try:
         async with asyncio.timeout(state.limit()):
-            sock = await sockets.connect_async(lease.endpoint, tuning)
+            sock = await background.network.connect(lease.endpoint, tuning)
     except OSError as error:
         state.refused(error)
         raise

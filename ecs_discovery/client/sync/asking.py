@@ -15,7 +15,7 @@ from ecs_discovery.client.sync.lookup_group import LookupGroup
 from ecs_discovery.errors import ResolutionError
 from ecs_discovery.models import DNS_SCHEMES, Question, Resolution
 from ecs_discovery.resolvers.base import Resolver
-from ecs_discovery.resolvers.registry import load
+from ecs_discovery.resolvers.registry import load, standing_in
 from ecs_discovery.resolvers.static import StaticResolver
 from ecs_discovery.runtime import fork
 from ecs_discovery.runtime.single_flight import Flight
@@ -54,7 +54,7 @@ class Asker:
         engine = self.engine
         if self._closed or not all(question.scheme in DNS_SCHEMES for question in questions):
             return
-        if self.dns is not None and not hasattr(self.dns, "lookups"):
+        if standing_in or (self.dns is not None and not hasattr(self.dns, "lookups")):
             return  # a resolver that answers one question at a time
         mine: dict[Question, Flight] = {}
         for question in questions:
@@ -174,6 +174,8 @@ class Asker:
             return self.engine.unexpected(question, error)
 
     def _resolver(self, scheme: str) -> Resolver:
+        if standing_in and scheme != "static":
+            return standing_in[-1]
         given: Resolver | None = self.engine.resolvers.get(scheme)
         if given is not None:
             return given

@@ -165,6 +165,11 @@ class TtlCache(Generic[K, V]):
         with self._lock:
             self._entries.pop(key, None)
 
+    def clear(self) -> None:
+        """Drop all that is known."""
+        with self._lock:
+            self._entries.clear()
+
     def reset_lock(self) -> None:
         """A fresh lock, for the child of a fork: another thread may have held the old one."""
         self._lock = RLock()

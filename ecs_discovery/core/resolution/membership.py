@@ -6,7 +6,7 @@ minutes finds its history again. An empty answer is a claim, not the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -27,6 +27,9 @@ _HISTORY = 300.0  # seconds the history of a removed endpoint is kept
 _HISTORY_SIZE = 1000
 # What is chosen by: all else that a source says of an endpoint is for people.
 _RULES = attrgetter("priority", "weight", "zone", "proxied")
+
+
+_DOWN = Health.DOWN  # looking a member up takes longer than comparing with it (Python 3.11)
 
 
 class MembersChange(NamedTuple):
@@ -66,7 +69,7 @@ class Membership:
             if node is None:
                 node = self._returning(endpoint, now) or Node(endpoint)
                 came.append(node)
-            elif _RULES(node.endpoint) != _RULES(endpoint):
+            elif node.endpoint is not endpoint and _RULES(node.endpoint) != _RULES(endpoint):
                 altered.append(node)
             node.endpoint = endpoint
             kept[key] = node
@@ -95,13 +98,29 @@ class Membership:
         """
         if resolution.named is None or self.doubted:
             return resolution
-        current = {node.endpoint.key: node for node in self.nodes}
-        kept = tuple(each for each in resolution.endpoints if each.host in resolution.named or self._up(each, current))
+        down, named = self._down(), resolution.named
+        if not down:
+            return resolution
+        kept = tuple(each for each in resolution.endpoints if each.host in named or each.key not in down)
         return replace(resolution, endpoints=kept) if 0 < len(kept) < len(resolution.endpoints) else resolution
 
-    def _up(self, endpoint: Endpoint, current: Mapping[Key, Node]) -> bool:
-        node = current.get(endpoint.key) or self._gone.get(endpoint.key, (0.0, None))[1]
-        return node is None or node.health is not Health.DOWN
+    def drop(self, node: Node, now: float) -> MembersChange | None:
+        """Leave out one node that went down and that the newest answer does not name; what that changed.
+
+        None if it is no member, or the last, or empty answers are not believed yet.
+        """
+        if self.doubted or node.removed or len(self.nodes) < 2:
+            return None
+        self.nodes = tuple(each for each in self.nodes if each is not node)
+        self._remember((node,), now)
+        return MembersChange((), (node,), ())
+
+    def _down(self) -> set[Key]:
+        """The endpoints that do not connect, whether they are members now or may come back."""
+        down = _DOWN
+        found = {node.endpoint.key for node in self.nodes if node.health is down}
+        found.update(key for key, (_, node) in self._gone.items() if node.health is down)
+        return found
 
     def empty(self, now: float, *, agreed: bool = False) -> bool:
         """An empty answer came. True if the endpoints are now given up.

@@ -7,6 +7,7 @@ records (and SRV if asked for); bridge and host mode have SRV records only.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from ecs_discovery.config.targets import Target
@@ -14,6 +15,9 @@ from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Endpoint, Question
 
 __all__ = ["Group", "plan"]
+
+
+_SAID = attrgetter("priority", "weight", "zone", "instance_id", "attributes")  # besides address and port
 
 
 class Group(NamedTuple):
@@ -27,23 +31,23 @@ class Group(NamedTuple):
     surprise: str = ""
     """What to tell once when this group is the one that answers."""
 
-    def endpoints(self, found: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-        """The answers as endpoints to connect to, each once, families interleaved as they come."""
+    def endpoints(self, found: Iterable[Endpoint], before: Iterable[Endpoint] = ()) -> tuple[Endpoint, ...]:
+        """The answers as endpoints to connect to, each once, families interleaved as they come.
+
+        Those that are as they were `before` are the same objects: nothing need be compared again.
+        """
+        old = {endpoint.host: endpoint for endpoint in before}
         ported: dict[tuple[str, int, str | None], Endpoint] = {}
         for endpoint in found:
             if endpoint.port == 0:
                 if self.port is None:
                     continue
-                # `dataclasses.replace` takes four times as long, which a cold lookup notices.
-                endpoint = Endpoint(
-                    endpoint.host,
-                    self.port,
-                    endpoint.priority,
-                    endpoint.weight,
-                    endpoint.zone,
-                    endpoint.instance_id,
-                    endpoint.attributes,
-                )
+                same = old.get(endpoint.host)
+                if same is not None and same.port == self.port and _SAID(same) == _SAID(endpoint):
+                    endpoint = same
+                else:
+                    # `dataclasses.replace` takes four times as long, which a cold lookup notices.
+                    endpoint = Endpoint(endpoint.host, self.port, *_SAID(endpoint))
             ported[endpoint.key] = endpoint
         proxies = tuple(endpoint for endpoint in ported.values() if endpoint.proxied)
         return proxies[:1] or tuple(ported.values())  # whatever its addresses, a proxy beside the task is one endpoint

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from operator import is_
 from typing import NamedTuple
 
 from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
 from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
-from ecs_discovery.models import REGISTRIES, Question, Resolution
+from ecs_discovery.models import REGISTRIES, Endpoint, Question, Resolution
 
 __all__ = ["Due", "Evaluation", "Looks", "SourceSelection"]
 
@@ -73,6 +74,7 @@ class SourceSelection:
         self._surprised = False
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
+        self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
 
     @property
     def wanted(self) -> tuple[Question, ...]:
@@ -147,10 +149,8 @@ class SourceSelection:
     def _found(self, index: int, looks: Looks) -> Evaluation:
         group = self._groups[index]
         answered = [look for look in looks.values() if look.value is not None]
-        values = [look.value for look in looks.values() if look.value is not None]
-        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
-        rows = zip_longest(*(value.endpoints for value in values))
-        endpoints = group.endpoints(endpoint for row in rows for endpoint in row if endpoint is not None)
+        values = tuple(look.value for look in looks.values() if look.value is not None)
+        endpoints = self._endpoints(index, values)
         wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
         ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
         refresh_at = min(look.changes_at for look in looks.values() if not _absent(look))
@@ -171,6 +171,18 @@ class SourceSelection:
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
+
+    def _endpoints(self, index: int, values: tuple[Resolution, ...]) -> tuple[Endpoint, ...]:
+        """The endpoints of a group's answers: the very same tuple for the very same answers, which are looked at more
+        often than they change."""
+        known, of, endpoints = self._joined
+        if known == index and len(of) == len(values) and all(map(is_, of, values)):
+            return endpoints
+        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
+        rows = zip_longest(*(value.endpoints for value in values))
+        endpoints = self._groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
+        self._joined = (index, values, endpoints)
+        return endpoints
 
     def _with_last_answers(self, looks: Looks, now: float) -> Looks:
         """The group's lookups, with the last answer in place of a newly empty one while others of the group answer.

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.runtime import fork
 
-__all__ = ["Origins", "Route", "default_port"]
+__all__ = ["Origins", "Route", "default_port", "listening"]
 
 _ROUTES = 1000  # origins with their connections; those beyond are made again
 _FOREIGN = 1000  # origins known not to be ours
@@ -23,6 +23,10 @@ class Route(Protocol):
 
 
 T = TypeVar("T", bound=Route)
+
+listening: list[Callable[[str], object]] = []
+"""Each is told the host of a request to one of our origins, mocked requests included; more than once a request, it may
+be. What it raises is raised there. For tests: empty otherwise."""
 
 
 def default_port(scheme: str) -> int | None:
@@ -47,10 +51,14 @@ class Origins(Generic[T]):
         """Is it ours?"""
         origin = _origin(url)
         if origin in self._routes:
+            if listening:
+                self._tell(origin)
             return True
         if origin in self._foreign:
             return False
         if self.settings.owns(self._host_of(origin)):
+            if listening:
+                self._tell(origin)
             return True
         if len(self._foreign) >= _FOREIGN:
             self._foreign = set()
@@ -74,8 +82,14 @@ class Origins(Generic[T]):
         """The route of an origin; None if it is not ours. Raises what `make` raises."""
         route = self._routes.get(origin)
         if route is not None or origin in self._foreign:
+            if listening and route is not None:
+                self._tell(origin)
             return route
         return self.route(origin) if self.owns(origin) else None
+
+    def _tell(self, origin: str) -> None:
+        for listener in listening:
+            listener(self._host_of(origin))
 
     def close(self) -> None:
         """Close the connections. Requests may follow."""

@@ -27,7 +27,7 @@ from ecs_discovery.testing.lab.ecs import Lab
 from ecs_discovery.testing.lab.service import LabService
 from ecs_discovery.testing.lab.tasks import LabTask
 
-_TASK_VERBS: dict[str, Callable[[LabTask, list[float]], None]] = {
+_TASK_VERBS: dict[str, Callable[[LabTask, list[float]], object]] = {
     "slow": lambda task, numbers: task.slow(*numbers),
     "errors": lambda task, numbers: task.errors(*map(int, numbers)),
     "refuse": lambda task, numbers: task.refuse(),

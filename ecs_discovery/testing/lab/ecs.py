@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterator
 from random import Random
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ecs_discovery.config.targets import check_name
 from ecs_discovery.testing.lab import sockets
@@ -69,7 +69,7 @@ class Lab:
     def __repr__(self) -> str:
         return f"<Lab {self.namespace} dns {self.nameserver} {len(self._services)} services>"
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

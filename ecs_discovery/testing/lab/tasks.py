@@ -17,7 +17,7 @@ from ecs_discovery.testing.lab.faults import Drain, Errors, Fault, Hang, Refuse,
 from ecs_discovery.testing.lab.loop import LoopThread
 from ecs_discovery.testing.lab.replies import Identity, Reply, Request, reply_to
 
-__all__ = ["LabTask", "TaskState"]
+__all__ = ["Faulty", "LabTask", "TaskState"]
 
 
 class TaskState(Enum):
@@ -28,6 +28,33 @@ class TaskState(Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     STOPPED = "stopped"
+
+
+class Faulty:
+    """A task with faults, which end where a `with` block ends."""
+
+    def __init__(self, task: LabTask) -> None:
+        self.task = task
+
+    def __enter__(self) -> LabTask:
+        return self.task
+
+    def __exit__(self, *_: object) -> None:
+        self.task.heal()
+
+
+def _named(name: str) -> Fault:
+    kinds: dict[str, type[Fault]] = {
+        "refuse": Refuse,
+        "reset": Reset,
+        "hang": Hang,
+        "errors": Errors,
+        "drain": Drain,
+        "vanish": Vanish,
+    }
+    if name not in kinds:
+        raise ValueError(f"a fault is one of {', '.join(kinds)}, or an object such as Slow(0.5); got {name!r}")
+    return kinds[name]()  # type: ignore[call-arg]  # each has defaults but Slow, which is not here
 
 
 class LabTask:
@@ -59,6 +86,8 @@ class LabTask:
         """Connections accepted."""
         self.in_flight = 0
         """Requests received and not yet answered to the end."""
+        self.was_well = True
+        """It never had a fault."""
         self._thread = thread
         self._listener: socket.socket | None = listener
         self._rng = rng
@@ -85,29 +114,36 @@ class LabTask:
         """The faults in force."""
         return tuple(self._faults.values())
 
-    def fault(self, *faults: Fault) -> None:
-        """Put these faults in force, and only these. Requests in flight are finished as they were begun."""
-        self._thread.call(lambda: self.put_in_force(faults))
+    def fault(self, *faults: Fault | str) -> Faulty:
+        """Put these faults in force, and only these. Requests in flight are finished as they were begun.
+
+        A name stands for a fault as it is by default: `refuse`, `reset`, `hang`, `errors`, `drain` or `vanish`. What is
+        returned ends the faults where a `with` block ends. Raises `ValueError` for another name.
+        """
+        found = tuple(_named(each) if isinstance(each, str) else each for each in faults)
+        self.was_well = self.was_well and not found
+        self._thread.call(lambda: self.put_in_force(found))
+        return Faulty(self)
 
     def heal(self) -> None:
         """End every fault."""
         self.fault()
 
-    def refuse(self, *, cut: bool = False) -> None:
+    def refuse(self, *, cut: bool = False) -> Faulty:
         """As `fault(Refuse(...))`: connecting is refused; with `cut`, open connections are reset."""
-        self.fault(Refuse(cut))
+        return self.fault(Refuse(cut))
 
-    def reset(self, *, after_bytes: int = 0) -> None:
+    def reset(self, *, after_bytes: int = 0) -> Faulty:
         """As `fault(Reset(...))`: requests are read, then reset after that many bytes of the answer."""
-        self.fault(Reset(after_bytes))
+        return self.fault(Reset(after_bytes))
 
-    def hang(self) -> None:
+    def hang(self) -> Faulty:
         """As `fault(Hang())`: requests are read and never answered."""
-        self.fault(Hang())
+        return self.fault(Hang())
 
-    def slow(self, seconds: float, *, probability: float = 1.0) -> None:
+    def slow(self, seconds: float, *, probability: float = 1.0) -> Faulty:
         """As `fault(Slow(...))`: a share of the answers comes that much later."""
-        self.fault(Slow(seconds, probability))
+        return self.fault(Slow(seconds, probability))
 
     def errors(
         self,
@@ -116,17 +152,17 @@ class LabTask:
         retry_after: float | None = None,
         probability: float = 1.0,
         path: str | None = None,
-    ) -> None:
+    ) -> Faulty:
         """As `fault(Errors(...))`: a share of the requests, all or those for a path, is answered with that status."""
-        self.fault(Errors(status, retry_after, probability, path))
+        return self.fault(Errors(status, retry_after, probability, path))
 
-    def drain(self, *, close_idle: bool = False) -> None:
+    def drain(self, *, close_idle: bool = False) -> Faulty:
         """As `fault(Drain(...))`: connecting is refused, answers say `Connection: close`."""
-        self.fault(Drain(close_idle))
+        return self.fault(Drain(close_idle))
 
-    def vanish(self, *, approximate: bool = False) -> None:
+    def vanish(self, *, approximate: bool = False) -> Faulty:
         """As `fault(Vanish(...))`: packets to the task meet silence."""
-        self.fault(Vanish(approximate))
+        return self.fault(Vanish(approximate))
 
     def kill(self) -> None:
         """The process dies: nothing listens, every open connection is reset.

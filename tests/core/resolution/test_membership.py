@@ -213,3 +213,25 @@ def test_while_empty_answers_are_weighed_nobody_is_left_out_by_an_older_one():
     membership.nodes[8].health = Health.DOWN
     membership.empty(1.0)
     assert left_out(membership, joined(1)) == set()
+
+
+def test_a_node_that_goes_down_unnamed_is_dropped_alone_and_finds_its_history_later():
+    membership = Membership()
+    membership.replace(endpoints(3), 0.0)
+    node, *others = membership.nodes
+    assert membership.drop(node, 1.0) == ((), (node,), ())
+    assert membership.nodes == tuple(others)
+    assert node.removed
+    assert membership.drop(node, 2.0) is None, "once"
+    membership.replace(endpoints(3), 3.0)
+    assert node in membership.nodes
+
+
+def test_the_last_node_is_not_dropped_nor_any_while_empty_answers_are_weighed():
+    alone, doubted = Membership(), Membership()
+    alone.replace(endpoints(1), 0.0)
+    assert alone.drop(alone.nodes[0], 1.0) is None
+    doubted.replace(endpoints(3), 0.0)
+    doubted.empty(1.0)
+    assert doubted.drop(doubted.nodes[0], 2.0) is None
+    assert doubted.doubted

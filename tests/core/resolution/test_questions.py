@@ -56,3 +56,13 @@ def test_endpoints_without_a_port_get_the_groups_and_duplicates_go():
     found = [Endpoint("10.0.0.1", 0), Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 9000)]
     assert Group((), 80, 0).endpoints(found) == (Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 9000))
     assert Group((), None, 0).endpoints(found) == (Endpoint("10.0.0.2", 9000),)
+
+
+def test_an_endpoint_that_is_as_it_was_stays_the_same_object():
+    group = Group((), 8080, 0)
+    before = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0)])
+    after = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0, zone="eu-west-1a")], before)
+    assert after[0] is before[0]
+    assert after[1] == Endpoint("10.0.0.2", 8080, zone="eu-west-1a")
+    other = Group((), 9090, 0).endpoints([Endpoint("10.0.0.1", 0)], before)
+    assert other == (Endpoint("10.0.0.1", 9090),)

@@ -1,0 +1,34 @@
+"""`ecs_lab`: real sockets, with the application's calls kept."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from ecs_discovery import wrap_session
+from ecs_discovery.testing.lab import Slow
+
+
+@pytest.mark.ecs(seed=3)
+def test_a_dead_task_costs_no_request(ecs_lab):
+    orders = ecs_lab.service("orders", tasks=3, records="A+SRV")
+    session = wrap_session(requests.Session())  # its namespace and name server are those of the environment
+    with orders.tasks[0].fault("refuse"):
+        assert [session.get("http://orders/").status_code for _ in range(60)] == [200] * 60
+    assert orders.tasks[0].faults == ()
+    ecs_lab.assert_spread("orders", within=0.5)
+    ecs_lab.assert_attempts("orders", at_most=1.2)
+    assert len(ecs_lab.recorder.calls) == 60
+
+
+def test_a_task_that_had_a_fault_is_no_part_of_the_spread(ecs_lab):
+    orders = ecs_lab.service("orders", tasks=2, records="A+SRV")
+    with orders.tasks[0].slow(0.0), pytest.raises(ValueError, match="a fault is one of refuse, reset"):
+        orders.tasks[1].fault("explode")
+    orders.tasks[0].fault(Slow(0.0))
+    assert [task.was_well for task in orders.tasks] == [False, True]
+
+
+@pytest.mark.ecs(namespace="shop.internal")
+def test_the_marker_names_the_namespace(ecs_lab):
+    assert ecs_lab.service("orders").fqdn == "orders.shop.internal"

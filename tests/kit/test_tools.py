@@ -1,0 +1,141 @@
+"""The clock, the recorders, `no_waits` and the assertions."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+
+from ecs_discovery import BalancingPolicy, Discovery, RetryPolicy, ServiceConfig, TimeoutPolicy
+from ecs_discovery.events import EndpointsChanged, HealthChanged
+from ecs_discovery.testing import Clock, EventLog, Recorder, assert_attempts, assert_spread, no_waits
+from ecs_discovery.testing.simulation import Report
+
+TWO = {"orders": "static://10.0.0.1:80,10.0.0.2:80"}
+
+
+def refuses(attempt):
+    raise ConnectionRefusedError("refused")
+
+
+def breaks(attempt):
+    raise ConnectionResetError("reset")
+
+
+def test_a_clock_moves_forward_only():
+    clock = Clock()
+    assert clock.advance(5) == clock() == 1005
+    with pytest.raises(ValueError, match="0 or more"):
+        clock.advance(-1)
+
+
+def test_the_probe_comes_after_the_pause(ecs_clock, ecs_stub, ecs_events):
+    ecs_stub.service("orders", ["10.0.0.1:80", "10.0.0.2:80"])
+    turns = BalancingPolicy(picker="round_robin")
+    with Discovery(clock=ecs_clock, services=ecs_stub.services, balancing=turns) as discovery:
+        for _ in range(20):
+            with suppress(ZeroDivisionError), discovery.lease("orders") as lease:
+                1 / (lease.host != "10.0.0.1")
+        assert ecs_events.last(HealthChanged).health == "ejected"
+        ecs_clock.advance(10)
+        with discovery.lease("orders") as first, discovery.lease("orders") as second:
+            assert "10.0.0.1" in (first.host, second.host)
+
+
+def test_an_event_that_did_not_come_is_an_error_that_lists_those_that_did(ecs_stub):
+    ecs_stub.service("orders", ["10.0.0.1:80"])
+    with EventLog() as log, Discovery(namespace="prod.local") as discovery:
+        discovery.resolve("orders")
+        assert [event.target for event in log.of(EndpointsChanged)] == ["orders"]
+        with pytest.raises(AssertionError, match=r"no HealthChanged among 1 events.*1 endpoints from stub"):
+            log.last(HealthChanged)
+        log.clear()
+        assert len(log) == 0
+
+
+def test_events_after_its_end_are_not_heard():
+    with EventLog() as log:
+        pass
+    with Discovery(services=TWO) as discovery:
+        discovery.resolve("orders")
+    assert len(log) == 0
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_recorder_counts_calls_and_their_attempts(everywhere):
+    with Discovery(services=TWO) as discovery, Recorder(None if everywhere else discovery) as recorder:
+        discovery.call("orders", lambda attempt: None)
+        with pytest.raises(ConnectionResetError):
+            discovery.call("orders", breaks)
+        with pytest.raises(ConnectionResetError):
+            discovery.call("orders", breaks, idempotent=True)
+    assert len(recorder.calls) == 3
+    assert recorder.amplification > 1
+    assert recorder.attempts_per_call("orders") == recorder.amplification
+    assert recorder.attempts_per_call("billing") == 1
+    assert set(recorder.by_endpoint("orders")) <= {"10.0.0.1:80", "10.0.0.2:80"}
+    assert sum(recorder.by_endpoint().values()) == len(recorder.attempts)
+
+
+def test_a_recorder_of_all_sees_a_discovery_that_is_made_later():
+    with Recorder() as recorder, Discovery(services=TWO) as discovery:
+        discovery.call("orders", lambda attempt: None)
+    assert len(recorder.calls) == 1
+
+
+def test_a_recorder_that_was_closed_records_no_more():
+    with Discovery(services=TWO) as discovery:
+        with Recorder() as recorder:
+            pass
+        recorder.close()
+        discovery.call("orders", lambda attempt: None)
+        assert recorder.calls == []
+        assert discovery._engine.observers is None
+
+
+SLOW = RetryPolicy(attempts=5, backoff_min=30, backoff_max=30, budget_floor=100)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_no_retry_waits_in_the_block(before, own):
+    """Pauses of up to 30 s are none."""
+    services = {"orders": ServiceConfig(TWO["orders"], retry=SLOW)} if own else TWO
+    made = Discovery(services=services, retry=SLOW)
+    if before:
+        made.resolve("orders")
+    began = time.monotonic()
+    with made as discovery, no_waits():
+        with pytest.raises(ConnectionResetError):
+            discovery.call("orders", breaks, idempotent=True)
+        assert discovery._engine.service("orders").timeout.connect == 0.2
+        assert time.monotonic() - began < 2
+
+
+def test_time_limits_are_as_they_were_after_the_block():
+    with Discovery(services=TWO, retry=SLOW, timeout=TimeoutPolicy(connect=0.1)) as discovery:
+        discovery.resolve("orders")
+        with no_waits():
+            service = discovery._engine.service("orders")
+            assert (service.timeout.connect, service.timeout.deadline) == (0.1, 2.0)
+            assert discovery._engine.service("orders:81").retry.backoff_max == 0
+        assert (service.timeout.connect, service.timeout.deadline, service.retry) == (0.1, 30.0, SLOW)
+        assert discovery._engine.service("orders:81").retry == SLOW
+        assert discovery._engine.service("orders:82").retry == SLOW
+
+
+def test_an_even_spread_passes_and_an_uneven_one_is_shown():
+    assert_spread({"a": 90, "b": 110})
+    assert_spread([100, 100, 75, 125])
+    with pytest.raises(AssertionError, match="not within 25% of the mean of 100: a: 50, b: 150"):
+        assert_spread({"a": 50, "b": 150})
+    with pytest.raises(ValueError, match="no counts"):
+        assert_spread({})
+
+
+def test_attempts_over_the_bound_are_shown():
+    assert_attempts(1.2, at_most=1.2)
+    assert_attempts(Report([], [], [], 0, 1), at_most=1)
+    with pytest.raises(AssertionError, match=r"1\.5 attempts per call, over 1\.2"):
+        assert_attempts(1.5, at_most=1.2)
