@@ -38,7 +38,7 @@ class Request(NamedTuple):
     status: int
     """0 if it ended in an error."""
     attempts: int
-    """Attempts; a race of connects is part of one."""
+    """Attempts; a race of connects is part of an attempt."""
     hosts: tuple[str, ...]
     """Where they went, rivals of races included."""
     error: str
@@ -120,7 +120,7 @@ class World:
         return task
 
     async def load(self, clients: Sequence[Client], rate: float, seconds: float) -> None:
-        """`rate` requests per second over all clients, whether earlier ones are answered or not."""
+        """`rate` requests per second over all clients, whether earlier requests are answered or not."""
         until = self.now + seconds
         while True:
             await asyncio.sleep(self.rng.expovariate(rate))
