@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.failures import failure_of, judge_exception
@@ -14,7 +14,9 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ClosedError, ConfigurationError
 from ecs_discovery.models import Endpoint
 
-__all__ = ["LeaseBackground", "LeaseDriver", "LeaseScope"]
+__all__ = ["LeaseBackground", "LeaseDriver", "LeaseScope", "lease_scope"]
+
+S = TypeVar("S", bound="LeaseScope")
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
 
@@ -41,14 +43,9 @@ class LeaseScope(Use):
     """An endpoint in use. Ends with its block; how it went is recorded then."""
 
     __slots__ = ("_began", "_driver", "_epoch", "_failed", "_key", "_service")
-
-    def __init__(self, driver: LeaseDriver, service: Service, key: str | bytes | None) -> None:
-        self._driver = driver
-        self._service = service
-        self._key = key
-        self.open = False
-        if key is not None:
-            check_key("key", key)
+    _driver: LeaseDriver
+    _service: Service
+    _key: str | bytes | None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -135,3 +132,18 @@ class LeaseScope(Use):
         except BaseException:  # of the application's own `is_failure`
             service.release(node, self)
             raise
+
+
+def lease_scope(kind: type[S], driver: LeaseDriver, service: Service, key: str | bytes | None) -> S:
+    """A lease that is not entered yet. Raises `ConfigurationError` for a key that is none.
+
+    It stands in the place of `__init__`: a class that has one is made in twice the time (Python 3.11).
+    """
+    if key is not None:
+        check_key("key", key)
+    scope = kind()
+    scope._driver = driver
+    scope._service = service
+    scope._key = key
+    scope.open = False
+    return scope

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import aiodns
+import dns.asyncresolver
 import dns.resolver
 import pytest
 
@@ -93,19 +94,28 @@ def test_a_cold_lookup_of_asyncio(case: str, knot: KnotServer, capsys: Any):
         await asyncio.gather(*(channel.query_dns(name + ".", kind) for name, kind in names), return_exceptions=True)
         await channel.close()
 
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], knot.port
+
+    async def ask_async() -> None:
+        for name, kind in names:
+            await resolver.resolve(name + ".", kind, raise_on_no_answer=False)
+
     async def timed_async(work: Callable[[], Awaitable[object]]) -> float:
         began = time.perf_counter()
         await work()
         return time.perf_counter() - began
 
     async def main() -> None:
-        ours, theirs, others = list[float](), list[float](), list[float]()
+        ours, theirs, theirs_async, others = list[float](), list[float](), list[float](), list[float]()
         for _ in range(LOOKUPS):
             async with AsyncDiscovery(dns=DnsPolicy(nameservers=(knot.address,), families=families)) as discovery:
                 ours.append(await timed_async(partial(discovery.resolve, target)))
             theirs.append(timed(ask))
+            theirs_async.append(await timed_async(ask_async))
             others.append(await timed_async(channels))
-        told(f"asyncio, {case}", ours, theirs, "dnspython", capsys)
+        told(f"asyncio, {case}", ours, theirs_async, "dnspython under asyncio", capsys)
+        told(f"asyncio, {case}", ours, theirs, "dnspython in this thread", capsys)
         told(f"asyncio, {case}", ours, others, "aiodns", capsys)
 
     asyncio.run(main())

@@ -21,6 +21,7 @@ from ecs_discovery.client.attempt import check_fetch
 from ecs_discovery.client.engine import Engine, Telemetry
 from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
+from ecs_discovery.client.lease_scope import lease_scope
 from ecs_discovery.client.snapshot import ServiceSnapshot
 from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.options import check_flag, check_key, check_seconds, current_options
@@ -127,7 +128,7 @@ class AsyncDiscovery:
 
     def lease(self, target: str, *, key: str | bytes | None = None) -> AsyncLeaseContext:
         """As `Discovery.lease`, for `async with`."""
-        return AsyncLeaseContext(self._driver, self._service(target), key)
+        return lease_scope(AsyncLeaseContext, self._driver, self._service(target), key)
 
     async def call(
         self,

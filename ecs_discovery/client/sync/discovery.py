@@ -17,6 +17,7 @@ from ecs_discovery.client.attempt import Attempt, check_fetch
 from ecs_discovery.client.engine import Engine, Telemetry
 from ecs_discovery.client.errors import Elsewhere, as_os_error, no_connection, noted
 from ecs_discovery.client.failures import failure_of, judge_connect, judge_exception
+from ecs_discovery.client.lease_scope import lease_scope
 from ecs_discovery.client.sync import race
 from ecs_discovery.client.sync.driver import Driver
 from ecs_discovery.client.sync.lease import LeaseContext
@@ -139,7 +140,7 @@ class Discovery:
         Inside the block `lease.host` and `lease.port` say where to connect. An exception counts as the endpoint's
         failure. Without an exception, `lease.fail()` counts a failure. With `key`, the same key goes to the same
         endpoint while it is usable. Entering raises `ResolutionError`, or `Overloaded` after the connect time."""
-        return LeaseContext(self._driver, self._engine.service(target), key)
+        return lease_scope(LeaseContext, self._driver, self._engine.service(target), key)
 
     def call(
         self,
