@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
@@ -45,3 +47,18 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"(Service|Telemetry|A|U|R)"),
 ]
+
+# Files outside of this folder are links on a Git host. Here they are files to download, and the changelog is a page.
+_OUTSIDE = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]+)(?:#[^)]*)?\)")
+
+
+def _inside(_app: Any, docname: str, source: list[str]) -> None:
+    if docname == "changelog":
+        source[0] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    elif "/" not in docname:
+        source[0] = _OUTSIDE.sub(r"{download}`\1 <\2>`", source[0])
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _inside)
