@@ -121,6 +121,8 @@ def _spoken(inline: Token) -> str:
             found.append("`" + re.sub(r"\s", "_", part.content) + "`")
         elif part.type in ("softbreak", "hardbreak"):
             found.append("\n")
+        elif part.type == "html_inline" and part.content.startswith("<br"):
+            found.append(". ")  # a line of a cell
         elif part.type == "image" or part.type == "text":
             found.append(part.content)
     return "".join(found)

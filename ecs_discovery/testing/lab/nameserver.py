@@ -48,7 +48,7 @@ class NameServer:
         self.queries: Counter[tuple[str, str]] = Counter()
         """Queries received, UDP and TCP, by name (lower case, no trailing dot) and type."""
         self.tcp_queries: Counter[tuple[str, str]] = Counter()
-        """Those of them that came over TCP."""
+        """How many of the queries came over TCP."""
         self.delay = 0.0
         """Seconds each answer waits."""
         self.loss = 0.0
