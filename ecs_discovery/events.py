@@ -53,7 +53,7 @@ class EndpointsChanged(Value):
 
 @frozen
 class HealthChanged(Value):
-    """An endpoint was taken out of choice, or came back."""
+    """An endpoint was ejected or is down, or it came back."""
 
     target: str
     endpoint: Endpoint
@@ -157,7 +157,7 @@ def fields_of(event: Event) -> dict[str, str | float | bool]:
 
 
 class CallStarted(NamedTuple):
-    """A call begins: before its lookup, if it needs one."""
+    """A call begins: before its lookup, if any."""
 
     kind: str
     """`http`, `grpc`, `call` or `connect`."""
@@ -181,14 +181,14 @@ class AttemptEnded(NamedTuple):
 
     number: int
     endpoint: Endpoint
-    """The endpoint that it led to: where one does not connect, an attempt goes on with the next."""
+    """The endpoint that it led to. Where an endpoint does not connect, an attempt goes on with the next."""
     kind: str
     """"" if it was good. Else `connect` (nothing was sent), `closed`, `status` or `error`; `overtaken` if the other of
     two in flight won, `cancelled` if it was cancelled or interrupted."""
     label: str
     """The same for people, and finer: `read timeout`, `503`."""
     error_type: str
-    """The name of the exception's class; "" without one."""
+    """The name of the exception's class; "" without an exception."""
     status: int | None
     """The status of an answer to an HTTP request."""
     seconds: float
@@ -202,9 +202,9 @@ class CallEnded(NamedTuple):
     attempts: int
     """How many were begun."""
     last: AttemptEnded | None
-    """The attempt that counts; None if the call ended before one had."""
+    """The attempt that counts; None if the call ended before any attempt had."""
     error_type: str
-    """The name of the class of the exception that ended it; "" without one."""
+    """The name of the class of the exception that ended it; "" without an exception."""
     error: str
     """What that says."""
     seconds: float

@@ -117,7 +117,7 @@ class Endpoint:
     zone: str | None = None
     """Availability zone, where the source knows it."""
     instance_id: str | None = None
-    """The source's own id of the instance, where it has one. Addresses are reused; ids are not."""
+    """The source's own id of the instance, if the source has ids. Addresses are reused; ids are not."""
     attributes: tuple[tuple[str, str], ...] = ()
     """Further facts from the source, as pairs."""
 

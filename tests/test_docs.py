@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ecs_discovery.config import policies, settings
 from ecs_discovery.testing.lab import Lab
 
 ROOT = Path(__file__).resolve().parent.parent
+MADE: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))["made"]()
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 DEMO = "python3 -m venv .venv && .venv/bin/pip install -q '.[demo]' && .venv/bin/ecs-discovery demo"
@@ -136,9 +138,47 @@ def test_every_error_is_in_the_tree() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    whole_modules = {*errors.__all__}
     for name in ecs_discovery.__all__:
-        assert name in whole_modules or name == "__version__" or f":: ecs_discovery.{name}\n" in text, name
+        if name.endswith("Policy"):
+            assert f"`ecs_discovery.{name}`" in text, name
+        elif name not in {"__version__", "Event"}:
+            assert f"\n### ecs_discovery.{name}\n" in text, name
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_page_that_is_written_from_the_code_is_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == MADE[name], "python docs/make_reference.py"
+
+
+def test_every_error_class_is_explained_on_the_page_of_troubles() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    classes = {
+        name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.DiscoveryError)
+    }
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) == classes
+
+
+def test_links_to_a_section_lead_to_a_heading() -> None:
+    """Anchors are made of headings, as Git hosts and the built pages make them."""
+    headings: dict[Path, set[str]] = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for match in re.finditer(r"\]\(([^)\s:]*)#([^)\s]+)\)", text):
+            target = (page.parent / match[1]).resolve() if match[1] else page
+            if target.suffix != ".md":
+                continue
+            if target not in headings:
+                found = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                headings[target] = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}
+            assert match[2] in headings[target], f"{page.name}: {match[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_says_something_on_a_plain_git_host(page: Path) -> None:
+    """What only a build of the documentation fills is a block of code there; lists of pages may be."""
+    text = page.read_text(encoding="utf-8")
+    assert not set(re.findall(r"^```\{([\w-]+)\}", text, re.MULTILINE)) - {"toctree"}
+    assert len(re.sub(r"^```\{.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL).split()) > 8
 
 
 def test_every_policy_has_a_table() -> None:

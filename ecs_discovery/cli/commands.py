@@ -28,7 +28,11 @@ def commands() -> None:
 @click.argument("name")
 @click.option("--namespace", metavar="NS", help="Namespace that completes short names, such as prod.local.")
 @click.option(
-    "--nameserver", "nameservers", metavar="HOST:PORT", multiple=True, help="Ask this server; may be repeated."
+    "--nameserver",
+    "nameservers",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Ask this server; can be given more than once.",
 )
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Wait no longer than this."

@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "off. Exit status: the command's; 2: what is given makes no sense; 127: there is no such command.",
     )
     parser.add_argument("--namespace", metavar="NS", help="namespace of the services, such as prod.local")
-    parser.add_argument("--nameserver", metavar="HOST:PORT", action="append", help="ask this server; may be repeated")
+    parser.add_argument(
+        "--nameserver", metavar="HOST:PORT", action="append", help="ask this server; can be given more than once"
+    )
     parser.add_argument(
         "--getaddrinfo",
         action="store_true",

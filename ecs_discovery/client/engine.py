@@ -228,7 +228,7 @@ class Engine:
     def check_open(self, target: str) -> None:
         """Raises `ClosedError` if it is closed."""
         if self.closed:
-            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+            raise ClosedError("this discovery is closed", target=str(target), hint="make a new discovery")
 
     def limit(self, question: Question) -> float:
         """Seconds a lookup of this question may take."""
@@ -285,7 +285,7 @@ class Engine:
     def located(self, zone: str | None) -> None:
         """The process runs in this zone; None if that cannot be told."""
         if zone is None:
-            logger.warning("no zone is preferred: the own one is unknown; say it with ZonePolicy(own=…)")
+            logger.warning("no zone is preferred: the zone of this task is unknown; set ZonePolicy(own=…)")
         self.directory.locate(zone, self.clock())
 
     def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:

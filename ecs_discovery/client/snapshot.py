@@ -22,7 +22,7 @@ class CheckSnapshot:
     ago: float
     """Seconds since it ended."""
     failures: int
-    """Failed ones since the last good one."""
+    """Failed lookups since the last good lookup."""
 
     def __str__(self) -> str:
         failed = f", {self.failures} failed in a row" if self.failures else ""
@@ -39,7 +39,7 @@ class NodeSnapshot:
     reason: str
     """Why it is not healthy."""
     returns_in: float
-    """Seconds until it is tried again, 0 if healthy."""
+    """Seconds until the next attempt, 0 if healthy."""
     spared_for: float
     """Seconds for which others are chosen before it, because it answered that it is overloaded."""
     pending: int
@@ -53,7 +53,7 @@ class NodeSnapshot:
     latency: float | None
     """Moving average of successful uses, in seconds."""
     cost: float
-    """What a use is taken to cost when one is chosen, in seconds: latency that lasted, with errors as load."""
+    """What a use is taken to cost when an endpoint is chosen, in seconds: latency that lasted, with errors as load."""
     ejections: int
     """Recent ejections: each doubles the next; success and calm time take some off."""
     zone: str | None
@@ -90,8 +90,8 @@ class CandidateSnapshot:
 
     endpoint: str
     score: float
-    """What it was compared by, as the difference from the chosen one's: above 0 is worse. The natural logarithm of
-    cost times uses in flight and one; differences below 0.5 count as none."""
+    """The difference of its load from the chosen endpoint's load: above 0 is worse. The natural logarithm of cost
+    * (uses in flight + 1); differences below 0.5 count as none."""
     pending: int
     """Uses in flight then."""
     cost: float
@@ -130,7 +130,7 @@ class ServiceSnapshot:
     """What the retry budget allows now."""
     nodes: tuple[NodeSnapshot, ...]
     picks: tuple[PickSnapshot, ...]
-    """The last picks, oldest first: every one that was out of the ordinary, and a sample of the others."""
+    """The last picks, oldest first: all unusual picks, and a sample of the others."""
     counts: dict[str, dict[str, int]]
     """What happened since this process began, by name and kind: `{"retries": {"closed": 2}}`.
     `ecs_discovery.core.counters.Counted` lists the names."""

@@ -53,10 +53,9 @@ def options(
 ) -> Iterator[None]:
     """Set options for the requests made inside the block, in this thread or task.
 
-    `deadline`: seconds within which every attempt and wait of a request begins. `idempotent`: may a request be
-    sent again although it may have been processed (else its method decides)? `key`: requests with one key
-    go to one endpoint while it is usable. An inner block adds to an outer one.
-    Raises `ConfigurationError` for values of the wrong kind.
+    `deadline`: seconds within which every attempt and wait of a request begins. `idempotent`: may a request be sent
+    again although it may have been processed (else its method decides)? `key`: requests with one key go to one endpoint
+    while it is usable. An inner block adds to an outer block. Raises `ConfigurationError` for values of the wrong kind.
     """
     if deadline is not None:
         deadline = check_seconds("options(deadline=)", deadline)

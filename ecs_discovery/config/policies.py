@@ -62,8 +62,8 @@ class CachePolicy(Policy):
     max_ttl: float = number(60.0, 1, 86400)
     """Cap on the TTL of an answer. Default 60."""
     negative_ttl: float = number(5.0, 0.1, 60)
-    """Cap on how long "there is no such name" is believed, whatever the SOA says (RFC 2308 lets
-    it say hours; Route 53's default is 900 s). Default 5."""
+    """Cap on how long "there is no such name" is believed, whatever the SOA says. RFC 2308 lets it say hours; Route
+    53's default is 900 s. Default 5."""
     idle_grace: float = number(30.0, 0, 3600)
     """A call waits for a new answer if no call tried to refresh the old for its TTL and this long. Default 30."""
     jitter: float = number(0.1, 0, 1, "a share")
@@ -126,8 +126,8 @@ class CloudMapPolicy(Policy):
     """The process makes no more calls than this on average, and twice as many in one second. All callers of an
     account and Region share 1,000 `DiscoverInstances` calls per second (Cloud Map quotas). Default 20."""
     health: str = one_of("HEALTHY_OR_ELSE_ALL", HEALTH_FILTERS)
-    """Which instances are used, unless the target says `health=…`. Default `HEALTHY_OR_ELSE_ALL`: healthy ones, and
-    all if there is none, as Route 53 answers."""
+    """Which instances are used, unless the target says `health=…`. Default `HEALTHY_OR_ELSE_ALL`, as Route 53 answers:
+    healthy instances, or all instances if none is healthy."""
     families: tuple[str, ...] = choices(("ipv4", "ipv6"), ("ipv4", "ipv6"))
     """Which address of an instance is used: the first of these that it has. Default IPv4, then IPv6."""
     default_port: int | None = ruled(None, Rule(port, int, "a port from 1 to 65535, or None"))
@@ -147,10 +147,10 @@ class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
     picker: str = one_of("peak_ewma", ("peak_ewma", "least_pending", "round_robin", "random"))
-    """The rule. `peak_ewma`: the least product of lately measured latency and uses in flight, of two drawn at random
-    (power of two choices, Mitzenmacher 2001); `least_pending`: the same by uses in flight alone; `round_robin`: in
-    turn by weight; `random`: drawn by weight. All take constant time in the number of endpoints. Default
-    `peak_ewma` (Finagle)."""
+    """The rule. `peak_ewma`: of two drawn at random, the endpoint with the smaller product of recent latency and uses
+    in flight (power of two choices, Mitzenmacher 2001). `least_pending`: the same by uses in flight alone.
+    `round_robin`: in turn by weight. `random`: drawn by weight. All take constant time in the number of endpoints.
+    Default `peak_ewma` (Finagle)."""
     full_scan: int = whole(4, 2, 64)
     """Up to this many endpoints all are compared, above it two drawn at random. Two choices are weak for tiny
     fleets. Default 4."""
@@ -181,23 +181,23 @@ class BalancingPolicy(Policy):
 
 @policy
 class ZonePolicy(Policy):
-    """Whether endpoints of the own availability zone are preferred. Needs endpoints with zones: those that Cloud Map
+    """Whether endpoints of the caller's availability zone are preferred. Needs endpoints with zones, which Cloud Map
     names (`AVAILABILITY_ZONE`)."""
 
     prefer: bool = switch(False)
-    """Prefer the own zone as far as its endpoints get no more load than the others (Envoy's zone aware routing).
+    """Prefer the caller's zone as far as its endpoints get no more load than the others (Envoy's zone aware routing).
     Traffic between zones costs money and a millisecond. Off while endpoints are in panic. Default off."""
     own: str = text("the name of an availability zone, or ''")
-    """The own zone, such as `eu-west-1a`. Empty: what the ECS task metadata endpoint says."""
+    """The caller's zone, such as `eu-west-1a`. Empty: what the ECS task metadata endpoint says."""
     callers: float = number(0.0, 0, 1, "a share")
-    """The share of all calls to a service that is made from the own zone. 0: the zones call alike. Default 0."""
+    """The share of all calls to a service that is made from the caller's zone. 0: the zones call alike. Default 0."""
     min_endpoints: int = whole(6, 2, 1_000_000)
     """With fewer endpoints zones are ignored. Default 6 (Envoy)."""
 
 
 @policy
 class OutlierPolicy(Policy):
-    """When an endpoint is taken out of choice for a while."""
+    """When an endpoint is ejected for a while."""
 
     consecutive_failures: int = whole(5, 1, 1000)
     """Failures in a row that eject an endpoint. Default 5 (Envoy, Finagle)."""
@@ -206,14 +206,14 @@ class OutlierPolicy(Policy):
     success_rate_requests: int = whole(10, 1, 1_000_000)
     """Requests needed for that judgement. Default 10."""
     success_rate_window: float = number(30.0, 1, 3600)
-    """They are those of the last so many seconds (of no less than half as many). Default 30 (Finagle)."""
+    """The requests of the last so many seconds count (of no less than half as many). Default 30 (Finagle)."""
     eject_min: float = number(5.0, 0.05, 3600)
-    """First ejection; doubles with each further one. Default 5 (Finagle)."""
+    """First ejection; doubles with each further ejection. Default 5 (Finagle)."""
     eject_max: float = number(300.0, 0.05, 86400)
     """Longest ejection. Default 300."""
     connect_min: float = number(1.0, 0.05, 3600)
-    """How long an endpoint is set aside after its first failed connect; doubles with each further one. Default 1
-    (Finagle's FailFast)."""
+    """How long an endpoint is set aside after its first failed connect; doubles with each further failed connect.
+    Default 1 (Finagle's FailFast)."""
     connect_max: float = number(32.0, 0.05, 3600)
     """Longest time set aside after failed connects. Default 32."""
     max_ejected: float = number(0.5, 0, 1, "a share")
@@ -233,8 +233,7 @@ class OutlierPolicy(Policy):
 class HealthCheckPolicy(Policy):
     """Whether the endpoints of a service in use are checked besides the requests they get.
 
-    Checks only take endpoints out of choice and bring back those that checks took out.
-    """
+    Checks only eject endpoints, and bring back endpoints that checks ejected."""
 
     kind: str = one_of("off", ("off", "tcp", "http"))
     """`tcp`: a connection is opened and closed. `http`: a GET over HTTP/1.1, without TLS; a port that speaks TLS can
@@ -256,15 +255,14 @@ class HealthCheckPolicy(Policy):
     timeout: float = number(2.0, 0.01, 60)
     """Hard limit of one check: connecting, and the status line with `http`. Default 2 (Kubernetes takes 1)."""
     unhealthy_after: int = whole(3, 1, 100)
-    """Failed checks in a row that take an endpoint out of choice. A failed connect does so at once.
-    Default 3 (Kubernetes)."""
+    """Failed checks in a row that eject an endpoint. A failed connect does so at once. Default 3 (Kubernetes)."""
     healthy_after: int = whole(2, 1, 100)
     """Good checks in a row that bring it back. Default 2: one answer may be luck."""
 
 
 @policy
 class RetryPolicy(Policy):
-    """When and how often a call is tried again."""
+    """When and how often a call is retried."""
 
     attempts: int = whole(3, 1, 20)
     """Attempts of one call, the first included. 1: no retries. Default 3."""
@@ -280,19 +278,18 @@ class RetryPolicy(Policy):
     statuses: tuple[int, ...] = ruled(
         (429, 502, 503, 504), Rule(statuses, lambda t: tuple(map(int, split(t))), "HTTP statuses from 400 to 599")
     )
-    """HTTP statuses after which an idempotent request is tried again. Default 429, 502, 503, 504."""
+    """HTTP statuses after which an idempotent request is retried. Default 429, 502, 503, 504."""
     tenacity: Any = ruled(None, TENACITY)
-    """A `tenacity.Retrying` (for `AsyncDiscovery` an `AsyncRetrying` too) that says which results and exceptions of a
-    call that may be repeated are, when, and how often. What it leaves at tenacity's defaults is as the other fields
-    say. `retry=Retrying(…)` is short for it. Set in code only."""
+    """A `tenacity.Retrying` (for `AsyncDiscovery` an `AsyncRetrying` too). Of a call that may safely be retried, it
+    says which results and exceptions are retried, when, and how often. What it leaves at tenacity's defaults is as the
+    other fields say. `retry=Retrying(…)` is short for it. Set in code only."""
 
 
 @policy
 class HedgePolicy(Policy):
     """Whether a call that is slow is sent to a second endpoint as well; the first good answer counts.
 
-    Only calls that may be repeated, and only `Discovery.call`, `AsyncDiscovery.call` and wrapped sessions.
-    """
+    Only idempotent calls, and only `Discovery.call`, `AsyncDiscovery.call` and wrapped sessions."""
 
     enabled: bool = switch(False)
     """Default off."""

@@ -181,7 +181,7 @@ class Settings(Value):
         ready: Settings | None = None,
         **policies: Unpack[Policies],
     ) -> Settings:
-        """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults; or `ready` ones, alone.
+        """Settings from arguments, then from `ECS_DISCOVERY_…` variables, then defaults; or `ready` settings, alone.
 
         Only `ECS_DISCOVERY_SERVICES` goes before the arguments: it redirects a service for local work.
         Raises `ConfigurationError` naming the field or variable, and warns of variables that mean nothing.
@@ -237,7 +237,7 @@ class Settings(Value):
                 )
 
     def config(self, name: str) -> ServiceConfig | None:
-        """The declared service of this name, if there is one."""
+        """The declared service of this name, or None."""
         return dict(self.services).get(name)
 
     def qualified(self, name: str) -> str:
@@ -249,7 +249,7 @@ class Settings(Value):
         return name.removesuffix(f".{self.namespace}") if self.namespace else name
 
     def owns(self, host: str) -> bool:
-        """Is this host of a URL ours to resolve?
+        """Does the discovery handle this host of a URL?
 
         A declared service, a name in the namespace (on a label boundary) or, with a namespace set,
         a single label other than `localhost`. Never an IP literal.
@@ -264,7 +264,7 @@ class Settings(Value):
         return name.endswith(f".{self.namespace}") or ("." not in name and name not in ("", "localhost"))
 
     def may_own(self, beginning: str) -> bool:
-        """Can a host of ours begin like this?"""
+        """Can a handled host begin like this?"""
         begun = beginning.lower()
         names = [each for declared, _ in self.services for each in (declared, self.qualified(declared))]
         if self.owns(begun) or any(name.startswith(begun) for name in names):

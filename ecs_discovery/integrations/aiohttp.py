@@ -71,11 +71,11 @@ def client_session(
 ) -> aiohttp.ClientSession:
     """A plain `aiohttp.ClientSession` that finds services by itself.
 
-    `options` are the arguments of `ClientSession`. `namespace`, `services` and `nameservers` are those of
-    `AsyncDiscovery`; `discovery` takes the place of all three, and is the way to set policies. Sessions with equal
+    `options` are the arguments of `ClientSession`. `namespace`, `services` and `nameservers` are the same as for
+    `AsyncDiscovery`. `discovery` takes the place of all three, and is the way to set policies. Sessions with equal
     settings share one default discovery, with the sessions of requests too. Closing the session leaves the discovery
     open. A `connector` must be a `TCPConnector`, which then serves our hosts too, or a `DiscoveryConnector`. Hosts that
-    are not ours are untouched. With `ECS_DISCOVERY_DISABLED=1` the session is a plain one.
+    the discovery does not handle are untouched. With `ECS_DISCOVERY_DISABLED=1` the session is a plain session.
 
     Raises `ConfigurationError` for settings that cannot be used, when there is neither a namespace nor a service, and
     outside a coroutine.
@@ -191,9 +191,10 @@ class _Keyed:
 class DiscoveryConnector(TCPConnector):
     """A `TCPConnector` that keeps connections to our hosts by endpoint.
 
-    `client_session` makes one. It may be constructed by hand where its options (`limit`, `ssl`, `local_addr`) are
-    wanted, and is then passed as `client_session(connector=…)`. In a session made in another way, and for requests with
-    `middlewares=` of their own, it chooses the endpoint by itself: requests that were sent are not repeated then.
+    `client_session` makes a connector. It may be constructed by hand where its options (`limit`, `ssl`, `local_addr`)
+    are wanted, and is then passed as `client_session(connector=…)`. In a session made in another way it chooses the
+    endpoint by itself, and requests that were sent are not repeated. The same holds for requests with `middlewares=` of
+    their own.
 
     `limit_per_host` is for each endpoint. The other arguments, and what is raised, are as with `client_session`.
     """

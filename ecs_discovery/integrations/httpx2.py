@@ -37,7 +37,7 @@ class TransportOptions(TypedDict, total=False):
 
 
 class DiscoveryTransport(Transport, httpx2.BaseTransport):
-    """Sends requests to hosts of ours by discovery: `httpx2.Client(transport=DiscoveryTransport(discovery))`.
+    """Sends requests to handled hosts by discovery: `httpx2.Client(transport=DiscoveryTransport(discovery))`.
 
     Other hosts go through `transport`, by default an `httpx2.HTTPTransport` made with the other arguments. Its
     `verify`, `cert`, `http1`, `http2`, `limits`, `local_address` and `socket_options` hold for our hosts too. The

@@ -37,9 +37,9 @@ def install(
 
     That is requests, urllib3, httpx, httpx2, aiohttp and grpcio: those imported already, and those imported later.
     Objects made before and after behave alike, but for aiohttp's sessions and gRPC's channels: those made before stay
-    as they are. The arguments are those of `Discovery`; in each process, all libraries with these settings share
-    one discovery. Installing again changes the settings if any are given, and else nothing: a hook
-    that runs after a fork may do it. With `ECS_DISCOVERY_DISABLED=1` nothing is changed.
+    as they are. The arguments are the same as for `Discovery`. In each process, all libraries with these settings share
+    one discovery. Installing again changes the settings if any are given, and else nothing: a hook that runs after a
+    fork may do it. With `ECS_DISCOVERY_DISABLED=1` nothing is changed.
 
     With `getaddrinfo` names of our services are found by `socket.getaddrinfo` too. That serves libraries that only
     resolve names: the choice is made for each connection, and nothing is retried. It does not reach aiohttp with

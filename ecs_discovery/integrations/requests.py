@@ -44,11 +44,11 @@ def wrap_session(
 ) -> requests.Session:
     """Make `session` find services by itself: in place, and returned for convenience.
 
-    The arguments are those of `Discovery`; `discovery` takes the place of all of them. Sessions with equal
+    The arguments are the same as for `Discovery`; `discovery` takes the place of all of them. Sessions with equal
     settings share one default discovery. With `resolvers` or `on_event` the session has a discovery of its own.
-    Adapters that are mounted, now or later, keep their class and settings, and serve our hosts too. Hosts that
-    are not ours are untouched. Wrapping again replaces the discovery; with nothing given it changes nothing.
-    With `ECS_DISCOVERY_DISABLED=1` the session stays as it is.
+    Adapters that are mounted, now or later, keep their class and settings, and serve our hosts too. Hosts that the
+    discovery does not handle are untouched. Wrapping again replaces the discovery; with nothing given it changes
+    nothing. With `ECS_DISCOVERY_DISABLED=1` the session stays as it is.
 
     Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
     """

@@ -80,11 +80,11 @@ class DiscoveryPoolManager(PoolManager):
     """A `urllib3.PoolManager` that finds services by itself, and chooses an endpoint for each request.
 
     `discovery` is the discovery in use. In its place `namespace`, `services` and `nameservers` may be given; policies
-    are given through a discovery. Managers with equal settings share one default discovery, and so do wrapped sessions
-    and clients. All other arguments are those of `PoolManager`. `num_pools` counts services; `maxsize` and `block` hold
-    for each endpoint. `retries` says how many redirects are followed; the policy of the discovery is what retries.
-    With `retries=False` or 0 a request is sent once. Hosts that are not ours are served as by a plain manager, and so
-    are all hosts with `ECS_DISCOVERY_DISABLED=1`.
+    are given through a discovery. Managers with equal settings share one default discovery, also with wrapped sessions
+    and clients. All other arguments are the arguments of `PoolManager`. `num_pools` counts services; `maxsize` and
+    `block` hold for each endpoint. `retries` says how many redirects are followed; the policy of the discovery is what
+    retries. With `retries=False` or 0 a request is sent once. Hosts that the discovery does not handle are served as by
+    a plain manager. With `ECS_DISCOVERY_DISABLED=1` all hosts are.
 
     `clear()` closes the connections, and leaves the discovery open. Raises `ConfigurationError` for settings that
     cannot be used, when there is neither a namespace nor a service, and when another package has replaced urllib3.
@@ -145,7 +145,7 @@ class DiscoveryPoolManager(PoolManager):
         scheme: str | None = "http",
         pool_kwargs: dict[str, Any] | None = None,
     ) -> HTTPConnectionPool:
-        """As `PoolManager`'s. For a host of ours it is the pool of the service; a URL without a port has its own."""
+        """As `PoolManager`'s. For a handled host it is the pool of the service; a URL without a port has its own."""
         if port or not host or not self._owns(host):
             return super().connection_from_host(host, port, scheme, pool_kwargs)
         # urllib3 would fill in the scheme's port. What names none may have another port, by SRV records.

@@ -17,9 +17,8 @@ class Resolver(Protocol):
         """Ask the source now and return at least one endpoint, within `timeout` seconds whatever happens.
 
         Raises `TargetNotFound` if the name does not exist, and `NoEndpoints` if it has nothing usable. Both have the
-        source's negative TTL where it says one. Raises `ResolutionTimeout` if no answer came. Raises
-        `ResolutionError` for every other failure; it never means "there is none".
-        """
+        source's negative TTL where the source gives it. Raises `ResolutionTimeout` if no answer came. Raises
+        `ResolutionError` for every other failure; it never means "there is none"."""
         ...
 
 

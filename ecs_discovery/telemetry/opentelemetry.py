@@ -33,8 +33,8 @@ class OpenTelemetry:
     has `server.address` and `server.port` of the target as it was written, and none has the address of an endpoint.
 
     With `spans`, attempts are seen in traces. Where the client library is instrumented, its span gets the address of
-    the endpoint that answered, and a child for each attempt if there was more than one. Where it is not, each attempt
-    of an HTTP request is a client span, and its request carries the trace's header fields.
+    the endpoint that answered. After more than one attempt it gets a child for each attempt. Where it is not, each
+    attempt of an HTTP request is a client span, and its request carries the trace's header fields.
 
     Raises `ConfigurationError` for what is no provider.
     """
@@ -80,8 +80,7 @@ def instrument(
 
     They are also of discoveries that are made later, or by `wrap_session(namespace=…)`.
 
-    The arguments are those of `OpenTelemetry`. To call it again adds nothing: the first one is returned.
-    """
+    The arguments are the same as for `OpenTelemetry`. To call it again adds nothing: the first object is returned."""
     with _INSTRUMENTING:
         if not _everywhere:
             made = OpenTelemetry(meter_provider, tracer_provider=tracer_provider, durations=durations, spans=spans)

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--ecs-seed",
         metavar="N",
-        help="seed of ecs_lab and ecs_world, before that of a marker; 'random' draws one (default: 1)",
+        help="seed of ecs_lab and ecs_world, instead of a marker's seed; 'random' draws a seed (default: 1)",
     )
 
 
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """The seed, if one was given."""
+    """The seed, if it was given."""
     given = config.getoption("--ecs-seed")
     return None if given is None else f"ecs_discovery: --ecs-seed={given}"
 

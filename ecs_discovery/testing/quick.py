@@ -20,8 +20,9 @@ CONNECT, DEADLINE = 0.2, 2.0  # seconds
 def no_waits(*, connect: float = CONNECT, deadline: float = DEADLINE) -> Iterator[None]:
     """In the block no retry of any discovery of the process waits, and time limits are short.
 
-    `connect` and `deadline` take the place of those of every `TimeoutPolicy`, in seconds, where these are longer.
-    Discoveries that are there and those that are made in the block are meant; at its end the former are as before.
+    `connect` and `deadline` are seconds. They take the place of longer times in every `TimeoutPolicy`.
+    The block changes the discoveries that are there, and the discoveries that are made in it. At its end the former are
+    as before.
     A `tenacity` policy of the application's keeps its own waits.
     """
     quick = _Quick(TimeoutPolicy(connect=connect, deadline=deadline))

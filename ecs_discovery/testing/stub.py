@@ -54,7 +54,7 @@ class Stub:
         """From now on `name` is found at these addresses, such as `10.0.0.1:8080`; with none it has no tasks.
 
         A short name stands for that name in every namespace. Given again, what was known of all services is forgotten,
-        health included; to have health outlive a change, use a clock and let the TTL end. Raises
+        health included. To have health outlive a change, use a clock and let the TTL end. Raises
         `ConfigurationError` for what is no name or no address.
         """
         known = name in self._services

@@ -19,7 +19,7 @@ from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.calls.failure_kinds import FailureKind
 
 CALM = OutlierPolicy(connect_min=30)
-FAULTS = ["refused", "reset", "end of stream", "time-out"]
+FAULTS = ["refused", "reset", "end of stream", "timeout"]
 LIMIT = 0.5  # seconds that a client waits
 
 
@@ -43,7 +43,7 @@ class Bad:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            if self._fault == "time-out":
+            if self._fault == "timeout":
                 self._kept.append(connection)
                 continue
             connection.settimeout(2)
@@ -258,7 +258,7 @@ def test_a_refused_connection_is_retried_elsewhere_and_any_other_failure_if_idem
 
 def table() -> str:
     lines = [
-        "| Client library | refused | reset | end of stream | time-out |",
+        "| Client library | refused | reset | end of stream | timeout |",
         "|---|---|---|---|---|",
     ]
     for library, row in found.items():

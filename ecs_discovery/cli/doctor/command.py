@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--namespace", metavar="NS", help="namespace of the services, such as prod.local")
-    parser.add_argument("--nameserver", metavar="HOST:PORT", action="append", help="ask this server; may be repeated")
+    parser.add_argument(
+        "--nameserver", metavar="HOST:PORT", action="append", help="ask this server; can be given more than once"
+    )
     parser.add_argument("--pid", type=int, metavar="PID", help="the program's process, if it is not process 1")
     parser.add_argument(
         "--path", metavar="PATH", help="GET this path of each service once, to see how long it keeps idle connections"

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="ecs-discovery watch [OPTIONS] NAME",
         description="Show what running programs know of the service NAME, as it changes: its endpoints with their "
         "health, share, latency and cost, retries, ejections and lookups. Programs that were started with "
-        "ECS_DISCOVERY_INSPECT=1 are seen, with all their workers. If there is none, show what NAME resolves to.",
+        "ECS_DISCOVERY_INSPECT=1 are seen, with all their workers. Without such a program, show what NAME resolves to.",
         epilog="Nothing is changed. On a terminal a live table; else a line for each change. Exit status 1: there is "
         "no such process; 2: what is given makes no sense; 130: ended by Ctrl-C.",
     )
@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=_seconds, metavar="SECONDS", help="end after so long")
     parser.add_argument("--json", dest="as_json", action="store_true", help="a JSON object a line for each look")
     parser.add_argument("--namespace", metavar="NS", help="namespace of the service, such as prod.local")
-    parser.add_argument("--nameserver", metavar="HOST:PORT", action="append", help="ask this server; may be repeated")
+    parser.add_argument(
+        "--nameserver", metavar="HOST:PORT", action="append", help="ask this server; can be given more than once"
+    )
     return parser
 
 

@@ -47,9 +47,10 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 class AsyncDiscovery:
     """Finds services and chooses among their endpoints, for asyncio. Usable from any number of event loops.
 
-    Arguments are those of `Discovery`, with an asynchronous `sleep`; `resolvers` may be of either kind.
+    The arguments are the same as for `Discovery`, with an asynchronous `sleep`; `resolvers` may be of either kind.
     `share=discovery` joins the state of a `Discovery` instead: settings, resolvers, cached answers, health, budgets and
-    flights. Besides it only `resolvers` and `sleep` may be given. These `resolvers` go before those of the `Discovery`.
+    flights. Besides it only `resolvers` and `sleep` may be given. These `resolvers` go before the `Discovery`'s
+    resolvers.
 
     Nothing is opened or started before it is used. Raises `ConfigurationError` for what cannot be used.
     """
@@ -269,7 +270,7 @@ class AsyncDiscovery:
 
     def _check_open(self, target: str) -> None:
         if self._closed:
-            raise ClosedError("this discovery is closed", target=str(target), hint="make a new one")
+            raise ClosedError("this discovery is closed", target=str(target), hint="make a new discovery")
 
     def _limit(self, service: Service, timeout: float | None) -> float:
         if timeout is not None:

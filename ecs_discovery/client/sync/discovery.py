@@ -137,10 +137,9 @@ class Discovery:
     def lease(self, target: str, *, key: str | bytes | None = None) -> LeaseContext:
         """One use of an endpoint, for any client library, as a context manager.
 
-        Inside the block `lease.host` and `lease.port` say where to connect; an exception counts as the
-        endpoint's failure, and `lease.fail()` says so without one. With `key`, the same key goes to the
-        same endpoint while it is usable. Entering raises `ResolutionError`, or `Overloaded` after the connect time.
-        """
+        Inside the block `lease.host` and `lease.port` say where to connect. An exception counts as the endpoint's
+        failure. Without an exception, `lease.fail()` counts a failure. With `key`, the same key goes to the same
+        endpoint while it is usable. Entering raises `ResolutionError`, or `Overloaded` after the connect time."""
         return lease_scope(LeaseContext, self._driver, self._engine.service(target), key)
 
     def call(
@@ -154,12 +153,11 @@ class Discovery:
     ) -> T:
         """Call `fetch(attempt)` with an endpoint, and again with others where that may help.
 
-        A refused connection is always tried elsewhere. With `idempotent=True` so is any `OSError` or `EOFError`, or an
-        error caused by one (default: what `options` says, else False). No attempt begins after `deadline` seconds
-        (default: the service's `TimeoutPolicy.deadline`). Pass `attempt.remaining` on as your own timeout to make it
-        hard. Your exceptions come out as they are, with a note on what was tried. Raises `DeadlineExceeded`,
-        `ResolutionError`, `Overloaded`, `ClosedError` and `ConfigurationError`.
-        """
+        A refused connection is always tried elsewhere. With `idempotent=True` the same holds for any `OSError` or
+        `EOFError`, and for an error with such a cause (default: what `options` says, else False). No attempt begins
+        after `deadline` seconds (default: the service's `TimeoutPolicy.deadline`). Pass `attempt.remaining` on as your
+        own timeout to make it hard. Your exceptions come out as they are, with a note on what was tried. Raises
+        `DeadlineExceeded`, `ResolutionError`, `Overloaded`, `ClosedError` and `ConfigurationError`."""
         service = self._engine.service(target)
         check_fetch(fetch, asynchronous=False)
         limit = current_options().deadline if deadline is None else check_seconds("deadline", deadline)

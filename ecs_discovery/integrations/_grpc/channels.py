@@ -108,7 +108,7 @@ class Channels(ABC):
         """Raises `ClosedError`, which is a `ValueError` too where the channel is closed."""
         if self.closed:
             raise combined(ClosedError, self.closed_class)(
-                "the channel is closed", target=self.plan.target, hint="make a new one"
+                "the channel is closed", target=self.plan.target, hint="make a new channel"
             )
         self.engine.check_open(self.plan.target)
 

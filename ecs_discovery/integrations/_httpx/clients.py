@@ -38,15 +38,15 @@ def wrap_client(
 ) -> C:
     """Make a `Client` or `AsyncClient` of httpx or httpx2 find services by itself: in place, and returned.
 
-    The arguments are those of `Discovery`; `discovery` takes the place of all of them. An `AsyncClient` takes an
+    The arguments are the same as for `Discovery`; `discovery` takes the place of all of them. An `AsyncClient` takes an
     `AsyncDiscovery`, or a `Discovery` whose state it then shares. Clients with equal settings share one default
-    discovery, and so do wrapped sessions. With `resolvers` or `on_event` the client has a discovery of its own.
-    Hosts that are not ours go through the client's own transports, proxies included. Transports that send nothing
-    (`MockTransport`, `ASGITransport`, `WSGITransport`) stay as they are. Wrapping again replaces the discovery; with
-    nothing given it changes nothing. With `ECS_DISCOVERY_DISABLED=1` the client stays as it is.
+    discovery, also with wrapped sessions. With `resolvers` or `on_event` the client has a discovery of its own. Hosts
+    that the discovery does not handle go through the client's own transports, proxies included. Transports that send
+    nothing (`MockTransport`, `ASGITransport`, `WSGITransport`) stay as they are. Wrapping again replaces the discovery;
+    with nothing given it changes nothing. With `ECS_DISCOVERY_DISABLED=1` the client stays as it is.
 
-    Raises `ConfigurationError` for settings that cannot be used, when there is neither a namespace nor a service, and
-    for a client with a transport of another library's, which `DiscoveryTransport` belongs inside.
+    Raises `ConfigurationError` for settings that cannot be used, and when there is neither a namespace nor a service.
+    Raises it too for a client with a transport of another library: put a `DiscoveryTransport` inside that transport.
     """
     library = check_library(client)
     given = {

@@ -43,12 +43,13 @@ def insecure_channel(
 ) -> grpc.Channel:
     """A channel without TLS that finds the endpoints of `target` (`orders:50051`) and chooses one for each RPC.
 
-    `target`, `options` and `compression` are those of `grpc.insecure_channel`. `idempotent` names the methods that may
-    be repeated after they were sent: a set of names (`/shop.Orders/Get`; `shop.Orders` for all of a service), or a
-    function of a method's name. Beside these count `options(idempotent=…)` and protobuf's `idempotency_level`. The
-    other arguments are those of `Discovery`; `discovery` takes the place of all of them. Channels with equal settings
-    share one default discovery. With `resolvers` or `on_event` the channel has a discovery of its own. A target that is
-    not ours gets a plain channel of gRPC's, and so does every target with `ECS_DISCOVERY_DISABLED=1`.
+    `target`, `options` and `compression` are the arguments of `grpc.insecure_channel`. `idempotent` names the methods
+    that are retried even after they were sent: a set of names, or a function of a method's name. A name is
+    `/shop.Orders/Get`, or `shop.Orders` for all methods of a service. Beside these count `options(idempotent=…)` and
+    protobuf's `idempotency_level`. The other arguments are the same as for `Discovery`; `discovery` takes the place of
+    all of them. Channels with equal settings share one default discovery. With `resolvers` or `on_event` the channel
+    has a discovery of its own. A target that the discovery does not handle gets a plain channel of gRPC's. With
+    `ECS_DISCOVERY_DISABLED=1` every target gets a plain channel.
 
     Closing the channel leaves the discovery open. Raises `ConfigurationError` for what cannot be used, and where there
     is neither a namespace nor a service.
@@ -81,7 +82,7 @@ def secure_channel(
     **policies: Unpack[Policies],
 ) -> grpc.Channel:
     """As `insecure_channel`, with TLS: the certificate is verified for the service's fully qualified name, or for the
-    `tls_name` of its `ServiceConfig`. `credentials` are those of `grpc.secure_channel`."""
+    `tls_name` of its `ServiceConfig`. `credentials` are the same as for `grpc.secure_channel`."""
     given = {
         "namespace": namespace,
         "services": services,

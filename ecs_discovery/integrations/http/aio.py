@@ -75,7 +75,7 @@ class AsyncExchange(Exchange[R, A]):
     # The attempts
 
     async def run(self) -> R:
-        """The answer. Raises the library's errors that are ours too."""
+        """The answer. Raises errors that are both the library's and a `DiscoveryError`."""
         try:
             lease = self.begins()
             if lease is not None:
@@ -163,8 +163,7 @@ class AsyncExchange(Exchange[R, A]):
     def watch(self, use: A, connection: Connection) -> None:
         """Give the use up should the host behind `connection` vanish. The library's `send` calls it when it has sent.
 
-        Does nothing where the request may not be repeated; Linux only (`TCP_INFO`).
-        """
+        Does nothing where the request must not be sent again; Linux only (`TCP_INFO`)."""
         if not use.replayable:
             return
         loop, here = asyncio.get_running_loop(), self.driver.first_looks

@@ -35,14 +35,14 @@ class EndpointPools(Generic[P]):
         return iter(list(self._pools.values()))
 
     def find(self, node: Node, variant: object) -> P | None:
-        """The pool of an endpoint, if there is one. `variant` tells apart what must not share a connection."""
+        """The pool of an endpoint, or None. `variant` tells apart what must not share a connection."""
         if self._generation != self._service.generation:
             self._generation = self._service.generation
             self._drop([each for each in list(self._pools) if each[0].removed or each[0].health is Health.DOWN])
         return self._pools.get((node, variant))
 
     def get(self, node: Node, variant: object, make: Callable[[], P]) -> P:
-        """The pool of an endpoint, made if there is none."""
+        """The pool of an endpoint, made if it is missing."""
         pool = self.find(node, variant)
         if pool is None:
             pool = make()

@@ -28,7 +28,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def of_call(call: Call, fault: Fault | None, *theirs: type[BaseException], timed_out: bool) -> DiscoveryError:
-    """The error of a call whose attempts all failed: ours, and of the library's classes `theirs`."""
+    """The error of a call whose attempts all failed: a `DiscoveryError` that is of the library's classes `theirs`
+    too."""
     last = call.reports[-1]
     ours: type[DiscoveryError] = RequestError
     if timed_out:
@@ -45,7 +46,7 @@ def of_call(call: Call, fault: Fault | None, *theirs: type[BaseException], timed
 
 
 def as_class(error: DiscoveryError, *theirs: type[BaseException]) -> DiscoveryError:
-    """An error of ours that is of the library's classes `theirs` too."""
+    """A `DiscoveryError` that is of the library's classes `theirs` too."""
     kind = combined(type(error), *theirs)
     made: DiscoveryError = kind.__new__(kind, *error.args)
     made.__dict__.update(error.__dict__)

@@ -97,7 +97,8 @@ class Exchange(Generic[R, U], ABC):
     table: FailureTable
     """The library's exceptions."""
     is_request: bool = True
-    """False for one that only connects: what becomes of its request is not known, and observers are not told."""
+    """False for an exchange that only connects: what becomes of its request is not known, and observers are not
+    told."""
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
 
@@ -173,7 +174,7 @@ class Exchange(Generic[R, U], ABC):
     def as_error(self, told: DiscoveryError | Call, error: Exception, use: U | None) -> Exception:
         """What the caller is raised: an error of the library's class with the whole story, which is `told`.
 
-        `told` is ours where no attempt was to blame; else it is the call, and `error` its last attempt's.
+        `told` is a `DiscoveryError` where no attempt was to blame. Else it is the call, and `error` its last attempt's.
         """
 
     # The call
@@ -224,7 +225,7 @@ class Exchange(Generic[R, U], ABC):
 
     def may_hedge(self) -> bool:
         """May it be in flight twice at once? Changes need the application's word for that: a change that comes late,
-        after the next one, undoes that next one."""
+        after the next change, undoes that next change."""
         if self.service.hedging is None or self.call.number > 1 or not self.concurrent():
             return False
         return self.call.idempotent and (self.method in SAFE or bool(current_options().idempotent))

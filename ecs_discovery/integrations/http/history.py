@@ -32,7 +32,7 @@ class AttemptHistory:
 
     @property
     def attempts(self) -> tuple[AttemptReport, ...]:
-        """Every attempt; the last is the one that gave this answer."""
+        """Every attempt; the last attempt gave this answer."""
         if not self._answered:
             return self._reports
         return (

@@ -38,7 +38,7 @@ class IdleConnections(Protocol):
     """Where idle connections to the same endpoint are."""
 
     def farewell(self) -> Farewell | None:
-        """Close an idle connection, to see whether the host is there. None if there is none."""
+        """Close an idle connection, to see whether the host is there. None if no connection is idle."""
 
 
 class Suspicion:

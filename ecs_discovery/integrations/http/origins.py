@@ -48,7 +48,7 @@ class Origins(Generic[T]):
         fork.track(self)
 
     def owns(self, url: str) -> bool:
-        """Is it ours?"""
+        """Does the discovery handle it?"""
         origin = _origin(url)
         if origin in self._routes:
             if listening:
@@ -66,7 +66,7 @@ class Origins(Generic[T]):
         return False
 
     def route(self, url: str) -> T:
-        """The route of a URL of ours. Raises what `make` raises."""
+        """The route of a URL that the discovery handles. Raises what `make` raises."""
         origin = _origin(url)
         route = self._routes.get(origin)
         if route is None:
@@ -79,7 +79,7 @@ class Origins(Generic[T]):
         return route
 
     def find(self, origin: str) -> T | None:
-        """The route of an origin; None if it is not ours. Raises what `make` raises."""
+        """The route of an origin; None if the discovery does not handle it. Raises what `make` raises."""
         route = self._routes.get(origin)
         if route is not None or origin in self._foreign:
             if listening and route is not None:

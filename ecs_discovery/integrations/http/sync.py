@@ -42,7 +42,7 @@ class SyncExchange(Exchange[R, U]):
     # The attempts
 
     def run(self) -> R:
-        """The answer. Raises the library's errors that are ours too."""
+        """The answer. Raises errors that are both the library's and a `DiscoveryError`."""
         try:
             lease = self.begins()
             if lease is not None:

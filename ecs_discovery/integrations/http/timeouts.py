@@ -11,7 +11,7 @@ LEAST = 0.001
 
 
 def read_limit(read: Any, deadline_at: float | None, now: float) -> Any:
-    """The application's own limit for reading, or what is left of the deadline, whichever is less.
+    """The application's own limit for reading, or what is left of the deadline if that is less.
 
     A limit that is no number is passed on as it is, for the library to refuse or to understand.
     """

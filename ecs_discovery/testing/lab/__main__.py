@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--service", default="orders")
     parser.add_argument("--namespace", default="prod.local")
     parser.add_argument("--tasks", type=int, default=3)
-    parser.add_argument("--port", type=int, default=None, help="of all tasks; default: a free one")
+    parser.add_argument("--port", type=int, default=None, help="of all tasks; default: a free port")
     parser.add_argument("--records", choices=("A", "SRV", "A+SRV"), default="A+SRV")
     parser.add_argument("--ttl", type=float, default=10.0)
     parser.add_argument("--registration-lag", type=float, default=0.0)

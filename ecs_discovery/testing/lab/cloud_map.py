@@ -41,11 +41,10 @@ class _Refused(Exception):
 class CloudMap:
     """`DiscoverInstances` and `DiscoverInstancesRevision` over HTTP, for every service of the lab.
 
-    As at AWS, an answer holds 100 instances unless `MaxResults` says otherwise, 1,000 at most, in random order,
-    without a next page; the revision grows when an instance comes or goes, and not when its health changes. A
-    registration is shown when DNS shows it, a deregistration at once, a change of health after `health_lag`. Counts,
-    faults and delays may be read and set from any thread.
-    """
+    As at AWS, an answer holds 100 instances unless `MaxResults` says otherwise, 1,000 at most, in random order, without
+    a next page. The revision grows when an instance comes or goes, and not when its health changes. A registration is
+    shown when DNS shows it, a deregistration at once, a change of health after `health_lag`. Counts, faults and delays
+    may be read and set from any thread."""
 
     def __init__(self, thread: LoopThread, namespace: str, rng: Random, address: str) -> None:
         self.namespace = namespace
@@ -179,7 +178,7 @@ class CloudMap:
         self._open.discard(connection)
 
     def answer(self, request: Request) -> Reply | None:
-        """The answer to a call; None: there never will be one."""
+        """The answer to a call; None: there never will be an answer."""
         operation = request.header("x-amz-target").removeprefix(_PREFIX)
         self.calls[operation] += 1
         fault = self._faults.get(operation, self._fault)

@@ -32,7 +32,7 @@ class Host(Protocol):
         """True if nothing is said to new requests."""
 
     def answer(self, request: Request) -> Reply | None:
-        """The answer to a request; None: there never will be one."""
+        """The answer to a request; None: there never will be an answer."""
 
     def ended(self, connection: Connection) -> None:
         """The connection is closed."""

@@ -30,14 +30,13 @@ _ADDRESS_ATTEMPTS = 16
 class Lab:
     """An ECS cluster with its namespace on loopback, in one thread of this process.
 
-    Each task has a 127.x.y.z of its own and all tasks of a service listen on one port, as with awsvpc. Where
-    only 127.0.0.1 can be bound (macOS), ports stand for addresses: every task is on 127.0.0.1 with a port of
-    its own, and services register SRV records only, as in bridge mode. `single_address` asks for that
-    anywhere. `packet_filter=False` does without the socket filter that `Vanish` uses on Linux.
+    Each task has a 127.x.y.z of its own and all tasks of a service listen on one port, as with awsvpc. Where only
+    127.0.0.1 can be bound (macOS), ports stand for addresses. Every task is on 127.0.0.1 with a port of its own, and
+    services register SRV records only, as in bridge mode. `single_address` asks for that anywhere.
+    `packet_filter=False` does without the socket filter that `Vanish` uses on Linux.
 
-    `seed` makes task ids, the records that answers show and error rng repeatable; addresses are chosen
-    afresh each time, so that labs in several processes do not meet. Everything here may be called from any thread.
-    """
+    `seed` makes task ids, the records that answers show and drawn errors repeatable. Addresses are chosen afresh each
+    time, so that labs in several processes do not meet. Everything here may be called from any thread."""
 
     def __init__(
         self,
@@ -106,12 +105,11 @@ class Lab:
     ) -> LabService:
         """Create a service with `tasks` running tasks, registered and visible in DNS and Cloud Map at once.
 
-        `port` is one for all tasks; None or 0: one that is free. With `dynamic_ports` each task has another, as in
-        bridge mode. DNS shows later changes after `registration_lag` and `deregistration_lag` seconds. With
-        an `ssl_context` the tasks speak TLS. `cluster` and `family` (the task definition's; None: the name) are
-        attributes in Cloud Map; without `instance_port` there is no `AWS_INSTANCE_PORT`. Raises `ValueError` for a
-        name that is taken or settings that make no sense.
-        """
+        `port` is the same for all tasks; None or 0: a free port. With `dynamic_ports` each task has another, as in
+        bridge mode. DNS shows later changes after `registration_lag` and `deregistration_lag` seconds. With an
+        `ssl_context` the tasks speak TLS. `cluster` and `family` (the task definition's; None: the name) are attributes
+        in Cloud Map; without `instance_port` there is no `AWS_INSTANCE_PORT`. Raises `ValueError` for a name that is
+        taken or settings that make no sense."""
         name = check_name("service", name)
         listing = Listing(
             name, self._cloud_map_rng, cluster=cluster, family=family or name, instance_port=instance_port

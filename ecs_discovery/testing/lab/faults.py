@@ -14,7 +14,7 @@ __all__ = ["CloudMapFault", "DnsFault", "Drain", "Errors", "Fault", "Hang", "Ref
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """New connections are refused. Open ones go on, or are reset if `cut`."""
+    """New connections are refused. Open connections go on, or are reset if `cut`."""
 
     cut: bool = False
 
@@ -70,7 +70,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """New connections are refused; open ones get their answers, each with `Connection: close`.
+    """New connections are refused; open connections get their answers, each with `Connection: close`.
 
     An idle connection stays open until its next request, or is closed at once if `close_idle`.
     """

@@ -40,16 +40,15 @@ _SERVER_CODES = {
 class NameServer:
     """DNS over UDP and TCP on one port.
 
-    An answer over UDP is limited to 512 bytes, or with EDNS to what the client takes, 4096 at most; one that
-    does not fit comes back empty with the TC bit set. Names outside the namespace are refused. Counts, faults
-    and delays may be read and set from any thread.
-    """
+    An answer over UDP is limited to 512 bytes, or with EDNS to what the client takes, 4096 at most. An answer that does
+    not fit comes back empty with the TC bit set. Names outside the namespace are refused. Counts, faults and delays may
+    be read and set from any thread."""
 
     def __init__(self, thread: LoopThread, zone: Zone, rng: Random, address: str) -> None:
         self.queries: Counter[tuple[str, str]] = Counter()
         """Queries received, UDP and TCP, by name (lower case, no trailing dot) and type."""
         self.tcp_queries: Counter[tuple[str, str]] = Counter()
-        """Those of them that came over TCP."""
+        """How many of the queries came over TCP."""
         self.delay = 0.0
         """Seconds each answer waits."""
         self.loss = 0.0

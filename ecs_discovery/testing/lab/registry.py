@@ -42,7 +42,8 @@ class Listing:
         return f"<Listing {self.name} {len(self.instances)} instances, revision {self.revision}>"
 
     def show(self, instance: Instance) -> None:
-        """A task is registered: with the attributes that ECS gives it. One that is known already stays as it is."""
+        """A task is registered: with the attributes that ECS gives it. An instance that is known already stays as it
+        is."""
         if instance.id in self.instances:
             return
         attributes = {

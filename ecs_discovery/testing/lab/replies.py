@@ -60,10 +60,9 @@ class Identity:
 def reply_to(request: Request, who: Identity) -> Reply:
     """The answer of a healthy task.
 
-    `/status/503`, `/slow/2.5`, `/redirect?to=URL&status=302`, `/cookie/name/value`, `/stream/N`, `/bytes/N`,
-    `/echo` and `/keep-alive/N` (the header with that timeout) do what they say; any other path answers with
-    what was asked, as JSON. A path that makes no sense gets a 400.
-    """
+    `/status/503`, `/slow/2.5`, `/redirect?to=URL&status=302`, `/cookie/name/value`, `/stream/N`, `/bytes/N` and `/echo`
+    do what they say. `/keep-alive/N` sends the header with that timeout. Any other path answers with what was asked, as
+    JSON. A path that makes no sense gets a 400."""
     url = urlsplit(request.target)
     parts = [unquote(part) for part in url.path.split("/")[1:]]
     try:

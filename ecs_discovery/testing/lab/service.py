@@ -129,7 +129,7 @@ class LabService:
 
     def add_task(self, *, register: bool = True, boot: float = 0.0, address: str | None = None) -> LabTask:
         """Start a task and register it. It refuses connections for the first `boot` seconds, registered or not,
-        as tasks without a container health check do. `address` is for taking over that of a stopped task."""
+        as tasks without a container health check do. `address` is for taking over the address of a stopped task."""
         return self._thread.call(lambda: self.start_task(register=register, boot=boot, address=address))
 
     def register(self, task: LabTask) -> None:
@@ -160,7 +160,7 @@ class LabService:
         self._thread.call(lambda: self._retire(task, "kill", 0.0))
 
     def scale(self, tasks: int, *, stop: StopHow = "drain", grace: float = 5.0) -> None:
-        """Start or stop tasks until there are that many; the oldest stop first. Does not wait for draining ones."""
+        """Start or stop tasks until there are that many; the oldest stop first. Does not wait for draining tasks."""
 
         def change() -> None:
             live = [task for task in self.tasks if task.state is not TaskState.STOPPING]
@@ -181,12 +181,11 @@ class LabService:
         boot: float = 0.0,
         background: bool = False,
     ) -> Deployment:
-        """Replace all tasks as ECS does: start new ones, wait `interval`, deregister and stop the old, go on.
+        """Replace all tasks as ECS does: start new tasks, wait `interval`, deregister and stop the old, go on.
 
-        A task is stopped at the moment it is deregistered, whatever its records' TTL: by `kill`, by `drain` (in-flight
-        requests have `grace` seconds) or by `vanish`: its interface is gone, for good. Returns when done, or
-        with `background` at once.
-        """
+        A task is stopped at the moment it is deregistered, whatever its records' TTL. It is stopped by `kill`, by
+        `drain` (in-flight requests have `grace` seconds) or by `vanish`: its interface is gone, for good. Returns when
+        done, or with `background` at once."""
         if batch < 1:
             raise ValueError(f"batch must be 1 or more, got {batch!r}")
         if stop not in ("kill", "drain", "vanish"):

@@ -31,8 +31,8 @@ _RETURN_ZERO_BYTES = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """A TCP socket bound to `address` and `port` (0: any free one) that does not listen yet, so that connecting
-    to it is refused."""
+    """A TCP socket bound to `address` and `port` (0: any free port) that does not listen yet, so that connecting to it
+    is refused."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -89,8 +89,7 @@ def let_packets_in(sock: socket.socket) -> None:
 def fill_backlog(listener: socket.socket) -> list[socket.socket]:
     """Make connecting to `listener` time out without a filter, by filling its accept queue.
 
-    Returns the connections that fill it: it stays full as long as they are open and nobody accepts.
-    """
+    Returns the connections that fill it: it stays full as long as they are open and no connection is accepted."""
     listener.listen(0)
     fillers: list[socket.socket] = []
     for _ in range(4):

@@ -232,7 +232,7 @@ class LabTask:
         return Hang in self._faults
 
     def answer(self, request: Request) -> Reply | None:
-        """The answer to a request under the faults in force; None: there never will be one."""
+        """The answer to a request under the faults in force; None: there never will be an answer."""
         if self.hanging:
             return None
         reply = reply_to(request, self._identity)

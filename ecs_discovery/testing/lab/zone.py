@@ -52,8 +52,7 @@ class ServiceRecords:
     def draw(self, rng: Random) -> list[Instance]:
         """The instances one answer shows: up to 8 in random order, or 1 if WEIGHTED.
 
-        Healthy ones; if there is none, unhealthy ones (Route 53 fails open).
-        """
+        Healthy instances; without any, unhealthy instances (Route 53 fails open)."""
         healthy = [instance for instance in self.instances.values() if instance.healthy]
         choice = healthy or list(self.instances.values())
         most = 1 if self.routing == "WEIGHTED" else _MOST_RECORDS

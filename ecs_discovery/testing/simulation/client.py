@@ -37,7 +37,7 @@ class Request(NamedTuple):
     status: int
     """0 if it ended in an error."""
     attempts: int
-    """Attempts; a race of connects is part of one."""
+    """Attempts; a race of connects is part of an attempt."""
     hosts: tuple[str, ...]
     """Where they went, rivals of races included."""
     error: str

@@ -50,7 +50,7 @@ class Report:
 
     @property
     def p50(self) -> float:
-        """Half of the requests took at most so many seconds, lost ones included. 0 without requests."""
+        """Half of the requests took at most so many seconds, lost requests included. 0 without requests."""
         return self.percentile(0.5)
 
     @property

@@ -97,9 +97,9 @@ class SimulatedService:
     async def deploy(
         self, *, batch: int = 1, boot: float = 3.0, every: float = 5.0, stop: Literal["kill", "vanish"] = "kill"
     ) -> None:
-        """Replace all tasks, `batch` at a time, as a rolling deployment does: new ones first, then old ones stop.
+        """Replace all tasks, `batch` at a time, as a rolling deployment does: new tasks come first, then old tasks stop.
 
-        A new task is registered at once and listens after `boot` seconds; `every` seconds later the old ones of its
+        A new task is registered at once and listens after `boot` seconds; `every` seconds later the old tasks of its
         batch stop.
         """
         if batch < 1:
@@ -115,7 +115,7 @@ class SimulatedService:
             self.stop(*leaving, how=stop)
 
     async def scale(self, tasks: int, *, boot: float = 0.0) -> None:
-        """Start or stop tasks until there are that many; the oldest stop first. New ones listen after
+        """Start or stop tasks until there are that many; the oldest stop first. New tasks listen after
         `boot` seconds."""
         here = self.tasks
         coming = self.start(tasks - len(here), port=Port.CLOSED) if tasks > len(here) else []

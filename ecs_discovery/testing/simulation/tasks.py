@@ -85,7 +85,7 @@ class Task:
         self._leave(Port.CLOSED)
 
     def vanish(self) -> None:
-        """Its interface is taken away: nobody is told."""
+        """Its interface is taken away: no client is told."""
         self._leave(Port.GONE)
 
     def listen(self) -> None:
@@ -147,7 +147,7 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        """Did the other side say goodbye? A vanished one does not."""
+        """Did the other side say goodbye? A vanished task does not."""
         return self._task.life != self._life and self._task.port is not Port.GONE
 
     def close(self) -> None:

@@ -100,7 +100,7 @@ class World:
     def client(self, target: str = "orders:8080", **policies: Any) -> Client:
         """A process that calls `target`: `orders:8080` through DNS, `cloudmap://prod/orders` through Cloud Map.
 
-        `policies` are those of a `Discovery`: `retry=`, `outlier=`, `timeout=` and so on.
+        `policies` are the policies of a `Discovery`: `retry=`, `outlier=`, `timeout=` and so on.
         """
         dns = self.dns[len(self.clients) % len(self.dns)]
         network = SimulatedNetwork(self.network, dns, self.clock, self.connects)

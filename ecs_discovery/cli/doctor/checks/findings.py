@@ -118,8 +118,8 @@ CODES: dict[str, Code] = {
     "D109": Code(
         _W,
         "the C library is an old musl",
-        "getaddrinfo of musl before 1.2.4 (Alpine 3.18) does not ask again over TCP when an answer is truncated. Other "
-        "programs may miss names. This library does not use it for its names.",
+        "The getaddrinfo of musl before 1.2.4 (Alpine 3.18) does not ask again over TCP when an answer is truncated. "
+        "Other programs may miss names. This library does not use it for its names.",
     ),
     "D110": Code(
         _E,
@@ -152,7 +152,7 @@ CODES: dict[str, Code] = {
     "D202": Code(
         _W,
         "the TTL is 0",
-        "Every lookup of other clients is a query, of which a network interface may send 1,024 a second. The library "
+        "Every lookup of other clients is a query. A network interface may send 1,024 queries a second. The library "
         "holds such answers for 5 seconds.",
     ),
     "D203": Code(
@@ -170,8 +170,8 @@ CODES: dict[str, Code] = {
     "D205": Code(
         _W,
         "a missing name stays missing for long",
-        "The DNS resolver of the VPC may remember for this long that a name does not exist, after a service had no "
-        "task for a moment.",
+        "After a service had no task for a moment, its name may stay missing. The DNS resolver of the VPC may remember "
+        "that for this long.",
     ),
     "D206": Code(
         _E,
@@ -203,12 +203,13 @@ CODES: dict[str, Code] = {
     "D211": Code(
         _W,
         "Cloud Map does not know whether the tasks are healthy",
-        "The Cloud Map service has no HealthCheckCustomConfig. Every registered task counts as healthy, dead ones too.",
+        "The Cloud Map service has no HealthCheckCustomConfig. Every registered task counts as healthy, also a dead "
+        "task.",
     ),
     "D212": Code(
         _W,
         "no task is healthy, or none was shown for a moment",
-        "A rollout of a single task leaves a moment without a healthy one. With none healthy, DNS shows all of them.",
+        "A rollout of a single task leaves a moment without a healthy task. With none healthy, DNS shows all of them.",
     ),
     "D213": Code(
         _I,
@@ -308,7 +309,7 @@ CODES: dict[str, Code] = {
     "D406": Code(
         _I,
         "read timeouts cannot be seen from here",
-        "Without a read timeout, a request that may not be repeated waits for a vanished task for ever.",
+        "Without a read timeout, a request that is not idempotent waits for a vanished task for ever.",
     ),
     "D407": Code(
         _W,
@@ -327,7 +328,7 @@ CODES: dict[str, Code] = {
     ),
     "D410": Code(
         _I,
-        "the own zone is not known",
+        "the zone of this task is not known",
         "ZonePolicy(prefer=True) has no effect without it. The metadata endpoint does not tell the zone on every "
         "platform.",
     ),
