@@ -97,7 +97,7 @@ class SimulatedService:
     async def deploy(
         self, *, batch: int = 1, boot: float = 3.0, every: float = 5.0, stop: Literal["kill", "vanish"] = "kill"
     ) -> None:
-        """Replace all tasks, `batch` at a time, as a rolling deployment does: new tasks come first, then old tasks stop.
+        """Replace all tasks, `batch` at a time, as a rolling deployment does: new tasks first, then old tasks stop.
 
         A new task is registered at once and listens after `boot` seconds; `every` seconds later the old tasks of its
         batch stop.
