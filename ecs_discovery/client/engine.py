@@ -288,8 +288,13 @@ class Engine:
             logger.warning("no zone is preferred: the zone of this task is unknown; set ZonePolicy(own=…)")
         self.directory.locate(zone, self.clock())
 
-    def landed(self, question: Question, outcome: Resolution | Exception) -> tuple[Question, ...]:
-        """Take over the outcome of a lookup. Questions to ask next, if it raises any."""
+    def landed(
+        self, question: Question, outcome: Resolution | Exception, flight: Flight | None = None
+    ) -> tuple[Question, ...]:
+        """Take over the outcome of a lookup. Questions to ask next, if it raises any. `flight` is the lookup's, if it
+        may have been forgotten meanwhile."""
+        if flight is not None and self.flights.was_forgotten(flight):
+            return ()
         now = self.clock()
         if not isinstance(outcome, Exception) and (fault := fault_of(outcome)):
             outcome = self.unexpected(question, TypeError(fault))
@@ -476,7 +481,8 @@ class Engine:
         self.observers = Observers(known, self.clock) if known else None
 
     def start_over(self) -> None:
-        """Forget every answer and all that was learnt of endpoints. For tests."""
+        """Forget every answer, the answers in flight too, and all that was learnt of endpoints. For tests."""
+        self.flights.forget_all()
         self.directory.start_over(self.clock())
 
     def observed(self, kind: str, target: str, now: float, method: str = "", url: str = "") -> ObservedCall | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from threading import RLock
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from ecs_discovery.errors import foreign
 from ecs_discovery.models import Endpoint, Question, Resolution
@@ -42,6 +43,7 @@ class _InFlight:
 class Flights:
     def __init__(self) -> None:
         self._flights: dict[Question, _InFlight] = {}
+        self._forgotten: WeakSet[Flight] = WeakSet()
         self._lock = RLock()
 
     def __len__(self) -> int:
@@ -127,6 +129,17 @@ class Flights:
             flights, self._flights = self._flights, {}
         for known in flights.values():
             _end(known.flight)
+
+    def forget_all(self) -> None:
+        """Let all who wait ask anew. What the lookups in flight bring counts no more: see `was_forgotten`."""
+        with self._lock:
+            for known in self._flights.values():
+                self._forgotten.add(known.flight)
+        self.land_all()
+
+    def was_forgotten(self, flight: Flight) -> bool:
+        """Is the outcome of this flight not wanted any more?"""
+        return bool(self._forgotten) and flight in self._forgotten
 
     def reset(self) -> None:
         """Forget all, for the child of a fork: their leaders are not there."""

@@ -30,12 +30,16 @@ class Totals:
             counts = here.setdefault(ref(part), {})
             counts[key] = counts.get(key, 0) + value
         for each_ref, counts in self._parts.items():
-            if each_ref not in here and each_ref() is None:
-                for series, value in counts.items():
-                    if series in self._gone or len(self._gone) < _MOST:
-                        self._gone[series] = self._gone.get(series, 0) + value
-        # A part that is not read at the moment and lives on, as one that has counted nothing yet, is not gone.
-        self._parts = here | {each: counts for each, counts in self._parts.items() if each not in here and each()}
+            if each_ref in here:
+                continue
+            part = each_ref()  # asked once: it may be collected at any moment
+            if part is not None:  # it is not read at the moment, or has counted nothing yet
+                here[each_ref] = counts
+                continue
+            for series, value in counts.items():
+                if series in self._gone or len(self._gone) < _MOST:
+                    self._gone[series] = self._gone.get(series, 0) + value
+        self._parts = here
         totals: dict[Hashable, float] = dict(self._gone)
         for counts in self._parts.values():
             for series, value in counts.items():

@@ -12,6 +12,11 @@ class Attempted(Protocol):
     """What knows calls and their attempts: a `Recorder`, or the `Report` of a world."""
 
     @property
+    def began(self) -> int:
+        """Calls that began."""
+        ...
+
+    @property
     def amplification(self) -> float:
         """Attempts per call."""
         ...
@@ -21,11 +26,11 @@ def assert_spread(counts: Mapping[Any, int] | Collection[int], *, within: float 
     """Assert that each of `counts` is within this share of their mean, by default a quarter.
 
     `counts`: requests by endpoint, such as `recorder.by_endpoint("orders")`, or the numbers alone. Raises
-    `AssertionError` with the counts, and `ValueError` where there are none.
+    `AssertionError` with the counts, also where nothing was requested.
     """
     by_name = dict(counts) if isinstance(counts, Mapping) else dict(enumerate(counts))
-    if not by_name:
-        raise ValueError("there are no counts: were there any requests?")
+    if not any(by_name.values()):
+        raise AssertionError("there were no requests")
     mean = sum(by_name.values()) / len(by_name)
     off = {name: count for name, count in by_name.items() if abs(count - mean) > within * mean}
     if off:
@@ -38,6 +43,8 @@ def assert_attempts(of: Attempted | float, *, at_most: float) -> None:
 
     `of`: a `Recorder`, the `Report` of a world, or the number itself.
     """
+    if not isinstance(of, (int, float)) and not of.began:
+        raise AssertionError("there were no calls")
     found = of if isinstance(of, (int, float)) else of.amplification
     if found > at_most:
         raise AssertionError(f"{found:.3g} attempts per call, over {at_most:g}")

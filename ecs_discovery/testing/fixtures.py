@@ -7,7 +7,7 @@ from typing import Any
 
 from ecs_discovery.testing.checks import assert_attempts, assert_spread
 from ecs_discovery.testing.lab import Lab
-from ecs_discovery.testing.recorder import Recorder, snapshots
+from ecs_discovery.testing.recorder import Recorder, short, snapshots
 
 __all__ = ["LabUnderTest", "shown"]
 
@@ -34,7 +34,13 @@ class LabUnderTest(Lab):
         assert_spread({f"{task.address}:{task.port}": task.requests for task in tasks}, within=within)
 
     def assert_attempts(self, name: str, *, at_most: float) -> None:
-        """Assert that the calls of a service took at most so many attempts each, on average."""
+        """Assert that the calls of a service took at most so many attempts each, on average.
+
+        Raises `AssertionError` too if there were no calls of a service with this short name.
+        """
+        called = sorted({short(began.target) for began, _ in self.recorder.calls})
+        if name not in called:
+            raise AssertionError(f"no calls of {name!r}; calls were of: {', '.join(called) or 'nothing'}")
         assert_attempts(self.recorder.attempts_per_call(name), at_most=at_most)
 
 

@@ -6,6 +6,7 @@ nothing of the package before that.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ def _seed_of(item: Any) -> int:
 
 
 def _set_namespace(item: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in [name for name in os.environ if name.startswith("ECS_DISCOVERY_")]:
+        monkeypatch.delenv(name)  # what a developer has set for a program leads away from the test
     namespace = str(_marked(item).get("namespace", _NAMESPACE))
     monkeypatch.setenv("ECS_DISCOVERY_NAMESPACE", namespace)
     return namespace

@@ -67,6 +67,11 @@ class Recorder:
             engine.unobserve(self)
 
     @property
+    def began(self) -> int:
+        """How many calls there were."""
+        return len(self.calls)
+
+    @property
     def amplification(self) -> float:
         """Attempts per call. 1 without calls."""
         return self.attempts_per_call()

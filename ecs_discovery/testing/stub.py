@@ -32,9 +32,9 @@ class Stub:
         self.missing: list[str] = []
         """Those of them that were not stubbed."""
         self._services: dict[str, tuple[Endpoint, ...]] = {}
-        self._start_over()
-        registry.standing_in.append(self)
+        registry.standing_in.append(self)  # first: a lookup that begins after this is answered here
         origins.listening.append(self._seen)
+        self._start_over()
 
     def __repr__(self) -> str:
         return f"<Stub {sorted(self._services)}>"

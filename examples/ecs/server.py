@@ -5,15 +5,15 @@ import os
 import signal
 import ssl
 import threading
+import time
 from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept
-    timeout = 20  # seconds that one without a request stays open
+    timeout = 75  # seconds that an idle connection stays open: longer than callers keep it
 
 
-http.server.ThreadingHTTPServer.daemon_threads = False
 server = http.server.ThreadingHTTPServer(("", 8080), Handler)
 if os.environ.get("CERTIFICATE"):
     Path("/tmp/cert.pem").write_text(os.environ["CERTIFICATE"])
@@ -24,4 +24,4 @@ if os.environ.get("CERTIFICATE"):
 # ECS deregisters the task and sends SIGTERM at the same time. Serve on until callers have forgotten it.
 signal.signal(signal.SIGTERM, lambda *_: threading.Timer(15, server.shutdown).start())
 server.serve_forever()
-server.server_close()  # waits for requests in flight
+time.sleep(5)  # requests in flight end

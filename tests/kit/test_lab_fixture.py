@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import requests
 
@@ -32,3 +34,24 @@ def test_a_task_that_had_a_fault_is_no_part_of_the_spread(ecs_lab):
 @pytest.mark.ecs(namespace="shop.internal")
 def test_the_marker_names_the_namespace(ecs_lab):
     assert ecs_lab.service("orders").fqdn == "orders.shop.internal"
+
+
+def test_a_name_that_was_never_called_is_no_proof_of_few_attempts(ecs_lab):
+    ecs_lab.service("orders", tasks=2)
+    with pytest.raises(AssertionError, match="no calls of 'odrers'; calls were of: nothing"):
+        ecs_lab.assert_attempts("odrers", at_most=1)
+    with pytest.raises(AssertionError, match="there were no requests"):
+        ecs_lab.assert_spread("orders")
+
+
+def test_variables_of_the_developer_do_not_lead_away_from_the_lab(developed, ecs_lab):
+    assert {name for name in os.environ if name.startswith("ECS_DISCOVERY_")} == {
+        "ECS_DISCOVERY_NAMESPACE",
+        "ECS_DISCOVERY_NAMESERVERS",
+    }
+
+
+@pytest.fixture
+def developed(monkeypatch):
+    monkeypatch.setenv("ECS_DISCOVERY_DISABLED", "1")
+    monkeypatch.setenv("ECS_DISCOVERY_SERVICES", "orders=static://127.0.0.1:8080")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import httpx
 import pytest
@@ -10,7 +11,16 @@ import requests
 import responses
 import respx
 
-from ecs_discovery import AsyncDiscovery, Discovery, NoEndpoints, TargetNotFound, wrap_client, wrap_session
+from ecs_discovery import (
+    AsyncDiscovery,
+    Discovery,
+    Endpoint,
+    NoEndpoints,
+    Resolution,
+    TargetNotFound,
+    wrap_client,
+    wrap_session,
+)
 from ecs_discovery.testing import NotStubbed, Stub
 from tests.support import raw
 
@@ -135,3 +145,30 @@ def test_after_its_end_lookups_go_where_they_went(tmp_path):
 
     assert not registry.standing_in
     assert not origins.listening
+
+
+class Slow:
+    """A resolver that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def resolve(self, question, timeout):
+        self.began.set()
+        assert self.go.wait(20)
+        return Resolution((Endpoint("203.0.113.9", 80),), 60.0, "real")
+
+
+def test_a_lookup_that_was_in_flight_does_not_answer_for_the_stub():
+    slow = Slow()
+    with Discovery(services={"orders": "slow://orders"}, resolvers={"slow": slow}) as discovery:
+        caller = threading.Thread(target=discovery.resolve, args=("orders",))
+        caller.start()
+        assert slow.began.wait(20)
+        with Stub() as stub:
+            stub.service("orders", ["10.0.0.1:80"])
+            assert [str(each) for each in discovery.resolve("orders").endpoints] == ["10.0.0.1:80"]
+            slow.go.set()
+            caller.join(20)
+            assert [str(each) for each in discovery.resolve("orders").endpoints] == ["10.0.0.1:80"]
+            assert stub.asked == ["orders"]

@@ -130,12 +130,22 @@ def test_an_even_spread_passes_and_an_uneven_one_is_shown():
     assert_spread([100, 100, 75, 125])
     with pytest.raises(AssertionError, match="not within 25% of the mean of 100: a: 50, b: 150"):
         assert_spread({"a": 50, "b": 150})
-    with pytest.raises(ValueError, match="no counts"):
-        assert_spread({})
+
+
+@pytest.mark.parametrize("counts", [{}, [], [0, 0, 0], {"a": 0}])
+def test_a_spread_of_nothing_is_a_failure(counts):
+    with pytest.raises(AssertionError, match="there were no requests"):
+        assert_spread(counts)
+
+
+def test_attempts_of_no_calls_are_a_failure():
+    with Recorder() as recorder:
+        for nothing in (Report([], [], [], 0, 1), recorder):
+            with pytest.raises(AssertionError, match="there were no calls"):
+                assert_attempts(nothing, at_most=1)
 
 
 def test_attempts_over_the_bound_are_shown():
     assert_attempts(1.2, at_most=1.2)
-    assert_attempts(Report([], [], [], 0, 1), at_most=1)
     with pytest.raises(AssertionError, match=r"1\.5 attempts per call, over 1\.2"):
         assert_attempts(1.5, at_most=1.2)

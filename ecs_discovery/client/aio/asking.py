@@ -89,7 +89,7 @@ class AsyncAsker:
         if force or not engine.is_answered(question):
             outcome = await self._lookup(question, flight, allowed)
             if outcome is not None or not flight.done():  # None may be a resolver's answer too
-                following = engine.landed(question, outcome)  # type: ignore[arg-type]  # it looks what it is
+                following = engine.landed(question, outcome, flight)  # type: ignore[arg-type]  # it looks what it is
         engine.flights.land(question, flight)  # whatever else ends it: see `_landed`
         for other in following:
             self.ask(other)

@@ -151,7 +151,7 @@ class Asker:
         following: tuple[Question, ...] = ()
         try:
             if limit > 0 and (force or not engine.is_answered(question)):
-                following = engine.landed(question, self._lookup(question, allowed, limit))
+                following = engine.landed(question, self._lookup(question, allowed, limit), flight)
         finally:
             engine.flights.land(question, flight)
         for other in following:

@@ -53,7 +53,7 @@ class LookupGroup:
         following: dict[Question, None] = {}
         try:
             for question, outcome in self._lookups.run(seconds):
-                following.update(dict.fromkeys(engine.landed(question, outcome)))
+                following.update(dict.fromkeys(engine.landed(question, outcome, self.flights.get(question))))
                 self._land(question)
         except Exception as error:  # noqa: BLE001  # a fault of ours is an answer too: callers wait for one
             for question in tuple(self.flights):

@@ -64,6 +64,11 @@ class Report:
         return self.percentile(1.0)
 
     @property
+    def began(self) -> int:
+        """How many requests there were."""
+        return len(self.requests)
+
+    @property
     def amplification(self) -> float:
         """Requests that reached tasks, per request of the application. 1 without requests."""
         return len(self.served) / len(self.requests) if self.requests else 1.0

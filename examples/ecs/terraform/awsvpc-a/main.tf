@@ -226,6 +226,9 @@ resource "aws_ecs_service" "orders" {
     enable   = true
     rollback = true
   }
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution, aws_iam_role_policy.certificate]
 }
 
 # The service that calls
@@ -267,6 +270,9 @@ resource "aws_ecs_service" "shop" {
     subnets         = var.subnet_ids
     security_groups = [aws_security_group.shop.id]
   }
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution, aws_iam_role_policy.certificate, aws_iam_role_policy.exec]
 }
 
 output "doctor" {

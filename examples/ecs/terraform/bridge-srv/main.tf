@@ -174,6 +174,9 @@ resource "aws_ecs_service" "orders" {
     enable   = true
     rollback = true
   }
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution]
 }
 
 # The service that calls
@@ -209,6 +212,9 @@ resource "aws_ecs_service" "shop" {
   desired_count          = 2
   enable_execute_command = true
 
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution, aws_iam_role_policy.exec]
 }
 
 output "doctor" {

@@ -193,6 +193,9 @@ resource "aws_ecs_service" "orders" {
     enable   = true
     rollback = true
   }
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution]
 }
 
 # The service that calls
@@ -232,6 +235,9 @@ resource "aws_ecs_service" "shop" {
     subnets         = var.subnet_ids
     security_groups = [aws_security_group.shop.id]
   }
+
+  # Tasks start when their roles have the permissions, and end before the permissions go.
+  depends_on = [aws_iam_role_policy_attachment.execution, aws_iam_role_policy.exec, aws_iam_role_policy.discovery]
 }
 
 output "doctor" {
