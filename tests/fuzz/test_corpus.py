@@ -16,9 +16,7 @@ MUTATIONS = 300
 INPUTS = {kind: read_corpus(CORPUS / kind) for kind in PARSERS}
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, inputs in INPUTS.items() for name in inputs], ids="-".join
-)
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, inputs in INPUTS.items() for name in inputs])
 def test_an_input_of_the_corpus_is_judged_well(kind: str, name: str):
     error = failure_of(PARSERS[kind], INPUTS[kind][name])
     if error is not None:
