@@ -123,7 +123,10 @@ class Callers:
     # Threads
 
     def _in_a_thread(self, rng: Random) -> None:
-        acts = (self._get, self._get, self._get, self._stream, self._give_up, self._lease, self._connect, self._try)
+        acts = (
+            *(self._get, self._get, self._get, self._stream, self._give_up, self._lease, self._connect, self._try),
+            *(self._own_session, self._own_loop),
+        )
         while not self._over.wait(rng.expovariate(1 / _WAIT)):
             if not self._enter():
                 continue
@@ -154,6 +157,22 @@ class Callers:
         except requests.ReadTimeout:
             return "given up"
         return "answered"
+
+    def _own_session(self) -> str:
+        """A session for one request, as many programs have it."""
+        with wrap_session(requests.Session(), self.discovery) as session:
+            session.get(self._orders, timeout=_TIMEOUT).raise_for_status()
+        return "answered"
+
+    def _own_loop(self) -> str:
+        """An event loop for one request, as in a web application of threads."""
+
+        async def get() -> str:
+            client = httpx.AsyncClient(timeout=_TIMEOUT, verify=False)
+            async with AsyncDiscovery(share=self.discovery) as discovery, wrap_client(client, discovery):
+                return await _httpx_get(client, self._orders)
+
+        return asyncio.run(get())
 
     def _lease(self) -> str:
         with self.discovery.lease(self._target) as lease:
