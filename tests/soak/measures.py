@@ -17,7 +17,7 @@ _MORE_DESCRIPTORS = 64
 """Idle connections, which pools keep."""
 _MORE_THREADS = 8
 """Threads for lookups and races, which end when they have been idle."""
-_MORE_OBJECTS = 2, 1000
+_MORE_OBJECTS = 2, 100
 """The factor and the number by which objects of a type of ours may grow."""
 
 
