@@ -80,8 +80,8 @@ class Service:
         self.budget = RetryBudget(retry, now)
         self.hedging = Hedging(hedge, self.budget) if hedge is not None and hedge.enabled else None
         """None: its calls are not hedged."""
-        self._groups = tuple(groups)
-        self._sources = SourceSelection(self._groups)
+        # Python 3.11 shares the keys of at most 29 attributes among instances. With more, every look costs more.
+        self._sources = SourceSelection(groups)
         self.questions = self._sources.questions
         """Every question that may matter."""
         self.resolution: Resolution | None = None
@@ -109,7 +109,6 @@ class Service:
         """`due` is True if there are reconnects or health checks to take."""
         self._choose = self._balancer.pick
         self._reason: Exception | None = None  # why nothing is known
-        self._adopted: tuple[Endpoint, ...] | None = None  # of the last answer; None if nodes may differ from it
         self._forced = -inf
         self._events = EventBuffer(target)
         self._abandoned: deque[Use] = deque()
@@ -339,10 +338,10 @@ class Service:
         if not self.questions:
             return
         with self._lock:
-            self._sources = SourceSelection(self._groups)
+            self._sources = SourceSelection(self._sources.groups)
             self._membership = Membership()
             self._balancer.update((), now)
-            self.resolution = self._reason = self._adopted = None
+            self.resolution = self._reason = None
             self.refresh_at = self._forced = -inf
             self.generation += 1
             self.connect_time = None
@@ -372,7 +371,7 @@ class Service:
     def _keep_or_drop_locked(self, evaluation: Evaluation, now: float) -> Due:
         """There is no answer. What was known stays, unless emptiness has stood for long enough."""
         self._reason = evaluation.error
-        self._adopted = None
+        self._membership.adopted = None
         if not self._membership.nodes:
             return Due(evaluation.ask, evaluation.wait, self._named(evaluation.error))
         known = len(self._membership.nodes)
@@ -392,8 +391,8 @@ class Service:
     def _adopt_locked(self, answer: Resolution, now: float) -> None:
         """Take over an answer; one that was taken over before costs nothing, however many endpoints it has."""
         known = self.resolution
-        if known is None or answer.endpoints is not self._adopted or answer.refused != known.refused:
-            self._adopted = answer.endpoints
+        if known is None or answer.endpoints is not self._membership.adopted or answer.refused != known.refused:
+            self._membership.adopted = answer.endpoints
             self._accept(answer, now)
         elif answer.stale is not known.stale:
             self.resolution = replace(known, stale=answer.stale)

@@ -46,6 +46,8 @@ class Membership:
 
     def __init__(self) -> None:
         self.nodes: tuple[Node, ...] = ()
+        self.adopted: tuple[Endpoint, ...] | None = None
+        """The endpoints of the answer that was taken over last; None if the nodes may differ from it."""
         self._gone: dict[Key, tuple[float, Node]] = {}
         self._empty_since: float | None = None
 

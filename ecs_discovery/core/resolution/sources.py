@@ -66,7 +66,7 @@ class SourceSelection:
     """Guarded by its service's lock."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = tuple(groups)
+        self.groups = tuple(groups)
         self.questions: tuple[Question, ...] = tuple(dict.fromkeys(q for group in groups for q in group.questions))
         self._chosen: int | None = None  # the group that answers
         self._narrowed: tuple[Question, ...] = ()  # those of its questions that have an answer
@@ -96,14 +96,14 @@ class SourceSelection:
 
     def evaluate(self, looks: Looks, now: float, *, known: bool) -> Evaluation:
         """What the lookups of `wanted` add up to. With `known` endpoints there is nothing to wait for."""
-        indexes = range(len(self._groups)) if self._chosen is None else (self._chosen,)
+        indexes = range(len(self.groups)) if self._chosen is None else (self._chosen,)
         failed: Exception | None = None
         absent: list[Exception] = []
         partial: Evaluation | None = None
         for index in indexes:
             if partial is not None and not self._is_registry(index):
                 continue  # only the registry itself completes an answer: another source may be another service
-            mine = self._with_last_answers({q: looks[q] for q in self._groups[index].questions if q in looks}, now)
+            mine = self._with_last_answers({q: looks[q] for q in self.groups[index].questions if q in looks}, now)
             if any(look.value is not None for look in mine.values()):
                 evaluation = self._found(index, mine)
                 if evaluation.answer is not None and evaluation.answer.partial and self._registry_follows(index):
@@ -147,7 +147,7 @@ class SourceSelection:
         self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
 
     def _found(self, index: int, looks: Looks) -> Evaluation:
-        group = self._groups[index]
+        group = self.groups[index]
         answered = [look for look in looks.values() if look.value is not None]
         values = tuple(look.value for look in looks.values() if look.value is not None)
         endpoints = self._endpoints(index, values)
@@ -180,7 +180,7 @@ class SourceSelection:
             return endpoints
         # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
         rows = zip_longest(*(value.endpoints for value in values))
-        endpoints = self._groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
+        endpoints = self.groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
         self._joined = (index, values, endpoints)
         return endpoints
 
@@ -213,17 +213,17 @@ class SourceSelection:
         """
         if self._gone_since is None:
             self._gone_since = now
-        others = any(group.source != self._groups[index].source for group in self._groups)
+        others = any(group.source != self.groups[index].source for group in self.groups)
         return others or now - self._gone_since >= EMPTY_APART
 
     def _is_registry(self, index: int) -> bool:
-        return any(question.scheme in REGISTRIES for question in self._groups[index].questions)
+        return any(question.scheme in REGISTRIES for question in self.groups[index].questions)
 
     def _registry_follows(self, index: int) -> bool:
-        return any(self._is_registry(later) for later in range(index + 1, len(self._groups)))
+        return any(self._is_registry(later) for later in range(index + 1, len(self.groups)))
 
     def _has_other_source(self, index: int) -> bool:
-        return any(group.source != self._groups[index].source for group in self._groups[index + 1 :])
+        return any(group.source != self.groups[index].source for group in self.groups[index + 1 :])
 
 
 def without_wait(look: Look[Resolution]) -> Look[Resolution]:

@@ -18,7 +18,7 @@ _THREADED_UWSGI = (2, 0, 27)
 _RETRYING = ("aiohttp-retry", "httpx-retries")
 OLDEST = {
     "requests": "2.32.3",
-    "urllib3": "2.0.3",
+    "urllib3": "2.0.7",
     "httpx": "0.28",
     "httpx2": "2.16",
     "aiohttp": "3.12",
