@@ -84,7 +84,13 @@ class AsyncHttpxRoute:
             if connection.is_idle():
                 connection.end()
         # Those in use close when they are free; those that a cancelled request has left, with the client.
-        self._retired = [each for each in (*self._retired, transport) if each._pool.connections]
+        # The pool of an endpoint that is gone is never asked again, and would keep what has ended for ever.
+        self._retired = [each for each in (*self._retired, transport) if _is_needed(each._pool)]
+
+
+def _is_needed(pool: Any) -> bool:
+    """Does it hold a connection that has not ended?"""
+    return not all(connection.is_over() for connection in pool.connections)
 
 
 class EndpointFacts:
@@ -179,6 +185,11 @@ def _classes(library: Library) -> _Classes:
             """Close it. The pool lets go of a connection that has ended."""
             if self._backend.stream is not None:
                 self._backend.stream.close()
+
+        def is_over(self) -> bool:
+            """Has it ended, or is its end on the way? `is_closed` is told by `aclose` alone."""
+            stream = self._backend.stream
+            return bool(self.is_closed() if stream is None else stream.is_over)
 
         def abandon(self) -> None:
             """Let go of it: its event loop is closed."""

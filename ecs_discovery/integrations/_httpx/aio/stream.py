@@ -293,6 +293,11 @@ class AsyncStream(asyncio.Protocol):
         else:
             self._transport.close()
 
+    @property
+    def is_over(self) -> bool:
+        """Is the connection closed, or being closed?"""
+        return self._transport is None or self._transport.is_closing()
+
     def abandon(self) -> None:
         """Close it where its event loop cannot: that is closed."""
         self._ended = True

@@ -73,7 +73,13 @@ class HttpxRoute:
             if connection.is_idle():
                 connection.close()
         # Those in use close when they are free; those that a cancelled request has left, with the client.
-        self._retired = [each for each in (*self._retired, transport) if each._pool.connections]
+        # The pool of an endpoint that is gone is never asked again, and would keep what has ended for ever.
+        self._retired = [each for each in (*self._retired, transport) if _is_needed(each._pool)]
+
+
+def _is_needed(pool: Any) -> bool:
+    """Does it hold a connection that has not ended?"""
+    return not all(connection.is_closed() for connection in pool.connections)
 
 
 class EndpointFacts:
