@@ -170,9 +170,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, None]:
     """What was kept goes with the fixtures: the items live as long as the session does, and a test may run again."""
     yield
-    for key in (_MADE, _TOLD):
-        if key in item.stash:
-            del item.stash[key]
+    if _MADE in item.stash:
+        del item.stash[_MADE]
+    if _TOLD in item.stash:
+        del item.stash[_TOLD]
 
 
 @pytest.hookimpl(hookwrapper=True)

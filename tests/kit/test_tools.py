@@ -94,6 +94,24 @@ def test_a_recorder_that_was_closed_records_no_more():
         assert discovery._engine.observers is None
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_recorder_that_was_closed_records_no_end_of_a_call_in_flight(everywhere):
+    with Discovery(services=TWO) as discovery, Recorder(None if everywhere else discovery) as recorder:
+        discovery.call("orders", lambda attempt: recorder.close())
+    assert recorder.calls == recorder.attempts == []
+
+
+def test_a_recorder_counts_a_service_by_any_of_its_names():
+    with Discovery(services=TWO) as discovery, Recorder(discovery) as recorder:
+        discovery.call("orders", lambda attempt: None)
+        with pytest.raises(ConnectionResetError):
+            discovery.call("orders:80", breaks, idempotent=True)
+    for name in ("orders", "orders:80", "orders.prod.local", "cloudmap://prod.local/orders"):
+        assert recorder.by_endpoint(name) == recorder.by_endpoint()
+        assert recorder.attempts_per_call(name) == recorder.amplification > 1
+    assert recorder.by_endpoint("billing.prod.local") == {}
+
+
 SLOW = RetryPolicy(attempts=5, backoff_min=30, backoff_max=30, budget_floor=100)
 
 
