@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from math import inf
 from threading import RLock
 
+from ecs_discovery.config.policies import RetryPolicy, TimeoutPolicy
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.config.targets import Target, parse_target
 from ecs_discovery.core.balancing.health_checks import Checks
@@ -30,6 +31,7 @@ _NAMES = 4000  # ways of writing them
 
 # Where it is found, its port, the name that certificates are verified for, how it is treated, and the scheme's port.
 Key = tuple[tuple[str, ...], int | None, str, ServiceConfig | None, int | None]
+Adjust = Callable[[RetryPolicy, TimeoutPolicy], tuple[RetryPolicy, TimeoutPolicy]]
 
 
 class Directory:
@@ -55,6 +57,7 @@ class Directory:
         self._rng = rng
         self._schemes = schemes
         self._alias = alias
+        self._adjust: Adjust | None = None
         self._services: dict[Key, Service] = {}
         self._made: dict[Key, float] = {}  # when
         self._leaving: list[tuple[float, Key]] = []  # those to go, the first of them last, and when each may
@@ -159,6 +162,13 @@ class Directory:
             self._partials.clear()
         for service in self.services():
             service.start_over(now)
+
+    def treat(self, adjust: Adjust | None) -> None:
+        """Every service has what `adjust` makes of its policies, now and when others come; with None as declared."""
+        with self._lock:
+            self._adjust = adjust
+            for (_, _, _, config, _), service in self._services.items():
+                service.retry, service.timeout = self._policies(config)
 
     def reset_locks(self) -> None:
         """Fresh locks, for the child of a fork."""
@@ -269,14 +279,15 @@ class Directory:
         if static:
             groups = ()
         qualified = self._qualified(parsed)
+        retry, timeout = self._policies(config)
         return Service(
             text,
             groups,
             static,
             balancing=(config and config.balancing) or settings.balancing,
             outlier=(config and config.outlier) or settings.outlier,
-            retry=(config and config.retry) or settings.retry,
-            timeout=(config and config.timeout) or settings.timeout,
+            retry=retry,
+            timeout=timeout,
             zone=(config and config.zone) or settings.zone,
             own_zone=self._zone,
             hedge=(config and config.hedge) or settings.hedge,
@@ -286,6 +297,12 @@ class Directory:
             rng=self._rng,
             now=now,
         )
+
+    def _policies(self, config: ServiceConfig | None) -> tuple[RetryPolicy, TimeoutPolicy]:
+        """How calls of a service are treated that was declared so."""
+        retry = (config and config.retry) or self.settings.retry
+        timeout = (config and config.timeout) or self.settings.timeout
+        return (retry, timeout) if self._adjust is None else self._adjust(retry, timeout)
 
     def _checks(self, config: ServiceConfig | None, name: str, port: int | None) -> Checks | None:
         if self.settings.disabled:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 _SEED = 1
 _NAMESPACE = "prod.local"
-_FIXTURES = ("ecs_stub", "ecs_lab", "ecs_clock", "ecs_events", "ecs_world")
 _MOST = 4000  # characters of a report
+_MADE = pytest.StashKey[dict[str, Any]]()
+"""The fixtures of a test by name, however it came to them: `item.funcargs` has those of its own signature only."""
+_TOLD = pytest.StashKey[int]()
+"""How many missing names were there when the test itself ended."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,10 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "ecs(namespace='prod.local', seed=1): the namespace and the seed of the ecs_… fixtures of a test"
     )
     given = config.getoption("--ecs-seed")
-    if given == "random":
-        config.option.ecs_seed = str(random.SystemRandom().getrandbits(32))
+    if given == "random":  # under pytest-xdist each worker reads that too, and all of them have the seed that is shown
+        worker = getattr(config, "workerinput", None)
+        drawn = str(random.SystemRandom().getrandbits(32)) if worker is None else worker["ecs_seed"]
+        config.option.ecs_seed = drawn
     elif given is not None and not given.isdecimal():
         raise pytest.UsageError(f"--ecs-seed: a whole number or 'random', got {given!r}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist makes a worker: its seed is the seed of the run."""
+    node.workerinput["ecs_seed"] = node.config.getoption("--ecs-seed")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -76,12 +87,21 @@ def _set_namespace(item: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     return namespace
 
 
+T = TypeVar("T")
+
+
+def _kept(request: pytest.FixtureRequest, fixture: T) -> T:
+    assert request.fixturename is not None
+    request.node.stash.setdefault(_MADE, {})[request.fixturename] = fixture
+    return fixture
+
+
 @pytest.fixture
-def ecs_clock() -> Clock:
+def ecs_clock(request: pytest.FixtureRequest) -> Clock:
     """A clock that stands still until `advance(seconds)`: for `Discovery(clock=ecs_clock)`."""
     from ecs_discovery.testing.clock import Clock
 
-    return Clock()
+    return _kept(request, Clock())
 
 
 @pytest.fixture
@@ -91,16 +111,18 @@ def ecs_stub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
     _set_namespace(request.node, monkeypatch)
     with Stub() as stub:
-        yield stub
+        yield _kept(request, stub)
+        if len(stub.missing) > request.node.stash.get(_TOLD, len(stub.missing)):  # asked for by a fixture's teardown
+            stub.check()
 
 
 @pytest.fixture
-def ecs_events() -> Iterator[EventLog]:
+def ecs_events(request: pytest.FixtureRequest) -> Iterator[EventLog]:
     """The events of every discovery, while the test runs."""
     from ecs_discovery.testing.recorder import EventLog
 
     with EventLog() as log:
-        yield log
+        yield _kept(request, log)
 
 
 @pytest.fixture
@@ -111,7 +133,7 @@ def ecs_lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     namespace = _set_namespace(request.node, monkeypatch)
     with LabUnderTest(namespace=namespace, seed=_seed_of(request.node)) as lab:
         monkeypatch.setenv("ECS_DISCOVERY_NAMESERVERS", lab.nameserver)
-        yield lab
+        yield _kept(request, lab)
 
 
 @pytest.fixture
@@ -129,15 +151,18 @@ def ecs_world(request: pytest.FixtureRequest) -> Callable[..., World]:
         return made[-1]
 
     make.made = made  # type: ignore[attr-defined]  # for the report of a failure
-    return make
+    return _kept(request, make)
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     """A name that was not stubbed fails the test that asked for it, whatever the application did about the error."""
     outcome = yield
-    stub = getattr(item, "funcargs", {}).get("ecs_stub")
-    if stub is not None and outcome.excinfo is None:
+    stub = item.stash.get(_MADE, {}).get("ecs_stub")
+    if stub is None:
+        return
+    item.stash[_TOLD] = len(stub.missing)
+    if outcome.excinfo is None:
         try:
             stub.check()
         except AssertionError as error:  # raised from here it would be a warning of pluggy besides
@@ -145,11 +170,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
 
 
 @pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, None]:
+    """What was kept goes with the fixtures: the items live as long as the session does, and a test may run again."""
+    yield
+    if _MADE in item.stash:
+        del item.stash[_MADE]
+    if _TOLD in item.stash:
+        del item.stash[_TOLD]
+
+
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
     """A failure shows the seed, and what was known."""
     outcome = yield
     report = outcome.get_result()
-    used = {name: value for name, value in getattr(item, "funcargs", {}).items() if name in _FIXTURES}
+    used = item.stash.get(_MADE, {})
     if report.when == "call" and report.failed and used:
         from ecs_discovery.testing.fixtures import shown
 

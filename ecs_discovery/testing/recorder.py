@@ -26,6 +26,11 @@ def short(target: str) -> str:
     return parsed.name.rpartition("/")[2] if parsed.scheme == "cloudmap" else parsed.name.partition(".")[0]
 
 
+def _of(name: str | None, told: list[tuple[CallStarted, E]]) -> list[E]:
+    wanted = None if name is None else short(name)
+    return [end for began, end in told.copy() if wanted is None or short(began.target) == wanted]
+
+
 class Recorder:
     """Keeps the calls and attempts of a discovery; of every discovery of the process where none is given.
 
@@ -57,10 +62,11 @@ class Recorder:
         self.close()
 
     def close(self) -> None:
-        """Record no more. Twice is once."""
-        if not self._open:
-            return
-        self._open = False
+        """Record no more, not even the end of calls in flight. Twice is once."""
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
         if self._engine is None:
             detach_everywhere(self)
         for engine in engines() if self._engine is None else (self._engine,):
@@ -77,16 +83,14 @@ class Recorder:
         return self.attempts_per_call()
 
     def attempts_per_call(self, name: str | None = None) -> float:
-        """Attempts per call, of one service (by its short name, such as `orders`) or of all. 1 without calls."""
-        calls = sum(name is None or short(began.target) == name for began, _ in self.calls)
-        attempts = sum(name is None or short(began.target) == name for began, _ in self.attempts)
+        """Attempts per call, of one service (by any of its names, such as `orders`) or of all. 1 without calls."""
+        calls = len(_of(name, self.calls))
+        attempts = len(_of(name, self.attempts))
         return attempts / calls if calls else 1.0
 
     def by_endpoint(self, name: str | None = None) -> dict[str, int]:
-        """How many attempts each endpoint had, by `address:port`: of one service or of all."""
-        return dict(
-            Counter(str(end.endpoint) for began, end in self.attempts if name is None or short(began.target) == name)
-        )
+        """How many attempts each endpoint had, by `address:port`: of one service (by any of its names) or of all."""
+        return dict(Counter(str(end.endpoint) for end in _of(name, self.attempts)))
 
     # As an observer
 
@@ -101,15 +105,18 @@ class Recorder:
     def lookup_ended(self, end: LookupEnded) -> None:
         """See `events.Observer`."""
         with self._lock:
-            self.lookups.append(end)
+            if self._open:
+                self.lookups.append(end)
 
     def _call_ended(self, call: CallStarted, end: CallEnded) -> None:
         with self._lock:
-            self.calls.append((call, end))
+            if self._open:
+                self.calls.append((call, end))
 
     def _attempt_ended(self, call: CallStarted, end: AttemptEnded) -> None:
         with self._lock:
-            self.attempts.append((call, end))
+            if self._open:
+                self.attempts.append((call, end))
 
 
 class _Call:

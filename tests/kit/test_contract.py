@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import SkipTest
 
 import pytest
 
 from ecs_discovery import CloudMapPolicy, Endpoint, NoEndpoints, Question, Resolution, ResolutionError, TargetNotFound
 from ecs_discovery.resolvers.cloud_map.aio import AsyncCloudMapResolver
 from ecs_discovery.resolvers.cloud_map.sync import CloudMapResolver
-from ecs_discovery.testing import ResolverContract
+from ecs_discovery.testing import ResolverContract, contract
 from ecs_discovery.testing.lab import Lab
 
 
@@ -91,6 +95,9 @@ class TestCloudMap(ResolverContract):
     def fail(self) -> None:
         self.lab.cloud_map.fault = "denied"
 
+    def hang(self) -> None:
+        self.lab.cloud_map.fault = "silence"
+
     # An answer of the API has 1,000 instances at most.
     test_it_answers_with_thousands_of_endpoints = None  # type: ignore[assignment]
 
@@ -139,6 +146,70 @@ class Broken(ResolverContract):
 def test_a_resolver_that_breaks_the_contract_is_found_out(broken):
     with pytest.raises(AssertionError):
         getattr(Broken(), broken)()
+
+
+class Pooled:
+    """Asks in a thread of its own, which the child of a fork does not have. May overstay its time limit."""
+
+    def __init__(self, over: float = 0.0) -> None:
+        self.over = over
+        self.well = True
+        self.source: list[Endpoint] = []
+        self.pool = ThreadPoolExecutor(1)
+
+    def resolve(self, question: Question, timeout: float) -> Resolution:
+        return self.pool.submit(self._answer, question, timeout).result()
+
+    def _answer(self, question: Question, timeout: float) -> Resolution:
+        if self.well:
+            return Resolution(tuple(self.source), 5, "own")
+        time.sleep(timeout + self.over)
+        raise ResolutionError("no answer", target=str(question))
+
+
+class Late(ResolverContract):
+    over = 0.0
+
+    def make(self):
+        self.made = Pooled(self.over)
+        return self.made
+
+    def answer(self, *endpoints: Endpoint) -> None:
+        self.made.source = list(endpoints)
+
+    def fail(self) -> None:
+        self.made.well = False
+
+
+class LateInSilence(Late):
+    def hang(self) -> None:
+        self.fail()
+
+
+def test_a_resolver_that_hangs_in_the_child_of_a_fork_is_found_out_in_seconds(monkeypatch):
+    monkeypatch.setattr(contract, "_CHILD", 0.5)
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match="its child does not answer: a lock or a thread of the parent's"):
+        Late().test_it_works_in_the_child_of_a_fork()
+    assert time.monotonic() - began < 10
+    with pytest.raises(ChildProcessError):  # no child is left behind
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_resolver_that_overstays_its_time_limit_is_found_out():
+    late = LateInSilence()
+    late.over = 1.5
+    with pytest.raises(AssertionError, match=r"with a time limit of 0\.2 s it took \d"):
+        late.test_it_ends_within_its_time_limit()
+    with pytest.raises(AssertionError, match=r"with a time limit of 0\.2 s it took \d"):
+        late.test_it_gives_up_in_time_a_source_that_does_not_answer()
+    LateInSilence().test_it_ends_within_its_time_limit()
+    LateInSilence().test_it_gives_up_in_time_a_source_that_does_not_answer()
+
+
+def test_silence_is_tested_only_where_it_is_said_how():
+    with pytest.raises(SkipTest, match="keeps silent"):
+        Late().test_it_gives_up_in_time_a_source_that_does_not_answer()
 
 
 def test_a_contract_that_was_not_filled_in_says_what_is_missing():

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from ecs_discovery.testing import plugin
 
 PLUGIN = "ecs_discovery.testing.plugin"
 
@@ -67,6 +70,66 @@ def test_a_name_that_was_not_stubbed_fails_the_test_whatever_became_of_the_error
     assert "error" not in out.splitlines()[-1]
 
 
+ROUNDABOUT = """
+import pytest
+from contextlib import suppress
+from ecs_discovery import Discovery
+def application():
+    with Discovery() as discovery, suppress(Exception):
+        discovery.resolve("billing:80")
+@pytest.fixture
+def own(request):
+    return request.getfixturevalue("ecs_stub")
+@pytest.fixture
+def through(ecs_stub):
+    return None
+@pytest.fixture
+def late(ecs_stub):
+    yield
+    application()
+def test_asked_for(request):
+    request.getfixturevalue("ecs_stub")
+    application()
+def test_own(own):
+    application()
+def test_through(through):
+    application()
+def test_late(late):
+    pass
+def test_told_once(late):
+    application()
+"""
+
+
+@pytest.mark.parametrize("test", ["asked_for", "own", "through", "told_once"])
+def test_the_test_fails_however_it_came_to_the_stub(play, test):
+    status, out = play(ROUNDABOUT, "-k", f"test_{test}")
+    assert status == 1
+    assert "NotStubbed: 'billing' was not stubbed" in out
+    assert "1 failed" in out
+    assert "error" not in out.splitlines()[-1]
+
+
+def test_a_name_that_a_fixture_asks_for_at_its_end_is_an_error_of_the_test(play):
+    status, out = play(ROUNDABOUT, "-k", "test_late")
+    assert status == 1
+    assert "NotStubbed: 'billing' was not stubbed" in out
+    assert "1 passed" in out
+    assert "1 error" in out
+
+
+def test_a_failure_shows_the_seed_where_a_fixture_of_the_applications_made_the_world(play):
+    status, out = play(
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def mine(ecs_world): return ecs_world()\n"
+        "def test_it(mine): assert mine is None\n",
+        "--ecs-seed=11",
+    )
+    assert status == 1
+    assert "seed 11 (again with --ecs-seed=11)" in out
+
+
 FAILS = """
 import pytest
 from ecs_discovery import Discovery
@@ -119,6 +182,28 @@ def test_a_seed_can_be_drawn_and_is_shown(play):
     status, out = play("def test_it(ecs_world):\n    assert ecs_world().seed != 1\n", "--ecs-seed=random", "-v")
     assert status == 0, out
     assert "ecs_discovery: --ecs-seed=" in out
+
+
+def _config(seed: str | None, **more: object) -> SimpleNamespace:
+    option = SimpleNamespace(ecs_seed=seed)
+    lines: list[tuple[str, str]] = []
+    add = lambda *line: lines.append(line)  # noqa: E731
+    return SimpleNamespace(option=option, addinivalue_line=add, getoption=lambda _: option.ecs_seed, **more)
+
+
+@pytest.mark.parametrize("given", ["random", "7", None])
+def test_every_worker_of_a_run_has_the_seed_that_is_shown(given):
+    """As pytest-xdist does it: a worker reads the command line again."""
+    run = _config(given)
+    plugin.pytest_configure(run)
+    for _ in range(3):
+        node = SimpleNamespace(config=run, workerinput={})
+        plugin.pytest_configure_node(node)
+        worker = _config(given, workerinput=node.workerinput)
+        plugin.pytest_configure(worker)
+        assert worker.option.ecs_seed == run.option.ecs_seed
+    assert given == "random" or run.option.ecs_seed == given
+    assert run.option.ecs_seed != "random"
 
 
 def test_a_test_finishes_in_milliseconds_of_a_simulated_minute(ecs_world):

@@ -9,7 +9,7 @@ import pytest
 
 from ecs_discovery import BalancingPolicy, Discovery, RetryPolicy, ServiceConfig, TimeoutPolicy
 from ecs_discovery.events import EndpointsChanged, HealthChanged
-from ecs_discovery.testing import Clock, EventLog, Recorder, assert_attempts, assert_spread, no_waits
+from ecs_discovery.testing import Clock, EventLog, Recorder, assert_attempts, assert_spread, no_waits, quick
 from ecs_discovery.testing.simulation import Report
 
 TWO = {"orders": "static://10.0.0.1:80,10.0.0.2:80"}
@@ -94,6 +94,24 @@ def test_a_recorder_that_was_closed_records_no_more():
         assert discovery._engine.observers is None
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_recorder_that_was_closed_records_no_end_of_a_call_in_flight(everywhere):
+    with Discovery(services=TWO) as discovery, Recorder(None if everywhere else discovery) as recorder:
+        discovery.call("orders", lambda attempt: recorder.close())
+    assert recorder.calls == recorder.attempts == []
+
+
+def test_a_recorder_counts_a_service_by_any_of_its_names():
+    with Discovery(services=TWO) as discovery, Recorder(discovery) as recorder:
+        discovery.call("orders", lambda attempt: None)
+        with pytest.raises(ConnectionResetError):
+            discovery.call("orders:80", breaks, idempotent=True)
+    for name in ("orders", "orders:80", "orders.prod.local", "cloudmap://prod.local/orders"):
+        assert recorder.by_endpoint(name) == recorder.by_endpoint()
+        assert recorder.attempts_per_call(name) == recorder.amplification > 1
+    assert recorder.by_endpoint("billing.prod.local") == {}
+
+
 SLOW = RetryPolicy(attempts=5, backoff_min=30, backoff_max=30, budget_floor=100)
 
 
@@ -123,6 +141,59 @@ def test_time_limits_are_as_they_were_after_the_block():
         assert (service.timeout.connect, service.timeout.deadline, service.retry) == (0.1, 30.0, SLOW)
         assert discovery._engine.service("orders:81").retry == SLOW
         assert discovery._engine.service("orders:82").retry == SLOW
+
+
+@pytest.mark.parametrize("target", ["orders", "orders:8080", "orders.prod.local", "orders.prod.local:8080"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_declared_service_has_its_own_policies_after_the_block_however_it_is_written(target, before):
+    own = ServiceConfig("srv://orders.prod.local", retry=SLOW, timeout=TimeoutPolicy(connect=3, deadline=40))
+    with Discovery(namespace="prod.local", services={"orders": own}) as discovery:
+        if before:
+            discovery._engine.service(target)
+        with no_waits():
+            service = discovery._engine.service(target)
+            assert (service.retry.attempts, service.retry.backoff_max, service.timeout.connect) == (5, 0, 0.2)
+        assert (service.retry, service.timeout) == (own.retry, own.timeout)
+        assert discovery._engine.service(target) is service
+
+
+def test_a_service_is_one_service_in_the_block_and_after_it():
+    """Its health would be counted twice if another way of writing its name made another."""
+    own = ServiceConfig("srv://orders.prod.local", retry=SLOW)
+    with Discovery(namespace="prod.local", services={"orders": own}) as discovery:
+        before = discovery._engine.service("orders:8080")
+        with no_waits():
+            assert discovery._engine.service("orders.prod.local:8080") is before
+
+
+def test_blocks_that_do_not_nest_leave_nothing_behind():
+    """As two threads have them, or two fixtures."""
+    with Discovery(services=TWO, retry=SLOW, timeout=TimeoutPolicy(connect=3, deadline=40)) as discovery:
+        service = discovery._engine.service("orders")
+
+        def times():
+            return service.timeout.connect, service.timeout.deadline, service.retry.backoff_max
+
+        first, second = no_waits(connect=0.1), no_waits(deadline=1)
+        with first:
+            second.__enter__()
+            assert times() == (0.1, 1, 0)
+        assert times() == (0.2, 1, 0)
+        made = Discovery(services=TWO, retry=SLOW)
+        assert made._engine.service("orders").retry.backoff_max == 0
+        second.__exit__(None, None, None)
+        assert times() == (3, 40, 30)
+        with made:
+            assert made._engine.service("orders").retry == SLOW
+
+
+def test_a_discovery_that_is_made_as_the_last_block_ends_is_not_quick():
+    """Its engine has seen that a block is open, and is told after its end."""
+    with Discovery(services=TWO, retry=SLOW) as discovery:
+        with no_waits():
+            late = quick._quick
+        late.attach(discovery._engine)
+        assert discovery._engine.service("orders").retry == SLOW
 
 
 def test_an_even_spread_passes_and_an_uneven_one_is_shown():
