@@ -709,3 +709,13 @@ def test_what_needs_no_lookup_does_not_start_over():
     service = service_of(static=endpoints(2))
     service.start_over(1001.0)
     assert len(service.nodes) == 2
+
+
+def test_the_last_endpoint_stays_though_it_goes_down_and_no_answer_names_it():
+    service = service_of()
+    service.judge({a(): fresh("10.0.0.1"), aaaa(): none(), srv(): none()}, 1000.0)
+    assert service.resolution is not None
+    service.resolution = replace(service.resolution, named=frozenset({"10.0.0.9"}))
+    service.observe(service.nodes[0], Outcome.CONNECT, 1001.0)
+    assert service.nodes[0].health is Health.DOWN
+    assert hosts(service) == ["10.0.0.1:80"]
