@@ -19,7 +19,7 @@ def test_keep_alive_requests_spread_evenly_over_the_tasks(lab: Lab, wrap, record
     url = "http://orders/v1/42" if "SRV" in records else f"http://orders:{service.port}/v1/42"
     session = wrap()
     counts = shares(session, url, 300)
-    assert sorted(counts.values()) == [100, 100, 100]
+    assert all(85 <= count <= 115 for count in counts.values())
     assert sum(task.connections for task in service.tasks) == 3
 
 
