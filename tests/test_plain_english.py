@@ -22,12 +22,12 @@ PAGES = [
     *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "changelog.md"),
 ]
 READ_ONCE = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
-PACKAGE = ROOT / "ecs_discovery"
+PACKAGE = Path(ecs_discovery.__file__).resolve().parent  # as it is installed
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def _path(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(PACKAGE.parent if page.is_relative_to(PACKAGE) else ROOT))
 
 
 def _told(found: Iterator[prose.Fault]) -> str:
