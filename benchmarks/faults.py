@@ -68,7 +68,9 @@ def _play(command: str) -> dict[str, Any]:
         for name, client in clients.items():
             figures = json.loads(client.line())
             received = sum(task["requests"] for task in _tasks(labs[name].tell("snapshot")))
-            found[name] = {**figures, "attempts": received / max(1, figures["requests"])}
+            # What a task received that has stopped is not told: only where all tasks stay can attempts be counted.
+            stopped = command.split()[0] in ("kill", "deploy")
+            found[name] = {**figures, "attempts": None if stopped else received / max(1, figures["requests"])}
         return found
 
 

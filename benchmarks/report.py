@@ -178,7 +178,7 @@ def _faults(found: Found) -> list[str]:
         "Service Connect has tasks pushed to it, which is faster.",
         "The time limit of its connects is not published: it is 1 s here.",
         "Lost means an exception or a status of 500 or more.",
-        "Attempts are the requests that reached a task, divided by the requests of the caller.",
+        "Attempts are the requests that reached a task, divided by the requests of the caller, where no task stopped.",
         "",
     ]
     for scenario, clients in found.items():
@@ -189,7 +189,7 @@ def _faults(found: Found) -> list[str]:
                 f"{figures['p50_ms']:.0f} ms",
                 f"{figures['p99_ms']:.0f} ms",
                 f"{figures['max_ms']:.0f} ms",
-                _ratio(figures["attempts"]),
+                "-" if figures["attempts"] is None else _ratio(figures["attempts"]),
             ]
             for name, figures in clients.items()
         ]
