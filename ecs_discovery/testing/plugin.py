@@ -24,7 +24,7 @@ _SEED = 1
 _NAMESPACE = "prod.local"
 _MOST = 4000  # characters of a report
 _MADE = pytest.StashKey[dict[str, Any]]()
-"""The fixtures of a test by name, however it came to them: `item.funcargs` has those of its own signature only."""
+"""The fixtures of a test by name, however the test came to them: `item.funcargs` has only the named fixtures."""
 _TOLD = pytest.StashKey[int]()
 """How many missing names were there when the test itself ended."""
 

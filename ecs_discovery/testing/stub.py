@@ -30,7 +30,7 @@ class Stub:
         self.asked: list[str] = []
         """The short names that the application asked for, each once, in that order. Mocked requests count."""
         self.missing: list[str] = []
-        """Those of them that were not stubbed."""
+        """The names in `asked` that were not stubbed."""
         self._services: dict[str, tuple[Endpoint, ...]] = {}
         registry.standing_in.append(self)  # first: a lookup that begins after this is answered here
         origins.listening.append(self._seen)

@@ -11,7 +11,8 @@ from typing import Any
 import dns.message
 import pytest
 
-from ecs_discovery import Discovery, DnsPolicy, ResolutionTimeout
+from ecs_discovery import Discovery, DnsPolicy, Endpoint, Question, Resolution, ResolutionTimeout
+from ecs_discovery.client.sync.lookup_group import LookupGroup
 from tests.resolvers.support import ScriptedDns
 from tests.support import eventually
 
@@ -168,3 +169,36 @@ def test_a_silent_server_over_tcp_holds_up_no_other_question(server: ScriptedDns
             assert discovery.resolve(ORDERS, timeout=0.7).endpoints
             thread.join(10)
             eventually(lambda: not len(discovery._driver.engine.flights))
+
+
+class Scripted:
+    """Lookups whose answers come when the test says so."""
+
+    broken = False
+    pending = True
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[Question, Resolution]] = []
+
+    def add(self, question: Question, limit: float) -> None:
+        """Nothing is sent."""
+
+    def run(self, seconds: float) -> list[tuple[Question, Resolution]]:
+        answers, self.answers = self.answers, []
+        return answers
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_lookup_that_was_forgotten_brings_no_answer_however_late_it_comes():
+    question, lookups = Question("a", "orders.prod.local"), Scripted()
+    with Discovery(namespace="prod.local") as discovery:
+        engine = discovery._engine
+        group = LookupGroup(engine, lookups)
+        group.start(question, engine.join(question)[0])
+        engine.start_over()
+        group.run(0.0)  # the group no longer waits for it
+        lookups.answers = [(question, Resolution((Endpoint("203.0.113.9", 80),), 60.0, "dns"))]
+        group.run(0.0)
+        assert len(engine.directory.cache) == 0

@@ -134,7 +134,7 @@ _DNS_SEEDS = (
     messages.message(messages.record(6, b"\2ns\xc0\x0c\4root\xc0\x0c" + b"\0\0\0\1" * 5), 1),
     messages.message(messages.record(5, b"\1a\xc0\x0c") + messages.record(1, b"\x0a\0\0\1", name=b"\1a\xc0\x0c"), 2),
     messages.message(b"\0\0\x29\4\xd0\1\0\0\0\0\0", 1),
-    # An address of another name beside that of the name asked for, in the answer.
+    # The answer has the address of the name asked for, and beside it the address of another name.
     messages.message(messages.record(1, b"\x0a\0\0\2", name=b"\1b\xc0\x0c") + messages.record(1, b"\x0a\0\0\1"), 2),
     # An SRV record with the address of its target in the additional section.
     b"\0\1\x81\x80\0\1\0\1\0\0\0\1" + messages.NAME + b"\0\x21\0\1"

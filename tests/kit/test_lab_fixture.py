@@ -14,7 +14,7 @@ from ecs_discovery.testing.lab import Slow
 @pytest.mark.ecs(seed=3)
 def test_a_dead_task_costs_no_request(ecs_lab):
     orders = ecs_lab.service("orders", tasks=3, records="A+SRV")
-    session = wrap_session(requests.Session())  # its namespace and name server are those of the environment
+    session = wrap_session(requests.Session())  # the environment gives its namespace and name server
     with orders.tasks[0].fault("refuse"):
         assert [session.get("http://orders/").status_code for _ in range(60)] == [200] * 60
     assert orders.tasks[0].faults == ()

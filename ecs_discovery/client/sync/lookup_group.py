@@ -28,11 +28,12 @@ class LookupGroup:
         self._engine = engine
         self._lookups = lookups
         self.flights: dict[Question, Flight] = {}
+        self._led: dict[Question, Flight] = {}  # the flights that have ended meanwhile too: some were forgotten
 
     def start(self, question: Question, flight: Flight) -> None:
         """Begin a lookup whose flight this thread leads."""
         engine = self._engine
-        self.flights[question] = flight
+        self.flights[question] = self._led[question] = flight
         if not engine.start_lookup(question, flight) or engine.is_answered(question):
             self._land(question)
             return
@@ -53,7 +54,7 @@ class LookupGroup:
         following: dict[Question, None] = {}
         try:
             for question, outcome in self._lookups.run(seconds):
-                following.update(dict.fromkeys(engine.landed(question, outcome, self.flights.get(question))))
+                following.update(dict.fromkeys(engine.landed(question, outcome, self._led.get(question))))
                 self._land(question)
         except Exception as error:  # noqa: BLE001  # a fault of ours is an answer too: callers wait for one
             for question in tuple(self.flights):
