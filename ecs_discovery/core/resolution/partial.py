@@ -10,10 +10,9 @@ live record would hardly ever be missed that often.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import ceil, log
 
-from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution, replace
 
 __all__ = ["PartialAnswers"]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
 
 from ecs_discovery.config.targets import Target
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import Endpoint, Question
+from ecs_discovery.models import Endpoint, Question, Value
 
 __all__ = ["Group", "plan"]
 
@@ -20,7 +19,7 @@ __all__ = ["Group", "plan"]
 _SAID = attrgetter("priority", "weight", "zone", "instance_id", "attributes")  # besides address and port
 
 
-class Group(NamedTuple):
+class Group(Value):
     """Questions whose answers count together."""
 
     questions: tuple[Question, ...]
@@ -46,7 +45,7 @@ class Group(NamedTuple):
                 if same is not None and same.port == self.port and _SAID(same) == _SAID(endpoint):
                     endpoint = same
                 else:
-                    # `dataclasses.replace` takes four times as long, which a cold lookup notices.
+                    # `replace` takes four times as long, which a cold lookup notices.
                     endpoint = Endpoint(endpoint.host, self.port, *_SAID(endpoint))
             ported[endpoint.key] = endpoint
         proxies = tuple(endpoint for endpoint in ported.values() if endpoint.proxied)
