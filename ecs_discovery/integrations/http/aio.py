@@ -37,7 +37,7 @@ class AsyncUse(AttemptUse):
     __slots__ = ("cancelling", "gone", "task", "waits_in", "watches")
 
     task: asyncio.Task[Any] | None
-    """What sends it and waits for its answer, if it may go elsewhere. None where `aborts` is true."""
+    """What sends it and waits for its answer. None where `aborts` is true."""
     waits_in: dict[AsyncUse, Any] | None
     """Where it waits, or has waited, for the first look at its connection."""
     watches: tuple[_Watched, ...]
@@ -84,14 +84,12 @@ class AsyncExchange(Exchange[R, A]):
                     self.driver.background.work(self.service)
                 use = self._use = self.make_use(lease)
                 try:
-                    use.task = asyncio.current_task() if use.replayable and not self.aborts else None
                     try:
                         response = await self.send(use)
                     except BaseException as error:
                         self._raise_if_gone(use, error)
                         raise
                     finally:
-                        use.task = None  # it would keep the answer
                         if use.watched:
                             self._end_watch(use)
                 except Exception as error:  # noqa: BLE001  # raised when no attempt follows
@@ -170,6 +168,8 @@ class AsyncExchange(Exchange[R, A]):
         if here is None or here.loop is not loop:
             here = self.driver.first_looks = _FirstLooks(loop, self.engine)
         self._begin_watch(use)
+        if not self.aborts:
+            use.task = asyncio.current_task()
         waiting = use.waits_in = here.waiting
         waiting[use] = self, connection, self.engine.clock()
         if here.timer is None:
@@ -182,13 +182,11 @@ class AsyncExchange(Exchange[R, A]):
 
     async def _watched(self, use: A) -> R:
         try:
-            use.task = asyncio.current_task() if use.replayable and not self.aborts else None
             return await self.send(use)
         except BaseException as error:
             self._raise_if_gone(use, error)
             raise
         finally:
-            use.task = None
             if use.watched:
                 self._end_watch(use)
 
@@ -201,7 +199,7 @@ class AsyncExchange(Exchange[R, A]):
 
     def _begin_watch(self, use: A) -> None:
         if not use.watched:
-            use.watched, use.waits_in, use.watches, use.gone = True, None, (), False
+            use.watched, use.task, use.waits_in, use.watches, use.gone = True, None, None, (), False
 
     def _end_watch(self, use: A) -> None:
         if use.waits_in is not None:
@@ -209,6 +207,7 @@ class AsyncExchange(Exchange[R, A]):
         for watch in use.watches:
             watch.end()
         use.watches = ()
+        use.task = None  # it would keep the answer
 
     def give_up(self, use: A, connection: Connection) -> None:
         """The host of the use is gone."""
