@@ -159,28 +159,32 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
 
     # Sending
 
-    async def send(self, use: AiohttpUse) -> Any:
+    def send(self, use: AiohttpUse) -> Awaitable[Any]:
         request = self.request
         if self._call is not None:  # an attempt may have come before
-            await request.close()  # its body is being written, if that attempt ended early
-            if hdrs.EXPECT in request.headers:
-                request.update_expect_continue()
+            return self._send_again(use)
         self.route.uses[request] = use  # the connector takes it
-        try:
-            response = await self.handler(request)
-            state = use.state
-            if state is not None:
-                if state.keep_alive_timeout is None:
-                    state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
-                if use.replayable and state.use is use and _is_short(response):
-                    use.in_body = True
-                    await _wait_for_body(response)
-                use.done = state.use is not use  # what has come is let go
-            return response
-        finally:
-            use.exchange = None  # else the two would keep each other until the collector comes
-            if not use.sent:
-                self.route.uses.pop(request, None)
+        return self.handler(request)
+
+    async def _send_again(self, use: AiohttpUse) -> Any:
+        request = self.request
+        await request.close()  # its body is being written, if the attempt before ended early
+        if hdrs.EXPECT in request.headers:
+            request.update_expect_continue()
+        self.route.uses[request] = use
+        return await self.handler(request)
+
+    async def read_more(self, response: Any, use: AiohttpUse) -> None:
+        if use.replayable and _is_short(response):
+            use.in_body = True
+            await _wait_for_body(response)
+
+    def ended(self, use: AiohttpUse) -> None:
+        use.exchange = None  # else the two would keep each other until the collector comes
+        if not use.sent:
+            self.route.uses.pop(self.request, None)
+        if use.watched:
+            self._end_watch(use)
 
     async def discard(self, response: ClientResponse) -> None:
         response.release()
@@ -223,6 +227,9 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def keep(self, response: Any, use: AiohttpUse) -> None:
         if self.route.is_tls:
             self.route.verified.add((self.request.ssl, self.request.server_hostname))
+        state = use.state
+        if state is not None and state.keep_alive_timeout is None:
+            state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
         response.ecs_discovery = use.history
 
     # Errors
@@ -268,13 +275,8 @@ class ConnectionExchange(AiohttpExchange):
     def make_use(self, lease: Lease) -> AiohttpUse:
         return AiohttpUse(lease, False, self)
 
-    async def send(self, use: AiohttpUse) -> Any:
-        try:
-            return await self.handler(use)
-        finally:
-            use.exchange = None
-            if not use.sent:
-                self.route.uses.pop(self.request, None)
+    def send(self, use: AiohttpUse) -> Awaitable[Any]:
+        return self.handler(use)
 
     def may_hedge(self) -> bool:
         return False

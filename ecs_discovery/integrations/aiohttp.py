@@ -261,7 +261,7 @@ class DiscoveryConnector(TCPConnector):
             protocol = connection.protocol
         state: PooledState = protocol.ecs_discovery
         state.use, use.state = use, state
-        use.sent = True
+        use.sent, use.done = True, False
         if use.replayable:
             state.sent_at = now
             looks = self._looks
@@ -402,7 +402,7 @@ class DiscoveryConnector(TCPConnector):
         if state is not None:
             use, state.use = state.use, None
             if use is not None:
-                lease = use.lease
+                lease, use.done = use.lease, True
                 if use.exchange is None:  # else that ends it, when it records the answer
                     lease.release()
                 state.idle_since = state.clock()
