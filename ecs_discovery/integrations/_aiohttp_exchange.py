@@ -13,7 +13,6 @@ from aiohttp.payload import BytesPayload, IOBasePayload
 
 from ecs_discovery.client.aio.driver import AsyncDriver
 from ecs_discovery.client.engine import Engine
-from ecs_discovery.config.policies import ConnectionPolicy
 from ecs_discovery.core.balancing.node import Node
 from ecs_discovery.core.calls.call import Call
 from ecs_discovery.core.calls.connections import ConnectionState
@@ -52,10 +51,11 @@ class PooledState(ConnectionState):
         self.use: AiohttpUse | None = None
         """The use that the connection serves now. It ends when aiohttp lets the connection go."""
 
-    def is_fit(self, policy: ConnectionPolicy, now: float, rng: Callable[[], float], *, replayable: bool) -> bool:
+    def is_fit(self, engine: Engine, now: float, replayable: bool) -> bool:
         """Idle as it is, can it be relied on?"""
-        # Something to read that the loop has not read yet: its end, nearly always.
-        return not (self.must_close(policy, now, rng, replayable=replayable) or self.is_ready(0))
+        if self.must_close(engine.settings.connection, now, engine.rng, replayable):
+            return False
+        return not self.is_ready(0)  # something that the loop has not read yet is its end, nearly always
 
 
 class AiohttpUse(AsyncUse):

@@ -284,7 +284,7 @@ class DiscoveryConnector(TCPConnector):
             if (
                 protocol.is_connected()
                 and (longest is None or now - state.idle_since <= longest)
-                and state.is_fit(engine.settings.connection, now, engine.rng, replayable=use.replayable)
+                and state.is_fit(engine, now, use.replayable)
             ):
                 return protocol
             self._release(key, protocol, should_close=True)
@@ -309,7 +309,7 @@ class DiscoveryConnector(TCPConnector):
                 if not state.idle_since:
                     use.lease.sent_at = state.opened_at
                     return connection, state.opened_at
-                if state.is_fit(engine.settings.connection, now, engine.rng, replayable=use.replayable):
+                if state.is_fit(engine, now, use.replayable):
                     return connection, now
                 connection.close()
         finally:

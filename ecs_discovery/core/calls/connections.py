@@ -30,7 +30,7 @@ class ConnectionState:
         """It is not open."""
         self.opened_at = 0.0
 
-    def must_close(self, policy: ConnectionPolicy, now: float, rng: Callable[[], float], *, replayable: bool) -> bool:
+    def must_close(self, policy: ConnectionPolicy, now: float, rng: Callable[[], float], replayable: bool) -> bool:
         """Is it better not used, idle as it is, for a request that may be sent again if `replayable`?"""
         idle = now - self.idle_since
         if idle >= policy.idle_timeout or (not replayable and idle >= policy.unsafe_idle_timeout):
