@@ -38,7 +38,7 @@ class AsyncUse(AttemptUse):
     __slots__ = ("cancelling", "gone", "task", "waits_in", "watches")
 
     task: asyncio.Task[Any] | None
-    """What sends it and waits for its answer. None where `aborts` is true."""
+    """What sends it and waits for its answer, if it may go elsewhere. None where `aborts` is true."""
     waits_in: dict[AsyncUse, Any] | None
     """Where it waits, or has waited, for the first look at its connection."""
     watches: tuple[_Watched, ...]
@@ -93,6 +93,7 @@ class AsyncExchange(Exchange[R, A]):
                     self.driver.background.work(self.service)
                 use = self._use = self.make_use(lease)
                 try:
+                    use.task = asyncio.current_task() if use.replayable and not self.aborts else None
                     try:
                         response = await self.send(use)
                         if not use.done:
@@ -101,6 +102,7 @@ class AsyncExchange(Exchange[R, A]):
                         self._raise_if_gone(use, error)
                         raise
                     finally:
+                        use.task = None  # it would keep the answer
                         self.ended(use)
                 except Exception as error:  # noqa: BLE001  # raised when no attempt follows
                     ended = [self._failed(error)]  # popped below: a variable would keep the error, and it this frame
@@ -178,8 +180,6 @@ class AsyncExchange(Exchange[R, A]):
         if here is None or here.loop is not loop:
             here = self.driver.first_looks = _FirstLooks(loop, self.engine)
         self._begin_watch(use)
-        if not self.aborts:
-            use.task = asyncio.current_task()
         waiting = use.waits_in = here.waiting
         waiting[use] = self, connection, self.engine.clock()
         if here.timer is None:
@@ -192,6 +192,7 @@ class AsyncExchange(Exchange[R, A]):
 
     async def _watched(self, use: A) -> R:
         try:
+            use.task = asyncio.current_task() if use.replayable and not self.aborts else None
             response = await self.send(use)
             if not use.done:
                 await self.read_more(response, use)
@@ -200,6 +201,7 @@ class AsyncExchange(Exchange[R, A]):
             self._raise_if_gone(use, error)
             raise
         finally:
+            use.task = None
             self.ended(use)
 
     def _raise_if_gone(self, use: A, error: BaseException) -> None:
@@ -211,7 +213,7 @@ class AsyncExchange(Exchange[R, A]):
 
     def _begin_watch(self, use: A) -> None:
         if not use.watched:
-            use.watched, use.task, use.waits_in, use.watches, use.gone = True, None, None, (), False
+            use.watched, use.waits_in, use.watches, use.gone = True, None, (), False
 
     def _end_watch(self, use: A) -> None:
         if use.waits_in is not None:
@@ -219,7 +221,6 @@ class AsyncExchange(Exchange[R, A]):
         for watch in use.watches:
             watch.end()
         use.watches = ()
-        use.task = None  # it would keep the answer
 
     def give_up(self, use: A, connection: Connection) -> None:
         """The host of the use is gone."""
