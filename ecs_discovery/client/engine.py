@@ -145,6 +145,8 @@ class Engine:
         self.rate_limiter = RateLimiter(settings.dns.max_queries, settings.dns.max_queries)
         self.emitter = EventEmitter(on_event)
         self.observers: Observers | None = None
+        """Replaced whole, by who holds the lock; readers take it as it is."""
+        self._observing = RLock()
         self._cloud_map: dict[str, CloudMapResolver] = {}
         self._claim = max(settings.dns.timeout, settings.cloud_map.timeout)
         self.closed = False
@@ -472,13 +474,16 @@ class Engine:
 
     def observe(self, observer: Observer) -> None:
         """Tell this observer of each call that begins from now on, and of its attempts."""
-        known = () if self.observers is None else self.observers.each
-        self.observers = Observers((*known, observer), self.clock)
+        with self._observing:
+            known = () if self.observers is None else self.observers.each
+            self.observers = Observers((*known, observer), self.clock)
 
     def unobserve(self, observer: Observer) -> None:
         """Tell this observer no more."""
-        known = () if self.observers is None else tuple(each for each in self.observers.each if each is not observer)
-        self.observers = Observers(known, self.clock) if known else None
+        with self._observing:
+            known = self.observers.each if self.observers is not None else ()
+            left = tuple(each for each in known if each is not observer)
+            self.observers = Observers(left, self.clock) if left else None
 
     def start_over(self) -> None:
         """Forget every answer, the answers in flight too, and all that was learnt of endpoints. For tests."""
@@ -508,6 +513,7 @@ class Engine:
 
     def after_fork(self) -> None:
         """Fresh locks and rng: children that share rng would all pick the same endpoints in the same order."""
+        self._observing = RLock()
         self.random.seed()
         self.flights.reset()
         self.emitter.after_fork()

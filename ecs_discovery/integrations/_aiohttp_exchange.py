@@ -51,19 +51,21 @@ class PooledState(ConnectionState):
         self.use: AiohttpUse | None = None
         """The use that the connection serves now. It ends when aiohttp lets the connection go."""
 
+    def is_fit(self, engine: Engine, now: float, replayable: bool) -> bool:
+        """Idle as it is, can it be relied on?"""
+        if self.must_close(engine.settings.connection, now, engine.rng, replayable):
+            return False
+        return not self.is_ready(0)  # something that the loop has not read yet is its end, nearly always
+
 
 class AiohttpUse(AsyncUse):
     """One request's use of an endpoint, on its way to the connector."""
 
-    __slots__ = ("connected", "connecting", "exchange", "state")
+    __slots__ = ("exchange", "state")
 
     def __init__(self, lease: Lease, replayable: bool, exchange: AiohttpExchange) -> None:
         AsyncUse.__init__(self, lease, replayable)
         self.exchange: AiohttpExchange | None = exchange
-        self.connecting = False
-        """There was a place for a new connection."""
-        self.connected: Any = None
-        """The socket of a race, for a connection to the lease's endpoint."""
         self.state: PooledState | None = None
 
 
@@ -108,7 +110,6 @@ class RouteOfOrigin(Protocol):
     service: Service
     target: str
     is_tls: bool
-    limits: tuple[ClientTimeout | None, Any, Any]
     verified: set[Any]
     uses: dict[ClientRequest, Any]
 
@@ -118,7 +119,7 @@ class RouteOfOrigin(Protocol):
 class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     """`request` over its attempts, each sent by `handler`, which is aiohttp's own way to connect and send."""
 
-    __slots__ = ("_used", "handler", "limits", "request", "route")
+    __slots__ = ("handler", "limits", "request", "route")
 
     table = TABLE
     aborts = True
@@ -129,61 +130,61 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         self.request = request
         self.handler = handler
         self.limits: ClientTimeout | None = None
-        self._used = False
+        """The request's time limits, which aiohttp tells the connector alone."""
 
     def make_use(self, lease: Lease) -> AiohttpUse:
         return AiohttpUse(lease, self.idempotent and (not self.request.body or self._is_plain()), self)
 
-    def limit(self, timeout: ClientTimeout) -> None:
-        """Take over the request's time limits, which aiohttp tells the connector alone."""
-        self.limits, known = timeout, self.route.limits
-        if known[0] is timeout:
-            _, self.connect, self.read = known
-        else:
-            self._weigh(timeout)
-        call = self._call
-        if call is not None and self.connect is not None:  # it was made before the limits were known
-            call.connect_deadline_at = min(call.deadline_at, self.engine.clock() + self.connect)
+    # Time limits
 
-    def _weigh(self, timeout: ClientTimeout) -> None:
-        self.read = min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
-        if timeout is not DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
-            self.connect = min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
-        self.route.limits = timeout, self.connect, self.read
+    @property
+    def connect(self) -> float | None:
+        timeout = self.limits
+        if timeout is None or timeout is DEFAULT_TIMEOUT:  # aiohttp's own word, not the application's
+            return None
+        return min((each for each in (timeout.sock_connect, timeout.connect) if each), default=None)
+
+    @property
+    def read(self) -> float | None:
+        timeout = self.limits
+        if timeout is None:
+            return None
+        return min((each for each in (timeout.sock_read, timeout.total) if each), default=None)
+
+    def limit_call(self) -> None:
+        """The request's time limits have become known. They hold for the call too, if there is one already."""
+        call, connect = self._call, self.connect
+        if call is not None and connect is not None:
+            call.connect_deadline_at = min(call.deadline_at, self.engine.clock() + connect)
 
     # Sending
 
-    async def send(self, use: AiohttpUse) -> Any:
+    def send(self, use: AiohttpUse) -> Awaitable[Any]:
         request = self.request
-        if self._used:
-            await request.close()  # its body is being written, if an attempt ended early
-            if hdrs.EXPECT in request.headers:
-                request.update_expect_continue()
-        self._used = True
+        if self._call is not None:  # an attempt may have come before
+            return self._send_again(use)
         self.route.uses[request] = use  # the connector takes it
-        try:
-            response = await self.handler(request)
-            state = use.state
-            if state is not None and state.keep_alive_timeout is None:
-                state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
-            done = response.connection is None  # looked up once: it takes long
-            if not done and use.replayable and _is_short(response):
-                use.in_body = True
-                await _wait_for_body(response)
-                done = response.connection is None
-            use.done = done
-            return response
-        finally:
-            use.exchange = None  # else the two would keep each other until the collector comes
-            if not use.sent or use.connected is not None:
-                self.let_go(use)
+        return self.handler(request)
 
-    def let_go(self, use: AiohttpUse) -> None:
-        """The use was sent, or was not."""
+    async def _send_again(self, use: AiohttpUse) -> Any:
+        request = self.request
+        await request.close()  # its body is being written, if the attempt before ended early
+        if hdrs.EXPECT in request.headers:
+            request.update_expect_continue()
+        self.route.uses[request] = use
+        return await self.handler(request)
+
+    async def read_more(self, response: Any, use: AiohttpUse) -> None:
+        if use.replayable and _is_short(response):
+            use.in_body = True
+            await _wait_for_body(response)
+
+    def ended(self, use: AiohttpUse) -> None:
+        use.exchange = None  # else the two would keep each other until the collector comes
         if not use.sent:
             self.route.uses.pop(self.request, None)
-        if use.connected is not None:
-            use.connected.close()  # the winner of the race had an idle connection
+        if use.watched:
+            self._end_watch(use)
 
     async def discard(self, response: ClientResponse) -> None:
         response.release()
@@ -226,6 +227,9 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def keep(self, response: Any, use: AiohttpUse) -> None:
         if self.route.is_tls:
             self.route.verified.add((self.request.ssl, self.request.server_hostname))
+        state = use.state
+        if state is not None and state.keep_alive_timeout is None:
+            state.keep_alive_timeout = keep_alive_timeout(response.headers.get("Keep-Alive"))
         response.ecs_discovery = use.history
 
     # Errors
@@ -271,12 +275,8 @@ class ConnectionExchange(AiohttpExchange):
     def make_use(self, lease: Lease) -> AiohttpUse:
         return AiohttpUse(lease, False, self)
 
-    async def send(self, use: AiohttpUse) -> Any:
-        try:
-            return await self.handler(use)
-        finally:
-            use.exchange = None
-            self.let_go(use)
+    def send(self, use: AiohttpUse) -> Awaitable[Any]:
+        return self.handler(use)
 
     def may_hedge(self) -> bool:
         return False

@@ -39,8 +39,6 @@ class Route:
         self.service = self.driver.engine.service(self.target, default_port(scheme))
         self.uses = uses
         self.is_tls = scheme == "https"
-        self.limits: tuple[Any, Any, Any] = (None, None, None)
-        """The time limits of the latest request, and what they mean for connecting and reading."""
         self.verified: set[Any] = set()
         """TLS options with which an endpoint has answered: where these fail elsewhere, the endpoint is to blame."""
         self._drop = drop

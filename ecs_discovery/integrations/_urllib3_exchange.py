@@ -56,7 +56,19 @@ P = TypeVar("P", bound=ServicePool)
 class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
     """One request over all its attempts. `options` go to urllib3's `urlopen`."""
 
-    __slots__ = ("_aborts", "_body", "_headers", "_options", "_suspicion", "_url", "_variant", "pool", "route")
+    __slots__ = (
+        "_aborts",
+        "_body",
+        "_headers",
+        "_options",
+        "_suspicion",
+        "_url",
+        "_variant",
+        "connect",
+        "pool",
+        "read",
+        "route",
+    )
 
     table = TABLE
 
@@ -64,8 +76,8 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
         self, pool: P, method: str, url: str, body: Any, headers: Any, timeout: Any, options: dict[str, Any]
     ) -> None:
         route = pool.route
-        connect, read = parts_of(timeout)
-        SyncExchange.__init__(self, route.driver, route.service, route.target, method, connect, read, pool.pinned)
+        SyncExchange.__init__(self, route.driver, route.service, route.target, method, pool.pinned)
+        self.connect, self.read = parts_of(timeout)
         self.pool = pool
         self.route = route
         self._variant = pool.tls()

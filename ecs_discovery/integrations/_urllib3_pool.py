@@ -212,9 +212,7 @@ class EndpointPool(HTTPConnectionPool):
             return super()._make_request(conn, method, url, *args, **options)
         state: _PooledConnection = conn.ecs_discovery
         use = state.use = timeout.use
-        if conn.sock is not None and state.must_close(
-            self._policy, self._clock(), self._rng, replayable=use.replayable
-        ):
+        if conn.sock is not None and state.must_close(self._policy, self._clock(), self._rng, use.replayable):
             state.closed()
             conn.close()
         if conn.sock is None and use.connector is not None:

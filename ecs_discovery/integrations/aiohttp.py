@@ -40,6 +40,7 @@ with needs("aiohttp"):
 from ecs_discovery.client.aio import race, transports
 from ecs_discovery.client.aio.discovery import AsyncDiscovery
 from ecs_discovery.client.aio.shared import shared_async_discovery
+from ecs_discovery.client.engine import Engine
 from ecs_discovery.client.tls import verified_name
 from ecs_discovery.config.settings import ServiceConfig, Settings
 from ecs_discovery.core.calls.http import IDEMPOTENT
@@ -179,13 +180,18 @@ def _in_a_coroutine() -> bool:
 class _Keyed:
     """A request as the connector's base class sees it: under the key of the endpoint that was chosen for it."""
 
-    __slots__ = ("connection_key", "proxy", "request", "use")
+    __slots__ = ("connected", "connecting", "connection_key", "proxy", "request", "use")
 
-    def __init__(self, request: ClientRequest, key: ConnectionKey, use: AiohttpUse) -> None:
+    connection_key: ConnectionKey
+
+    def __init__(self, request: ClientRequest, use: AiohttpUse) -> None:
         self.request = request
-        self.connection_key = key
         self.use = use
         self.proxy = None
+        self.connecting = False
+        """There was a place for a new connection."""
+        self.connected: Any = None
+        """The socket of a race, for a connection to the lease's endpoint."""
 
 
 class DiscoveryConnector(TCPConnector):
@@ -200,6 +206,8 @@ class DiscoveryConnector(TCPConnector):
     """
 
     _routes: Routes | None
+    _uses: dict[ClientRequest, AiohttpUse]
+    """The attempts on their way to a connection."""
     _looks: FirstLooks | None = None
 
     def __init__(
@@ -221,7 +229,7 @@ class DiscoveryConnector(TCPConnector):
 
     def _find_services(self, discovery: AsyncDiscovery | None, settings: Mapping[str, Any]) -> None:
         chosen = choose(AsyncDiscovery, discovery, settings)
-        self._routes = None
+        self._routes, self._uses = None, {}
         if chosen is not None:
             here = ref(self)  # aiohttp tells of a connector that was not closed when nothing refers to it
 
@@ -231,47 +239,82 @@ class DiscoveryConnector(TCPConnector):
                     connector._drop(key)
 
             self._routes = Routes(chosen.discovery or shared_async_discovery(chosen.settings), drop)
+            self._uses = self._routes.uses
 
     # A connection for a request
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        routes = self._routes
-        use: AiohttpUse | None = routes.uses.pop(req, None) if routes is not None else None
+        use: AiohttpUse | None = self._uses.pop(req, None)
         if use is None:
             return await self._connect_alone(req, traces, timeout)
-        exchange = use.exchange
+        exchange, lease = use.exchange, use.lease
         assert exchange is not None  # until it was sent
-        if exchange.limits is not timeout:
-            exchange.limit(timeout)
-        route, engine, replayable = exchange.route, exchange.engine, use.replayable
-        looks = self._looks
-        if looks is None:
-            looks = self._looks = FirstLooks(self._loop, engine)
-        while True:
-            key = route.key(use.lease.node, req)
-            connection, now = await self._get(key, traces), use.lease.started_at
-            if connection is None:
-                connection = await self._connect_anew(_Keyed(req, key, use), traces, timeout)
-                if connection is None:
-                    continue  # another endpoint has connected first
-                now = engine.clock()
-            protocol: Any = connection.protocol
-            state: PooledState = protocol.ecs_discovery
-            if not state.idle_since:
-                now = use.lease.sent_at = state.opened_at
-                break
-            worn = state.must_close(engine.settings.connection, now, engine.rng, replayable=replayable)
-            # Something to read that the loop has not read yet: its end, nearly always.
-            if not worn and not state.is_ready(0):
-                break
-            connection.close()
+        exchange.limits = timeout
+        if exchange._call is not None:
+            exchange.limit_call()
+        key = exchange.route.key(lease.node, req)
+        protocol: Any = self._take(key, use, exchange.engine) if not traces else None
+        if protocol is not None:
+            connection, now = Connection(self, key, protocol, self._loop), lease.started_at
+        else:
+            connection, now = await self._wait_for_connection(_Keyed(req, use), exchange, traces, timeout)
+            protocol = connection.protocol
+        state: PooledState = protocol.ecs_discovery
         state.use, use.state = use, state
-        use.sent = True
-        if replayable:
+        use.sent, use.done = True, False
+        if use.replayable:
             state.sent_at = now
-            if looks.timer is None:
+            looks = self._looks
+            if looks is not None and looks.timer is None:
                 looks.start()
         return connection
+
+    def _take(self, key: ConnectionKey, use: AiohttpUse, engine: Engine) -> Any:
+        """An idle connection that can be relied on, if there is any.
+
+        It does what `_get` does, but looks once how old it is, and leaves an empty queue for when it comes back.
+        """
+        waiting, now, longest = self._conns.get(key), use.lease.started_at, self._keepalive_timeout
+        while waiting:
+            protocol, _ = waiting.popleft()
+            self._acquired.add(protocol)
+            if self._limit_per_host:
+                self._acquired_per_host[key].add(protocol)
+            state: PooledState = protocol.ecs_discovery  # type: ignore[attr-defined]
+            if (
+                protocol.is_connected()
+                and (longest is None or now - state.idle_since <= longest)
+                and state.is_fit(engine, now, use.replayable)
+            ):
+                return protocol
+            self._release(key, protocol, should_close=True)
+        return None
+
+    async def _wait_for_connection(
+        self, keyed: _Keyed, exchange: AiohttpExchange, traces: list[Trace], timeout: ClientTimeout
+    ) -> tuple[Connection, float]:
+        """A connection to an endpoint of the use's service, which is then the lease's, and when it was there."""
+        use, engine, route = keyed.use, exchange.engine, exchange.route
+        try:
+            while True:
+                key = keyed.connection_key = route.key(use.lease.node, keyed.request)
+                connection, now = await self._get(key, traces), use.lease.started_at
+                if connection is None:
+                    connection = await self._connect_anew(keyed, traces, timeout)
+                    if connection is None:
+                        continue  # another endpoint has connected first
+                    now = engine.clock()
+                protocol: Any = connection.protocol
+                state: PooledState = protocol.ecs_discovery
+                if not state.idle_since:
+                    use.lease.sent_at = state.opened_at
+                    return connection, state.opened_at
+                if state.is_fit(engine, now, use.replayable):
+                    return connection, now
+                connection.close()
+        finally:
+            if keyed.connected is not None:
+                keyed.connected.close()  # the winner of the race had an idle connection
 
     async def _connect_alone(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         """A connection for a request that comes without our middleware."""
@@ -293,17 +336,17 @@ class DiscoveryConnector(TCPConnector):
         except Overtaken:
             return None
         except TimeoutError as error:
-            if keyed.use.connecting or isinstance(error, ClientError):
+            if keyed.connecting or isinstance(error, ClientError):
                 raise
             raise PoolTimeout(f"no connection became free in time (limit={self.limit})") from error
 
     async def _create_connection(self, req: Any, traces: list[Trace], timeout: ClientTimeout) -> Any:
         if type(req) is not _Keyed:
             return await super()._create_connection(req, traces, timeout)
-        request, use = req.request, req.use
-        use.connecting = True
+        request = req.request
+        req.connecting = True
         try:
-            return await self._open(request, use)
+            return await self._open(req)
         except TimeoutError as error:
             if error.errno is None:
                 raise  # a time limit, which aiohttp itself expects
@@ -315,19 +358,19 @@ class DiscoveryConnector(TCPConnector):
         except OSError as error:
             raise ClientConnectorError(request.connection_key, error) from error
 
-    async def _open(self, request: ClientRequest, use: AiohttpUse) -> Any:
-        exchange, lease = use.exchange, use.lease
+    async def _open(self, keyed: _Keyed) -> Any:
+        request, exchange, lease = keyed.request, keyed.use.exchange, keyed.use.lease
         assert exchange is not None
         context = self._get_ssl_context(request)
         name = verified_name(context, (request.server_hostname or "").rstrip(".") or None, lease.service)
         grace = getattr(self, "_ssl_shutdown_timeout", None)  # aiohttp 3.12.0 has no such option
         options = {"ssl_shutdown_timeout": grace} if grace and context is not None else {}
-        sock, use.connected = use.connected, None
+        sock, keyed.connected = keyed.connected, None
         if sock is None:
             chosen = lease.endpoint.key
             sock = await race.connect(exchange.driver.background, exchange.call, lease, self._tuning())
             if lease.endpoint.key != chosen:
-                use.connected = sock
+                keyed.connected = sock
                 raise Overtaken
         async with asyncio.timeout(None if context is None else exchange.connect_limit()):
             transport, protocol = await transports.create(sock, self._factory, context, name, **options)
@@ -340,8 +383,9 @@ class DiscoveryConnector(TCPConnector):
                 raise
         state = PooledState(transport, exchange.engine.clock)
         protocol.ecs_discovery = state  # type: ignore[attr-defined]
-        if self._looks is not None:
-            self._looks.states.add(state)
+        if self._looks is None:
+            self._looks = FirstLooks(self._loop, exchange.engine)
+        self._looks.states.add(state)
         return protocol
 
     def _tuning(self) -> Tuning | None:
@@ -358,7 +402,7 @@ class DiscoveryConnector(TCPConnector):
         if state is not None:
             use, state.use = state.use, None
             if use is not None:
-                lease = use.lease
+                lease, use.done = use.lease, True
                 if use.exchange is None:  # else that ends it, when it records the answer
                     lease.release()
                 state.idle_since = state.clock()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -271,3 +273,29 @@ def test_a_call_that_its_deadline_cuts_is_told_so():
         assert recorder.calls[0].error_type == "DeadlineExceeded"
 
     Worlds(Asyncio).run(scenario)
+
+
+def test_observers_that_come_and_go_in_many_threads_at_once_lose_none(world: Worlds):
+    async def scenario(w: Any) -> None:
+        stay = [Recorder() for _ in range(8)]
+
+        def come(recorder: Recorder) -> None:
+            for _ in range(200):
+                passing = Recorder()
+                w.engine.observe(passing)
+                w.engine.unobserve(passing)
+            w.engine.observe(recorder)
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=come, args=(each,)) for each in stay]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(before)
+        assert {id(each) for each in w.engine.observers.each} == {id(each) for each in stay}
+
+    world.run(scenario)

@@ -30,11 +30,12 @@ class ConnectionState:
         """It is not open."""
         self.opened_at = 0.0
 
-    def must_close(self, policy: ConnectionPolicy, now: float, rng: Callable[[], float], *, replayable: bool) -> bool:
+    def must_close(self, policy: ConnectionPolicy, now: float, rng: Callable[[], float], replayable: bool) -> bool:
         """Is it better not used, idle as it is, for a request that may be sent again if `replayable`?"""
         idle = now - self.idle_since
-        limit = policy.idle_timeout if replayable else min(policy.idle_timeout, policy.unsafe_idle_timeout)
-        if idle >= limit or (self.keep_alive_timeout is not None and idle >= self.keep_alive_timeout):
+        if idle >= policy.idle_timeout or (not replayable and idle >= policy.unsafe_idle_timeout):
+            return True
+        if self.keep_alive_timeout is not None and idle >= self.keep_alive_timeout:
             return True
         age = now - self.opened_at
         # A fifth either way, so that connections which were opened together do not end together.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import abstractmethod
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -62,8 +63,16 @@ class AsyncExchange(Exchange[R, A]):
     # What a library supplies
 
     @abstractmethod
-    async def send(self, use: A) -> R:
+    def send(self, use: A) -> Awaitable[R]:
         """Send the request to the use's endpoint: the answer, as much of it as is to be part of this attempt."""
+
+    async def read_more(self, response: R, use: A) -> None:
+        """The answer is not all there: wait for as much of it as is to be part of this attempt, if `send` has not."""
+
+    def ended(self, use: A) -> None:
+        """The use was sent, or was not. The library lets go of what belongs to the exchange."""
+        if use.watched:
+            self._end_watch(use)
 
     async def discard(self, response: R) -> None:
         """Let go of an answer that is not wanted."""
@@ -87,13 +96,14 @@ class AsyncExchange(Exchange[R, A]):
                     use.task = asyncio.current_task() if use.replayable and not self.aborts else None
                     try:
                         response = await self.send(use)
+                        if not use.done:
+                            await self.read_more(response, use)
                     except BaseException as error:
                         self._raise_if_gone(use, error)
                         raise
                     finally:
                         use.task = None  # it would keep the answer
-                        if use.watched:
-                            self._end_watch(use)
+                        self.ended(use)
                 except Exception as error:  # noqa: BLE001  # raised when no attempt follows
                     ended = [self._failed(error)]  # popped below: a variable would keep the error, and it this frame
                 except BaseException:  # cancelled: the use is over, and says nothing of the endpoint
@@ -183,14 +193,16 @@ class AsyncExchange(Exchange[R, A]):
     async def _watched(self, use: A) -> R:
         try:
             use.task = asyncio.current_task() if use.replayable and not self.aborts else None
-            return await self.send(use)
+            response = await self.send(use)
+            if not use.done:
+                await self.read_more(response, use)
+            return response
         except BaseException as error:
             self._raise_if_gone(use, error)
             raise
         finally:
             use.task = None
-            if use.watched:
-                self._end_watch(use)
+            self.ended(use)
 
     def _raise_if_gone(self, use: A, error: BaseException) -> None:
         if not use.watched or not use.gone:

@@ -72,10 +72,7 @@ U = TypeVar("U", bound=AttemptUse)
 
 
 class Exchange(Generic[R, U], ABC):
-    """`method` is the request's, `connect` and `read` are the application's limits in seconds; None for none.
-
-    `pinned` is the endpoint that the first attempt prefers.
-    """
+    """`method` is the request's. `pinned` is the endpoint that the first attempt prefers."""
 
     __slots__ = (
         "_call",
@@ -84,12 +81,10 @@ class Exchange(Generic[R, U], ABC):
         "_response",
         "_started_at",
         "_use",
-        "connect",
         "driver",
         "engine",
         "method",
         "pinned",
-        "read",
         "service",
         "target",
     )
@@ -99,6 +94,10 @@ class Exchange(Generic[R, U], ABC):
     is_request: bool = True
     """False for an exchange that only connects: what becomes of its request is not known, and observers are not
     told."""
+    connect: Any
+    """The application's limit for connecting, in seconds; None for none."""
+    read: Any
+    """The same for waiting for the answer."""
     verified: bool = False
     """The same TLS options were accepted by another endpoint: where they fail, the endpoint is to blame."""
 
@@ -108,8 +107,6 @@ class Exchange(Generic[R, U], ABC):
         service: Service,
         target: str,
         method: str,
-        connect: object = None,
-        read: object = None,
         pinned: Node | None = None,
     ) -> None:
         self.driver = driver
@@ -118,8 +115,6 @@ class Exchange(Generic[R, U], ABC):
         self.target = target
         """The name and port of the URL: another caller may have named the same service in another way first."""
         self.method = method
-        self.connect: Any = connect
-        self.read: Any = read
         self.pinned = pinned
         self._started_at = 0.0
         self._call: Call | None = None

@@ -214,7 +214,8 @@ class Client:
 
     async def send(self, request: Request, *, connect: float | None = None, read: float | None = 10.0) -> Answer:
         service = self._driver.engine.service(request.host, 80)
-        exchange = self._kind(self._driver, service, request.host, request.method, connect, read)
+        exchange = self._kind(self._driver, service, request.host, request.method)
+        exchange.connect, exchange.read = connect, read
         exchange.request = request
         found = exchange.run()
         answer: Answer = await found if asyncio.iscoroutine(found) else found

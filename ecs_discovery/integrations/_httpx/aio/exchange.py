@@ -25,13 +25,13 @@ __all__ = ["AsyncHttpxExchange"]
 class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
     """One request over all its attempts."""
 
-    __slots__ = ("library", "request", "route", "sni", "table")
+    __slots__ = ("connect", "library", "read", "request", "route", "sni", "table")
 
     def __init__(self, route: AsyncHttpxRoute, request: Any) -> None:
         limits = request.extensions.get("timeout") or {}
-        AsyncExchange.__init__(  # `super()` takes longer
-            self, route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
-        )
+        # `super()` takes longer.
+        AsyncExchange.__init__(self, route.driver, route.service, route.target, request.method)
+        self.connect, self.read = limits.get("connect"), limits.get("read")
         self.route = route
         self.library = route.library
         self.table = route.library.table

@@ -113,7 +113,7 @@ class EndpointFacts:
         """Is an idle connection better not used?"""
         use = current.get()
         replayable = use is None or use.replayable
-        return self.retired or state.must_close(self.policy, self.clock(), self.rng, replayable=replayable)
+        return self.retired or state.must_close(self.policy, self.clock(), self.rng, replayable)
 
 
 class _Backend:

@@ -26,13 +26,13 @@ __all__ = ["HttpxExchange"]
 class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
     """One request over all its attempts."""
 
-    __slots__ = ("_aborts", "_suspicion", "library", "request", "route", "sni", "table")
+    __slots__ = ("_aborts", "_suspicion", "connect", "library", "read", "request", "route", "sni", "table")
 
     def __init__(self, route: HttpxRoute, request: Any) -> None:
         limits = request.extensions.get("timeout") or {}
-        SyncExchange.__init__(  # `super()` takes longer
-            self, route.driver, route.service, route.target, request.method, limits.get("connect"), limits.get("read")
-        )
+        # `super()` takes longer.
+        SyncExchange.__init__(self, route.driver, route.service, route.target, request.method)
+        self.connect, self.read = limits.get("connect"), limits.get("read")
         self.route = route
         self.library = route.library
         self.table = route.library.table
