@@ -324,6 +324,7 @@ class Service:
     def facts(self, *, picks: bool = True) -> dict[str, Any]:
         """Its state in one consistent look, for snapshots. The last picks take longest: leave them out if not shown."""
         with self._lock:
+            self._membership.seen()
             return {
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
@@ -410,7 +411,8 @@ class Service:
         """Leave out an endpoint that went down and that the newest answer does not name."""
         change = self._membership.drop(node, now)
         if change is not None:
-            left = tuple(each for each in known.endpoints if each.key != node.endpoint.key)
+            host, key = node.endpoint.host, node.endpoint.key
+            left = tuple([each for each in known.endpoints if each.host != host or each.key != key])
             self.resolution = replace(known, endpoints=left)
             self._take_change_locked(change, self.resolution, now)
 

@@ -14,10 +14,14 @@ from ecs_discovery.config.targets import Target
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Endpoint, Question
 
-__all__ = ["Group", "plan"]
+__all__ = ["Group", "Ported", "plan"]
 
 
 _SAID = attrgetter("priority", "weight", "zone", "instance_id", "attributes")  # besides address and port
+
+Ported = dict[str, tuple[Endpoint, Endpoint]]
+"""By address, an endpoint as an answer named it without a port, and the same with a port."""
+_NOTHING: tuple[None, None] = (None, None)
 
 
 class Group(NamedTuple):
@@ -31,26 +35,38 @@ class Group(NamedTuple):
     surprise: str = ""
     """What to tell once when this group is the one that answers."""
 
-    def endpoints(self, found: Iterable[Endpoint], before: Iterable[Endpoint] = ()) -> tuple[Endpoint, ...]:
+    def endpoints(self, found: Iterable[Endpoint], known: Ported | None = None) -> tuple[Endpoint, ...]:
         """The answers as endpoints to connect to, each once, families interleaved as they come.
 
-        Those that are as they were `before` are the same objects: nothing need be compared again.
+        `known` is for the next answer, and kept here: those that are as they were are the same objects then, and
+        nothing need be compared again.
         """
-        old = {endpoint.host: endpoint for endpoint in before}
-        ported: dict[tuple[str, int, str | None], Endpoint] = {}
+        known = {} if known is None else known
+        ported: list[Endpoint] = []
+        port = self.port
         for endpoint in found:
-            if endpoint.port == 0:
-                if self.port is None:
-                    continue
-                same = old.get(endpoint.host)
-                if same is not None and same.port == self.port and _SAID(same) == _SAID(endpoint):
-                    endpoint = same
-                else:
-                    # `dataclasses.replace` takes four times as long, which a cold lookup notices.
-                    endpoint = Endpoint(endpoint.host, self.port, *_SAID(endpoint))
-            ported[endpoint.key] = endpoint
-        proxies = tuple(endpoint for endpoint in ported.values() if endpoint.proxied)
-        return proxies[:1] or tuple(ported.values())  # whatever its addresses, a proxy beside the task is one endpoint
+            if endpoint.port:
+                ported.append(endpoint)
+            elif port is not None:
+                host = endpoint.host
+                of, made = known.get(host, _NOTHING)
+                if made is None or of is not endpoint or made.port != port:
+                    said = _SAID(endpoint)
+                    if made is None or made.port != port or _SAID(made) != said:
+                        # `dataclasses.replace` takes four times as long, which a cold lookup notices.
+                        made = Endpoint(host, port, *said)
+                    known[host] = endpoint, made
+                ported.append(made)
+        hosts = {endpoint.host for endpoint in ported}
+        if len(hosts) < len(ported):  # some may be the same
+            ported = list({endpoint.key: endpoint for endpoint in ported}.values())
+        if len(known) > 2 * len(hosts):
+            for host in known.keys() - hosts:
+                del known[host]
+        for endpoint in ported:
+            if endpoint.attributes and endpoint.proxied:
+                return (endpoint,)  # whatever its addresses, a proxy beside the task is one endpoint
+        return tuple(ported)
 
 
 def plan(

@@ -6,14 +6,14 @@ endpoints: whether an answer is believed is the service's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import is_
 from typing import NamedTuple
 
 from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
-from ecs_discovery.core.resolution.questions import Group
+from ecs_discovery.core.resolution.questions import Group, Ported
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import REGISTRIES, Endpoint, Question, Resolution
 
@@ -74,6 +74,7 @@ class SourceSelection:
         self._surprised = False
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
+        self._ported: Ported = {}
         self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
 
     @property
@@ -166,8 +167,8 @@ class SourceSelection:
             partial,
             max((value.estimate for value in values if value.estimate is not None), default=None),
             stale=any(look.freshness is not Freshness.FRESH for look in answered),
-            named=frozenset(host for value in values for host in value.hosts) if partial else None,
-            refused=tuple(dict.fromkeys(host for look in looks.values() for host in _refused(look))),
+            named=frozenset().union(*[value.hosts for value in values]) if partial else None,
+            refused=tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)])),
         )
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
@@ -178,9 +179,12 @@ class SourceSelection:
         known, of, endpoints = self._joined
         if known == index and len(of) == len(values) and all(map(is_, of, values)):
             return endpoints
-        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
-        rows = zip_longest(*(value.endpoints for value in values))
-        endpoints = self.groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
+        found: Iterable[Endpoint] = values[0].endpoints
+        if len(values) > 1:
+            # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
+            rows = zip_longest(*(value.endpoints for value in values))
+            found = [each for row in rows for each in row if each is not None]
+        endpoints = self.groups[index].endpoints(found, self._ported)
         self._joined = (index, values, endpoints)
         return endpoints
 
