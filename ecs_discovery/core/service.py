@@ -396,7 +396,7 @@ class Service:
             self._membership.adopted = answer.endpoints
             self._accept(answer, now)
         elif answer.stale is not known.stale:
-            self.resolution = replace(known, stale=answer.stale)
+            self.resolution = answer if answer.endpoints is known.endpoints else replace(known, stale=answer.stale)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)

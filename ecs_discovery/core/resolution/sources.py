@@ -23,6 +23,8 @@ _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could n
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
 
+_FRESH, _EXPIRED = Freshness.FRESH, Freshness.EXPIRED  # looking a member up takes longer than comparing (Python 3.11)
+
 Looks = Mapping[Question, Look[Resolution]]
 
 
@@ -75,6 +77,7 @@ class SourceSelection:
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
         self._ported: Ported = {}
+        self._answer: tuple[tuple[Endpoint, ...], Resolution | None] = ((), None)  # the last, and what it was made of
         self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
 
     @property
@@ -148,28 +151,32 @@ class SourceSelection:
         self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
 
     def _found(self, index: int, looks: Looks) -> Evaluation:
-        group = self.groups[index]
         answered = [look for look in looks.values() if look.value is not None]
-        values = tuple(look.value for look in looks.values() if look.value is not None)
+        values = tuple([look.value for look in answered if look.value is not None])
         endpoints = self._endpoints(index, values)
-        wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
-        ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
-        refresh_at = min(look.changes_at for look in looks.values() if not _absent(look))
+        wait = tuple([q for q, look in looks.items() if look.freshness is _EXPIRED])
+        ask = tuple([q for q, look in looks.items() if look.refresh and q not in wait])
+        refresh_at = min([look.changes_at for look in looks.values() if not _absent(look)])
         if not endpoints:
             return Evaluation(refresh_at, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
-        partial = any(value.partial for value in values)
-        notice = "" if self._surprised else group.surprise
+        notice = "" if self._surprised else self.groups[index].surprise
         self._surprised = self._surprised or bool(notice)
-        answer = Resolution(
-            endpoints,
-            min(value.ttl for value in values),
-            "+".join(dict.fromkeys(value.source for value in values)),
-            partial,
-            max((value.estimate for value in values if value.estimate is not None), default=None),
-            stale=any(look.freshness is not Freshness.FRESH for look in answered),
-            named=frozenset().union(*[value.hosts for value in values]) if partial else None,
-            refused=tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)])),
-        )
+        stale = any([look.freshness is not _FRESH for look in answered])
+        refused = tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)]))
+        of, answer = self._answer
+        if answer is None or of is not endpoints or answer.stale is not stale or answer.refused != refused:
+            partial = any([value.partial for value in values])
+            answer = Resolution(
+                endpoints,
+                min([value.ttl for value in values]),
+                "+".join(dict.fromkeys([value.source for value in values])),
+                partial,
+                max([value.estimate for value in values if value.estimate is not None], default=None),
+                frozenset().union(*[value.hosts for value in values]) if partial else None,
+                stale,
+                refused,
+            )
+            self._answer = endpoints, answer
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
 

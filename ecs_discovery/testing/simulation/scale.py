@@ -38,8 +38,9 @@ from ecs_discovery.testing.simulation.world import World
 
 __all__ = ["AMPLIFICATION", "DISCOVER_INSTANCES", "DNS_PACKETS", "WAVE", "Outcome", "judge", "main", "play", "play_all"]
 
+_NAME = "ecs_discovery.testing.simulation.scale"
 TTL, LAG, CACHES = 10.0, 5.0, 3
-SHARD = 500  # clients in one world: what is held in memory at once
+SHARD = 250  # clients in one world: more would not fit the caches of a processor, and each step would take longer
 SLOT = 0.1  # seconds
 LATE = 2.0  # seconds after the tasks answer again by which every request succeeds
 TARGETS = {"dns": "orders:8080", "cloudmap": "cloudmap://prod/orders"}
@@ -205,7 +206,7 @@ def play_all(history: str, clients: int, tasks: int, seed: int, processes: int =
             total.add(play(*job))
         return total
     # A process plays one shard and ends: its memory goes with it.
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    with _context().Pool(processes, maxtasksperchild=1) as pool:
         for done, outcome in enumerate(pool.imap_unordered(_play, jobs), 1):
             total.add(outcome)
             _say(f"{history}: {done} of {len(jobs)} shards")
@@ -263,6 +264,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--histories", choices=[*HISTORIES], nargs="+", default=[*HISTORIES])
     parser.add_argument("--out", type=Path, help="directory for scale.json and the pictures")
     return parser.parse_args(arguments)
+
+
+def _context() -> Any:
+    """How processes are begun: where it can be had, as forks of one that has imported all of this and does nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_NAME])
+    return context
 
 
 def _play(job: tuple[str, int, int, int]) -> Outcome:
