@@ -25,6 +25,9 @@ PROXIED = ("proxy", "service-connect")
 """The attribute of an endpoint that is a proxy beside the task."""
 
 
+_set = object.__setattr__
+
+
 class _Signature:
     """What `help` and `inspect` show. Made when they ask."""
 
@@ -56,6 +59,11 @@ class Value:
     __signature__ = _Signature()
 
     def __init__(self, *row: Any, **named: Any) -> None:
+        names = self.__slots__
+        if len(row) == len(names) and not named:  # nearly always
+            for name, value in zip(names, row, strict=True):
+                _set(self, name, value)
+            return
         items = fields(self)  # type: ignore[arg-type]  # only dataclasses derive from it
         given = dict(zip([item.name for item in items], row, strict=False))
         if len(row) > len(items) or given.keys() & named.keys():

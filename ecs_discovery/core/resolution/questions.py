@@ -19,9 +19,8 @@ __all__ = ["Group", "Ported", "plan"]
 
 _SAID = attrgetter("priority", "weight", "zone", "instance_id", "attributes")  # besides address and port
 
-Ported = dict[str, tuple[Endpoint, Endpoint]]
-"""By address, an endpoint as an answer named it without a port, and the same with a port."""
-_NOTHING: tuple[None, None] = (None, None)
+Ported = dict[int | str, tuple[Endpoint, Endpoint | None]]
+"""By identity and by address: an endpoint as an answer named it, and the same with a port, if it is to have one."""
 
 
 class Group(NamedTuple):
@@ -38,35 +37,40 @@ class Group(NamedTuple):
     def endpoints(self, found: Iterable[Endpoint], known: Ported | None = None) -> tuple[Endpoint, ...]:
         """The answers as endpoints to connect to, each once, families interleaved as they come.
 
-        `known` is for the next answer, and kept here: those that are as they were are the same objects then, and
-        nothing need be compared again.
+        `known` is this group's, for the next answer: those that are as they were are the same objects then, and nothing
+        need be compared again.
         """
-        known = {} if known is None else known
-        ported: list[Endpoint] = []
-        port = self.port
-        for endpoint in found:
-            if endpoint.port:
-                ported.append(endpoint)
-            elif port is not None:
-                host = endpoint.host
-                of, made = known.get(host, _NOTHING)
-                if made is None or of is not endpoint or made.port != port:
-                    said = _SAID(endpoint)
-                    if made is None or made.port != port or _SAID(made) != said:
-                        # `dataclasses.replace` takes four times as long, which a cold lookup notices.
-                        made = Endpoint(host, port, *said)
-                    known[host] = endpoint, made
-                ported.append(made)
-        hosts = {endpoint.host for endpoint in ported}
-        if len(hosts) < len(ported):  # some may be the same
-            ported = list({endpoint.key: endpoint for endpoint in ported}.values())
-        if len(known) > 2 * len(hosts):
-            for host in known.keys() - hosts:
-                del known[host]
+        ported = tuple(found)
+        if 0 in [endpoint.port for endpoint in ported]:
+            ported = self._with_port(ported, {} if known is None else known)
+        if len({endpoint.host for endpoint in ported}) < len(ported):  # some may be the same
+            ported = tuple({endpoint.key: endpoint for endpoint in ported}.values())
         for endpoint in ported:
             if endpoint.attributes and endpoint.proxied:
                 return (endpoint,)  # whatever its addresses, a proxy beside the task is one endpoint
-        return tuple(ported)
+        return ported
+
+    def _with_port(self, found: tuple[Endpoint, ...], known: Ported) -> tuple[Endpoint, ...]:
+        pairs = list(map(known.get, map(id, found)))
+        for at, pair in enumerate(pairs):
+            if pair is None:
+                pairs[at] = known[id(found[at])] = known[found[at].host] = self._pair(found[at], known)
+        if len(known) > 4 * len(found):
+            here = set(map(id, found))
+            for key in [key for key, (endpoint, _) in known.items() if id(endpoint) not in here]:
+                del known[key]
+        return tuple([pair[1] for pair in pairs if pair is not None and pair[1] is not None])
+
+    def _pair(self, endpoint: Endpoint, known: Ported) -> tuple[Endpoint, Endpoint | None]:
+        if endpoint.port:
+            return endpoint, endpoint
+        if self.port is None:
+            return endpoint, None
+        of = known.get(endpoint.host)
+        if of is not None and of[1] is not None and of[1].port == self.port and _SAID(of[1]) == _SAID(endpoint):
+            return endpoint, of[1]
+        # `dataclasses.replace` takes four times as long, which a cold lookup notices.
+        return endpoint, Endpoint(endpoint.host, self.port, *_SAID(endpoint))
 
 
 def plan(

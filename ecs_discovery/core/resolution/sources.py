@@ -76,7 +76,7 @@ class SourceSelection:
         self._surprised = False
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
-        self._ported: Ported = {}
+        self._ported: list[Ported] = [{} for _ in self.groups]
         self._answer: tuple[tuple[Endpoint, ...], Resolution | None] = ((), None)  # the last, and what it was made of
         self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
 
@@ -161,11 +161,11 @@ class SourceSelection:
             return Evaluation(refresh_at, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
         notice = "" if self._surprised else self.groups[index].surprise
         self._surprised = self._surprised or bool(notice)
-        stale = any([look.freshness is not _FRESH for look in answered])
+        stale = any(look.freshness is not _FRESH for look in answered)
         refused = tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)]))
         of, answer = self._answer
         if answer is None or of is not endpoints or answer.stale is not stale or answer.refused != refused:
-            partial = any([value.partial for value in values])
+            partial = any(value.partial for value in values)
             answer = Resolution(
                 endpoints,
                 min([value.ttl for value in values]),
@@ -191,7 +191,7 @@ class SourceSelection:
             # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
             rows = zip_longest(*(value.endpoints for value in values))
             found = [each for row in rows for each in row if each is not None]
-        endpoints = self.groups[index].endpoints(found, self._ported)
+        endpoints = self.groups[index].endpoints(found, self._ported[index])
         self._joined = (index, values, endpoints)
         return endpoints
 
