@@ -119,6 +119,7 @@ class Membership:
 
     def witness(self, answers: Iterable[Resolution], now: float) -> None:
         """Keep which source named which endpoint, and when."""
+        self._expire(now)
         for answer in answers:
             last = self._witnessed.get(answer.source)
             if last is not None and last[0] is not answer:
@@ -215,6 +216,10 @@ class Membership:
             key = node.endpoint.key
             gone.pop(key, None)
             gone[key] = (now, node)
+        self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        gone = self._gone
         while gone:
             key = next(iter(gone))
             if now - gone[key][0] <= _HISTORY and len(gone) <= _HISTORY_SIZE:

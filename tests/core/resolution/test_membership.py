@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given
@@ -281,3 +282,29 @@ def test_any_order_of_answers_adds_up_to_the_last():
             assert members.drop(gone, float(now)) is None
             del after[gone.endpoint.host]
         before, weights = after, {host: node.endpoint.weight for host, node in after.items()}
+
+
+def test_endpoints_that_left_are_forgotten_after_five_minutes():
+    """Ten tasks, of which one is replaced each second. Then nothing changes any more, and lookups go on."""
+    membership = Membership()
+    known: WeakSet[Node] = WeakSet()
+    for now in range(1000):
+        membership.replace([Endpoint(f"10.{each // 250}.0.{each % 250}", 80) for each in range(now, now + 10)], now)
+        known.update(membership.nodes)
+        assert len(known) <= 10 + 301
+    answer = Resolution(tuple(node.endpoint for node in membership.nodes), 10.0, "dns")
+    membership.witness([answer], 1100.0)
+    assert len(known) > 10
+    membership.witness([answer], 1300.0)
+    assert set(known) == set(membership.nodes)
+    assert membership.gone() == ()
+
+
+def test_no_more_than_a_thousand_endpoints_that_left_are_remembered():
+    membership = Membership()
+    known: WeakSet[Node] = WeakSet()
+    for now in range(30):
+        membership.replace([Endpoint(f"10.0.{now}.{each}", 80) for each in range(100)], 0.0)
+        known.update(membership.nodes)
+    assert len(known) == 1100
+    assert len(membership.gone()) == 1000
