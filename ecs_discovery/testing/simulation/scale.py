@@ -320,6 +320,7 @@ def _write(options: argparse.Namespace, rows: list[dict[str, Any]], seconds: flo
         "clients_in_a_process": options.shard,
         "simulated_seconds": SECONDS,
         "wall_seconds": round(seconds, 1),
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows), 1),
         "histories": rows,
     }
     (options.out / "scale.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
