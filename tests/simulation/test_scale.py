@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from array import array
 from functools import cache
 from hashlib import sha256
@@ -62,6 +64,20 @@ def test_several_processes_play_what_one_does():
     """The same shards, whoever plays them."""
     alone, together = (scale.play_all("start-up", 6, 10, 1, processes, 3) for processes in (1, 2))
     assert (alone.began, alone.served) == (together.began, together.served)
+
+
+def test_processes_begin_without_a_word():
+    """Each shard has a process of its own: what one says would be said forty times."""
+    few = ["--clients", "4", "--tasks", "5", "--shard", "2", "--processes", "2", "--histories", "start-up"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "ecs_discovery.testing.simulation.scale", *few],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert "2 of 2 shards" in ended.stdout
+    assert ended.stderr == ""
 
 
 def even(history: str = "start-up", **given: object) -> Outcome:

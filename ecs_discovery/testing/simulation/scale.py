@@ -38,7 +38,7 @@ from ecs_discovery.testing.simulation.world import World
 
 __all__ = ["AMPLIFICATION", "DISCOVER_INSTANCES", "DNS_PACKETS", "WAVE", "Outcome", "judge", "main", "play", "play_all"]
 
-_NAME = "ecs_discovery.testing.simulation.scale"
+_PRELOADED = [f"ecs_discovery.testing.simulation.{name}" for name in ("histories", "pictures")]  # all but this one
 TTL, LAG, CACHES = 10.0, 5.0, 3
 SHARD = 250  # clients in one world: more would not fit the caches of a processor, and each step would take longer
 SLOT = 0.1  # seconds
@@ -267,11 +267,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _context() -> Any:
-    """How processes are begun: where it can be had, as forks of one that has imported all of this and does nothing."""
+    """How processes are begun: where that is possible, as forks of one process that has imported what is needed."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_NAME])
+    context.set_forkserver_preload(_PRELOADED)
     return context
 
 
