@@ -11,7 +11,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -161,18 +160,17 @@ def _policy(policy: type[Any]) -> str:
     docs = _attributes(_node(policy))
     lines = [f"### {policy.__name__}", "", inspect.getdoc(policy) or "", ""]
     lines += ["| Field and variable | Default, allowed | Meaning |", "|---|---|---|"]
-    for item in fields(policy):
-        rule = item.metadata["rule"]
-        meaning = docs[item.name]
+    for field, rule in policy._rules.items():
+        meaning = docs[field]
         match = _DEFAULT.search(meaning)
         source = match["source"] if match else None
         if match:
             meaning = meaning[: match.start()]
         elif said := _SOURCE.search(meaning):
             source = said[1] or said[2]
-        variable = "(in code only)" if rule.read is unreadable else f"`{prefix}_{item.name.upper()}`"
+        variable = "(in code only)" if rule.read is unreadable else f"`{prefix}_{field.upper()}`"
         told = f"Source: {source}." if source else "Source: this project."
-        cells = (f"`{item.name}`<br>{variable}", f"`{item.default!r}`<br>{rule.words}", f"{meaning}<br>{told}")
+        cells = (f"`{field}`<br>{variable}", f"`{policy._defaults[field]!r}`<br>{rule.words}", f"{meaning}<br>{told}")
         lines.append("| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -213,7 +211,9 @@ def _class(found: type[Any], node: ast.ClassDef, name: str, members: list[str]) 
     bases = [
         base.__name__ for base in found.__bases__ if base.__module__.startswith(_PROJECT) or issubclass(base, Exception)
     ]
-    if bases:
+    if bases == ["Value"]:
+        yield from ("Frozen. `dataclasses.replace`, `fields` and `asdict` take it.", "")
+    elif bases:
         yield from (f"A `{'`, `'.join(bases)}`.", "")
     init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
     if init is not None and not issubclass(found, BaseException):

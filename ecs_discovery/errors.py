@@ -8,10 +8,11 @@ What others wrote enters an error, a log line or a terminal by `foreign` only.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from traceback import clear_frames
 from typing import Any, Self
+
+from ecs_discovery.models import Value
 
 __all__ = [
     "LINE",
@@ -41,8 +42,7 @@ _CHAIN = 16  # causes looked at
 _LONGEST = 1000  # characters of a message: resolvers of other packages write some of them
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptReport:
+class AttemptReport(Value):
     """One attempt, as shown on responses and exceptions."""
 
     endpoint: str
@@ -177,7 +177,7 @@ class ConfigurationError(DiscoveryError, ValueError):
         return rebuild, (classes, args, state)
 
 
-def unknown_setting(name: str, value: object, known: Sequence[str], of: str = "") -> ConfigurationError:
+def unknown_setting(name: str, value: object, known: Collection[str], of: str = "") -> ConfigurationError:
     """The error for a setting that does not exist, with the name that was probably meant. `of` is what has them."""
     from difflib import get_close_matches  # not before it is needed
 
@@ -299,7 +299,7 @@ LONGEST = 200
 LINE = 300
 """Characters of a log line."""
 _CUT = "…"
-_USER_INFO = re.compile(r"(?<=://)[^\s/?#]{1,1000}@")
+_USER_INFO = r"(?<=://)[^\s/?#]{1,1000}@"  # compiled when it is used, which is seldom
 
 
 def foreign(text: object, longest: int = LONGEST) -> str:
@@ -322,7 +322,7 @@ def line(text: object) -> str:
 def plain(text: str) -> str:
     """The same in full length, for a text of ours whose foreign parts were cut before."""
     if "://" in text:
-        text = _USER_INFO.sub("…@", text)
+        text = re.sub(_USER_INFO, "…@", text)
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple, Protocol
 
 from ecs_discovery.errors import foreign
-from ecs_discovery.models import Endpoint, Question, Value, frozen
+from ecs_discovery.models import Endpoint, Question, Value
 
 __all__ = [
     "AttemptEnded",
@@ -36,10 +36,9 @@ __all__ = [
 ]
 
 _PREFIX = "ecs_discovery_"
-_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_CAPITAL = r"(?<=[a-z])(?=[A-Z])"
 
 
-@frozen
 class EndpointsChanged(Value):
     """The endpoints of a target are now these."""
 
@@ -51,7 +50,6 @@ class EndpointsChanged(Value):
         return f"{self.target}: {len(self.endpoints)} endpoints from {self.source}"
 
 
-@frozen
 class HealthChanged(Value):
     """An endpoint was ejected or is down, or it came back."""
 
@@ -71,7 +69,6 @@ class HealthChanged(Value):
         return f"{self.target}: {self.endpoint} is {self.health}{reason}"
 
 
-@frozen
 class PushedBack(Value):
     """An endpoint answered that it is overloaded; others are chosen before it for a while."""
 
@@ -83,7 +80,6 @@ class PushedBack(Value):
         return f"{self.target}: {self.endpoint} is overloaded: others are chosen before it for {self.seconds:.3g} s"
 
 
-@frozen
 class PanicChanged(Value):
     """Too few endpoints are healthy and health is now ignored, or no longer."""
 
@@ -94,7 +90,6 @@ class PanicChanged(Value):
         return f"{self.target}: " + ("panic: too few healthy endpoints, all are used" if self.panic else "panic over")
 
 
-@frozen
 class LookupFailed(Value):
     """Lookups began to fail; what was known stays in use."""
 
@@ -106,7 +101,6 @@ class LookupFailed(Value):
         return f"{self.target}: lookup failed, {self.endpoints_kept} known endpoints stay in use: {self.error}"
 
 
-@frozen
 class LookupRecovered(Value):
     """Lookups succeed again."""
 
@@ -116,7 +110,6 @@ class LookupRecovered(Value):
         return f"{self.target}: lookups succeed again"
 
 
-@frozen
 class Notice(Value):
     """Something an operator should know, told once."""
 
@@ -146,9 +139,9 @@ def fields_of(event: Event) -> dict[str, str | float | bool]:
 
     Of many endpoints it has the number.
     """
-    name = _CAPITAL.sub("_", type(event).__name__).lower()
+    name = re.sub(_CAPITAL, "_", type(event).__name__).lower()
     found: dict[str, str | float | bool] = {f"{_PREFIX}event": name}
-    for slot in event.__slots__:
+    for slot in event.__match_args__:
         value = getattr(event, slot)
         if isinstance(value, tuple):
             value = len(value)

@@ -5,12 +5,13 @@ Nothing here does I/O, keeps state or decides anything.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, FrozenInstanceError, dataclass, fields
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "frozen"]
+__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "ValueType", "replace"]
 
-R = TypeVar("R", bound="Value")
+V = TypeVar("V", bound="Value")
 
 DNS_SCHEMES = ("a", "aaaa", "srv")
 """Schemes of questions that DNS answers."""
@@ -25,93 +26,117 @@ PROXIED = ("proxy", "service-connect")
 """The attribute of an endpoint that is a proxy beside the task."""
 
 
-_set = object.__setattr__
+@dataclass_transform(frozen_default=True)
+class ValueType(type):
+    """The type of values: what a class names become its slots, and their defaults stand apart."""
+
+    keyword_only = False
+    _fields: dict[str, Any]  # their annotations
+    _defaults: dict[str, Any]
+    _row: Callable[[Any], Any]  # all fields of a value, to compare and to hash
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> ValueType:
+        named = space.get("__annotations__", {})
+        base = bases[0] if bases else None
+        inherited = getattr(base, "_fields", {})
+        defaults = {field: space.pop(field) for field in named if field in space}
+        fields = {**inherited, **named}
+        space.update(__slots__=tuple(named), _fields=fields, _defaults={**getattr(base, "_defaults", {}), **defaults})
+        space["__match_args__"] = () if mcs.keyword_only else tuple(fields)
+        if fields:
+            space["_row"] = attrgetter(*fields)
+        if inherited and named:
+            space.setdefault("__init__", Value.__init__)  # not the initialiser compiled for the base
+        return super().__new__(mcs, name, bases, space)
 
 
-class _Signature:
-    """What `help` and `inspect` show. Made when they ask."""
+class _Described:
+    """What `dataclasses`, `inspect` and `help` read of a class, made when they ask.
 
-    def __get__(self, instance: object, owner: type[Any]) -> Any:
-        from inspect import Parameter, Signature
-
-        if owner is Value:
-            raise AttributeError("__signature__")
-        return Signature(
-            [
-                Parameter(
-                    item.name,
-                    Parameter.KEYWORD_ONLY if item.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
-                    default=Parameter.empty if item.default is MISSING else item.default,
-                    annotation=item.type,
-                )
-                for item in fields(owner)
-            ]
-        )
-
-
-class Value:
-    """The base of frozen dataclasses that are made seldom.
-
-    What dataclasses would compile for each class at import is written here once: that takes a millisecond a class.
+    A dataclass compiles six methods at import, and needs `inspect`. That took a third of the time of our own import.
     """
 
-    __slots__: tuple[str, ...] = ()
-    __signature__ = _Signature()
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: ValueType) -> Any:
+        from dataclasses import field, make_dataclass
+        from inspect import signature
+
+        if not owner._fields:
+            raise AttributeError(self._name)
+        described = owner.__dict__.get("_described")
+        if described is None:
+            fields: list[tuple[str, Any, Any]] = []
+            for name, annotation in owner._fields.items():
+                default = {"default": owner._defaults[name]} if name in owner._defaults else {}
+                fields.append((name, annotation, field(**default)))
+            described = make_dataclass(owner.__name__, fields, kw_only=owner.keyword_only)
+            owner._described = described  # type: ignore[attr-defined]
+        return signature(described) if self._name == "__signature__" else getattr(described, self._name)
+
+
+class Value(metaclass=ValueType):
+    """The base of frozen values. The functions of `dataclasses` take them as dataclasses."""
+
+    __dataclass_fields__ = _Described("__dataclass_fields__")
+    __dataclass_params__ = _Described("__dataclass_params__")
+    __signature__ = _Described("__signature__")
 
     def __init__(self, *row: Any, **named: Any) -> None:
-        names = self.__slots__
-        if len(row) == len(names) and not named:  # nearly always
-            for name, value in zip(names, row, strict=True):
-                _set(self, name, value)
-            return
-        items = fields(self)  # type: ignore[arg-type]  # only dataclasses derive from it
-        given = dict(zip([item.name for item in items], row, strict=False))
-        if len(row) > len(items) or given.keys() & named.keys():
-            raise TypeError(f"{type(self).__name__} takes {len(items)} values, each once")
-        given.update(named)
-        for item in items:
-            value = given.pop(item.name, item.default)
-            if value is MISSING:
-                raise TypeError(f"{type(self).__name__} needs {item.name!r}")
-            object.__setattr__(self, item.name, value)
-        if given:
-            raise TypeError(f"{type(self).__name__} has no {next(iter(given))!r}")
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in self.__slots__])
+        kind = type(self)  # of which this is the first
+        kind.__init__ = _initialiser(kind)  # type: ignore[method-assign]
+        kind.__init__(self, *row, **named)
 
     def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+        kind = type(self)
+        return bool(kind._row(self) == kind._row(other)) if type(other) is kind else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return hash(type(self)._row(self))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self)._fields)
         return f"{type(self).__qualname__}({shown})"
 
     def __setattr__(self, name: str, value: object) -> None:
+        from dataclasses import FrozenInstanceError
+
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
     def __delattr__(self, name: str) -> None:
+        from dataclasses import FrozenInstanceError
+
         raise FrozenInstanceError(f"cannot delete field {name!r}")
 
+    def __replace__(self: V, /, **changes: Any) -> V:
+        return type(self)(**{name: getattr(self, name) for name in type(self)._fields} | changes)
+
     def __getstate__(self) -> Any:
-        return self._values()
+        return tuple([getattr(self, name) for name in type(self)._fields])
 
     def __setstate__(self, state: Any) -> None:
-        for name, value in zip(self.__slots__, state, strict=True):
+        for name, value in zip(type(self)._fields, state, strict=True):
             object.__setattr__(self, name, value)
 
 
-@dataclass_transform(frozen_default=True)
-def frozen(kind: type[R]) -> type[R]:
-    """A `Value` with the fields that the class names."""
-    return dataclass(init=False, repr=False, eq=False, slots=True)(kind)
+def _initialiser(kind: ValueType) -> Any:
+    """The `__init__` of a class, compiled as `dataclasses` compiles it: the quickest that Python has."""
+    taken = [f"{name}=_defaults[{name!r}]" if name in kind._defaults else name for name in kind._fields]
+    body = [f" _set(self, {name!r}, {name})" for name in kind._fields]
+    space = {"_defaults": kind._defaults, "_set": object.__setattr__}
+    exec("\n".join([f"def __init__(self, {', '.join(taken)}):", *body]), space)
+    made: Any = space["__init__"]
+    made.__module__, made.__qualname__ = kind.__module__, f"{kind.__qualname__}.__init__"
+    return made
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+def replace(value: V, /, **changes: Any) -> V:
+    """The value with other fields, as `dataclasses.replace`."""
+    return value.__replace__(**changes)
+
+
+class Endpoint(Value):
     """One address and port to connect to."""
 
     host: str
@@ -143,8 +168,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Value):
     """One thing a resolver can be asked: a scheme (`a`, `aaaa`, `srv`, …) and a name, without a port."""
 
     scheme: str
@@ -154,13 +178,12 @@ class Question:
         return f"{self.scheme}://{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Value):
     """A resolver's answer."""
 
     endpoints: tuple[Endpoint, ...]
     ttl: float
-    """How long the answer holds, in seconds: the smallest TTL of every frozen that led to it."""
+    """How long the answer holds, in seconds: the smallest TTL of the records that led to it."""
     source: str
     """Where it came from, for people: `dns`, `hosts`, `static`, …"""
     partial: bool = False

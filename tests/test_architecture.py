@@ -23,8 +23,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Layers from the ground up: a module imports its own layer and those before it, typing imports included.
 LAYERS = [
-    {"errors"},
     {"models"},
+    {"errors"},
     {"events"},
     {"config"},
     {"core", "runtime"},

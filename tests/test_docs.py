@@ -9,7 +9,6 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +110,7 @@ def test_variables_in_the_text_are_read_by_the_code(page: Path) -> None:
     known = {"NAMESPACE", "NAMESERVERS", "SERVICES", "DISABLED", "INSPECT"}
     for policy in settings._POLICIES.values():
         prefix = policy.__name__.removesuffix("Policy").upper()
-        known |= {f"{prefix}_{field.name.upper()}" for field in fields(policy)}
+        known |= {f"{prefix}_{field.upper()}" for field in policy._rules}
     for name in re.findall(r"(?<!_)ECS_DISCOVERY_([A-Z][A-Z_]*[A-Z])", page.read_text(encoding="utf-8")):
         assert name in known
 

@@ -67,6 +67,19 @@ loaded({LATER | {"ssl", "json", "http.client", "ecs_discovery.client.aio", "ecs_
     assert result.stdout == "[]\n"
 
 
+def test_a_discovery_of_threads_compiles_no_dataclasses_and_loads_no_openssl():
+    code = f"""
+{LOADED}
+import ecs_discovery
+discovery = ecs_discovery.Discovery(services={{"orders": "static://127.0.0.1:1"}})
+with discovery.lease("orders"): pass
+loaded({{"dataclasses", "inspect", "hashlib"}})
+"""
+    result = python(code)
+    assert result.stderr == ""
+    assert result.stdout == "[]\n"
+
+
 def test_a_first_lookup_of_threads_loads_no_library():
     code = f"""
 {LOADED}

@@ -106,7 +106,7 @@ _NOT_OURS = frozenset(
 )
 """No other endpoint would do better, whatever class of error these are."""
 _REFUSING_STATES = ("57P03", "53300")
-_REFUSING_TEXTS = re.compile(
+_REFUSING_TEXTS = (  # a pattern; compiled when it is used, which is seldom
     # What PostgreSQL says with these states, unless it speaks another language than English: libpq hands on no state.
     r"the database system is (starting up|shutting down|in recovery mode|not (yet )?accepting connections)"
     r"|too many (clients|connections)|remaining connection slots are reserved"
@@ -173,7 +173,7 @@ def _kind_of_psycopg(error: Any) -> frozenset[str] | None:
     said = str(error).split(_SEVERITY)[1:]  # by each server of several
     if not said:
         return _NEVER_SENT
-    return _REFUSED if all(map(_REFUSING_TEXTS.search, said)) else None
+    return _REFUSED if all(re.search(_REFUSING_TEXTS, text) for text in said) else None
 
 
 def judge_exception(

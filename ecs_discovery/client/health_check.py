@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
 from ecs_discovery.client.engine import Engine
 from ecs_discovery.config.fields import final_statuses
 from ecs_discovery.core.balancing.health_checks import Check
 from ecs_discovery.core.balancing.node import Outcome
 from ecs_discovery.core.service import Service
-from ecs_discovery.models import Question
+from ecs_discovery.models import Question, Value
 from ecs_discovery.runtime import sockets
 
 __all__ = ["BLOCK", "GOOD", "INCONCLUSIVE", "Answer", "Result", "failed", "judged", "report", "request"]
@@ -25,7 +24,7 @@ _MOST = 16 * 1024  # bytes read of an answer
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})(?: .*)?\r?", re.DOTALL)
 
 
-class Result(NamedTuple):
+class Result(Value):
     """How a check ended."""
 
     outcome: Outcome

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from math import inf
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 from ecs_discovery.config.targets import parse_host_port
 from ecs_discovery.errors import ConfigurationError, unknown_setting
-from ecs_discovery.models import Value
+from ecs_discovery.models import Value, ValueType
 
 P = TypeVar("P", bound="Policy")
 
 
-class Rule(NamedTuple):
+class Rule(Value):
     """What a field accepts (`check`, which may normalise), how its text form is read, and both in words."""
 
     check: Callable[[Any], Any]
@@ -25,7 +24,7 @@ class Rule(NamedTuple):
 
 
 def ruled(default: Any, rule: Rule) -> Any:
-    return field(default=default, metadata={"rule": rule})
+    return default, rule
 
 
 def number(default: float, low: float, high: float, unit: str = "seconds") -> Any:
@@ -190,40 +189,44 @@ NETWORKS = Rule(networks, split, "networks such as '169.254.8.0/24' or 'fe80::/6
 TENACITY = Rule(tenacity, unreadable, "a tenacity.Retrying or AsyncRetrying object, or None")
 
 
-class Policy(Value):
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class _PolicyType(ValueType):
+    """The type of policies: beside the defaults it keeps the rules of the fields."""
+
+    keyword_only = True
+    _rules: dict[str, Rule]
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _PolicyType:
+        ruled: dict[str, tuple[Any, Rule]] = {field: space[field] for field in space.get("__annotations__", ())}
+        space["_rules"] = {field: rule for field, (_, rule) in ruled.items()}
+        space.update({field: default for field, (default, _) in ruled.items()})
+        return super().__new__(mcs, name, bases, space)  # type: ignore[return-value]  # of `mcs`
+
+
+class Policy(Value, metaclass=_PolicyType):
     """Runs every field through its rule. Raises `ConfigurationError` for a value out of range and an unknown field."""
 
-    __slots__ = ()
-
     def __init__(self, **named: Any) -> None:
-        items, kind = fields(self), type(self).__name__  # type: ignore[arg-type]  # only dataclasses derive from it
-        for item in items:
-            rule: Rule = item.metadata["rule"]
-            value = named.pop(item.name, item.default)
+        kind = type(self)
+        for field, rule in kind._rules.items():
+            value = named.pop(field, kind._defaults[field])
             try:
                 checked = rule.check(value)
             except (ValueError, TypeError):
-                raise ConfigurationError(f"{kind}.{item.name}", value, rule.words) from None
-            object.__setattr__(self, item.name, checked)
-        for name, value in named.items():
-            raise unknown_setting(name, value, self.__slots__, of=kind)
-        for item in items:
-            if "_min" in item.name or "min_" in item.name:
-                upper = item.name.replace("min", "max")
-                if getattr(self, upper, inf) < getattr(self, item.name):
-                    raise ConfigurationError(f"{kind}.{item.name}", getattr(self, item.name), f"at most {upper}")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def policy(kind: type[P]) -> type[P]:
-    """A `Policy` with the fields that the class names."""
-    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(kind)
+                raise ConfigurationError(f"{kind.__name__}.{field}", value, rule.words) from None
+            object.__setattr__(self, field, checked)
+        for field, value in named.items():
+            raise unknown_setting(field, value, kind._rules, of=kind.__name__)
+        for field in kind._rules:
+            if "_min" in field or "min_" in field:
+                upper = field.replace("min", "max")
+                if getattr(self, upper, inf) < getattr(self, field):
+                    raise ConfigurationError(f"{kind.__name__}.{field}", getattr(self, field), f"at most {upper}")
 
 
 def variables(cls: type[Policy]) -> frozenset[str]:
     """The environment variables that a policy's fields can be set by."""
-    items = fields(cls)  # type: ignore[arg-type]  # only dataclasses derive from it
-    return frozenset(_variable(cls, item.name) for item in items)
+    return frozenset(_variable(cls, field) for field in cls._rules)
 
 
 def _variable(cls: type[Policy], name: str) -> str:
@@ -236,14 +239,13 @@ def from_environment(cls: type[P], environ: Mapping[str, str]) -> P:
     Raises `ConfigurationError` naming the variable when its text cannot be used.
     """
     found: dict[str, Any] = {}
-    for item in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from it
-        variable = _variable(cls, item.name)
+    for field, rule in cls._rules.items():
+        variable = _variable(cls, field)
         text = environ.get(variable)
         if text is None:
             continue
-        rule: Rule = item.metadata["rule"]
         try:
-            found[item.name] = rule.check(rule.read(text))
+            found[field] = rule.check(rule.read(text))
         except (ValueError, TypeError, KeyError):
             raise ConfigurationError(variable, text, rule.words) from None
     return cls(**found)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
 
 from ecs_discovery.errors import ConfigurationError
+from ecs_discovery.models import Value
 
 __all__ = ["Options", "check_flag", "check_key", "check_seconds", "current_options", "options"]
 
 
-class Options(NamedTuple):
+class Options(Value):
     """What a `with options(...)` block says; None where it says nothing."""
 
     deadline: float | None = None

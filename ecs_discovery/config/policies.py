@@ -23,7 +23,6 @@ from ecs_discovery.config.fields import (
     number,
     one_of,
     path,
-    policy,
     port,
     ruled,
     split,
@@ -52,7 +51,6 @@ __all__ = [
 ]
 
 
-@policy
 class CachePolicy(Policy):
     """How long answers are held."""
 
@@ -76,7 +74,6 @@ class CachePolicy(Policy):
     """Answers held; beyond it the least recently used one goes. Default 10,000."""
 
 
-@policy
 class DnsPolicy(Policy):
     """How DNS is asked."""
 
@@ -106,7 +103,6 @@ class DnsPolicy(Policy):
     none."""
 
 
-@policy
 class CloudMapPolicy(Policy):
     """How the AWS Cloud Map API is asked."""
 
@@ -142,7 +138,6 @@ class CloudMapPolicy(Policy):
     none."""
 
 
-@policy
 class BalancingPolicy(Policy):
     """How an endpoint is chosen."""
 
@@ -179,7 +174,6 @@ class BalancingPolicy(Policy):
     """Picks kept for `snapshot`: an ordinary one every 0.05 seconds at most, and every other. Default 64."""
 
 
-@policy
 class ZonePolicy(Policy):
     """Whether endpoints of the caller's availability zone are preferred. Needs endpoints with zones, which Cloud Map
     names (`AVAILABILITY_ZONE`)."""
@@ -195,7 +189,6 @@ class ZonePolicy(Policy):
     """With fewer endpoints zones are ignored. Default 6 (Envoy)."""
 
 
-@policy
 class OutlierPolicy(Policy):
     """When an endpoint is ejected for a while."""
 
@@ -229,7 +222,6 @@ class OutlierPolicy(Policy):
     cancellation, `KeyboardInterrupt` and `GeneratorExit` never do. Set in code only."""
 
 
-@policy
 class HealthCheckPolicy(Policy):
     """Whether the endpoints of a service in use are checked besides the requests they get.
 
@@ -260,7 +252,6 @@ class HealthCheckPolicy(Policy):
     """Good checks in a row that bring it back. Default 2: one answer may be luck."""
 
 
-@policy
 class RetryPolicy(Policy):
     """When and how often a call is retried."""
 
@@ -285,7 +276,6 @@ class RetryPolicy(Policy):
     other fields say. `retry=Retrying(…)` is short for it. Set in code only."""
 
 
-@policy
 class HedgePolicy(Policy):
     """Whether a call that is slow is sent to a second endpoint as well; the first good answer counts.
 
@@ -303,7 +293,6 @@ class HedgePolicy(Policy):
     """No call is hedged sooner than this. Default 0.001 (Finagle)."""
 
 
-@policy
 class TimeoutPolicy(Policy):
     """Time limits."""
 
@@ -313,7 +302,6 @@ class TimeoutPolicy(Policy):
     """No attempt and no wait begins later than this after the call began. Default 30."""
 
 
-@policy
 class ConnectionPolicy(Policy):
     """How connections are made and kept."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ecs_discovery.config.fields import is_tenacity, variables
@@ -30,7 +28,7 @@ from ecs_discovery.config.policies import (
 )
 from ecs_discovery.config.targets import Target, check_name, is_address, parse_target
 from ecs_discovery.errors import ConfigurationError, unknown_setting
-from ecs_discovery.models import Value, frozen
+from ecs_discovery.models import Value, replace
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying as Retrying
@@ -87,7 +85,6 @@ class Policies(TypedDict, total=False):
     health_check: HealthCheckPolicy | None
 
 
-@frozen
 class ServiceConfig(Value):
     """Where one service is found and how it is treated.
 
@@ -151,7 +148,6 @@ class ServiceConfig(Value):
         return tuple(map(parse_target, self.sources))
 
 
-@frozen
 class Settings(Value):
     """All that distinguishes one discovery from another. Make them with `Settings.make`."""
 
@@ -231,7 +227,11 @@ class Settings(Value):
     def check_for_threads(self) -> None:
         """Raises `ConfigurationError` for what only asyncio can use."""
         for policy in (self.retry, *(config.retry for _, config in self.services)):
-            if policy is not None and iscoroutinefunction(getattr(policy.tenacity, "iter", None)):
+            if policy is None or policy.tenacity is None:
+                continue
+            from inspect import iscoroutinefunction  # not before it is needed
+
+            if iscoroutinefunction(getattr(policy.tenacity, "iter", None)):
                 raise ConfigurationError(
                     "retry", policy.tenacity, "a tenacity.Retrying: an AsyncRetrying is for AsyncDiscovery"
                 )

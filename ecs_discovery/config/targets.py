@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Value
 
 __all__ = ["HEALTH_FILTERS", "Target", "parse_host_port", "parse_target"]
 
@@ -17,7 +16,7 @@ HEALTH_FILTERS = ("HEALTHY_OR_ELSE_ALL", "HEALTHY", "ALL", "UNHEALTHY")
 """What Cloud Map can be told to answer with."""
 
 
-class Target(NamedTuple):
+class Target(Value):
     """What the application asks for, taken apart.
 
     `scheme` is `auto` for a plain name, else `srv`, `dns`, `cloudmap`, `static` or a registered one. `port` is
@@ -42,7 +41,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
-_ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
+_ACCOUNT = r"[0-9]{12}"
 
 _NAME_RULE = "a DNS name: labels of 1 to 63 letters, digits, '-' or '_', 253 characters at most"
 
@@ -161,7 +160,7 @@ def _cloud_map_target(text: str, path: str, query: tuple[tuple[str, str], ...]) 
             value = value.upper().replace("-", "_")
             if value not in HEALTH_FILTERS:
                 raise ConfigurationError("target", text, f"health= one of {', '.join(HEALTH_FILTERS)}")
-        elif name == "owner" and not _ACCOUNT.fullmatch(value):
+        elif name == "owner" and not re.fullmatch(_ACCOUNT, value):
             raise ConfigurationError("target", text, "owner= an AWS account number of 12 digits")
         elif name == "port":
             _, port = _split_port("target", f":{value}")

@@ -17,7 +17,7 @@ from ecs_discovery.core.resolution.questions import Group, plan
 from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConfigurationError, NoEndpoints, TargetNotFound
-from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution, replace
 
 __all__ = ["Directory"]
 
@@ -234,7 +234,8 @@ class Directory:
                 name = source.name if short else settings.qualified(source.name)
                 source = Target(source.scheme, name, source.port)
             elif source.scheme == "cloudmap":
-                source = source._replace(port=source.port or parsed.port or settings.cloud_map.default_port)
+                port = source.port or parsed.port or settings.cloud_map.default_port
+                source = replace(source, port=port)
             sources.append(source)
         return tuple(sources), config
 

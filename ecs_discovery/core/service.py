@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from math import inf
 from threading import RLock
 from typing import Any
@@ -37,7 +36,7 @@ from ecs_discovery.core.resolution.questions import Group
 from ecs_discovery.core.resolution.sources import Due, Evaluation, Looks, SourceSelection, without_wait
 from ecs_discovery.errors import DiscoveryError, NoEndpoints, Overloaded, ResolutionError, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, Event, Notice, PushedBack
-from ecs_discovery.models import Endpoint, Question, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution, replace
 
 __all__ = ["Service"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import requests
 from requests.exceptions import InvalidURL
 
@@ -17,11 +15,12 @@ from ecs_discovery.errors import (
     ResolutionTimeout,
 )
 from ecs_discovery.integrations.http.errors import as_class, of_call
+from ecs_discovery.models import Value
 
 __all__ = ["FailedRequest", "as_requests_error"]
 
 
-class FailedRequest(NamedTuple):
+class FailedRequest(Value):
     """The story of a request that failed, on urllib3's error."""
 
     told: DiscoveryError | Call

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ecs_discovery.client.sync.discovery import Discovery
 from ecs_discovery.config.fields import Policy, is_tenacity
 from ecs_discovery.config.settings import Settings
 from ecs_discovery.errors import ConfigurationError, foreign, unknown_setting
+from ecs_discovery.models import Value
 
 if TYPE_CHECKING:
     from ecs_discovery.client.aio.discovery import AsyncDiscovery  # a program of threads never loads asyncio
@@ -21,7 +22,7 @@ _OF_A_DISCOVERY = ("resolvers", "on_event")  # not of settings: a client that is
 _SETTINGS = ("discovery", "namespace", "services", "nameservers")  # beside a library's options
 
 
-class Chosen(NamedTuple, Generic[D]):
+class Chosen(Value, Generic[D]):
     """How a client is to find services."""
 
     settings: Settings

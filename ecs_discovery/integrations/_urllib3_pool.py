@@ -13,7 +13,6 @@ import ssl
 import time
 import weakref
 from collections.abc import Callable
-from inspect import unwrap
 from queue import Empty
 from random import random
 from typing import Any, Protocol, Self
@@ -58,7 +57,9 @@ _SSL_OPTIONS = frozenset(
     }
 )
 
-_GET_CONN = unwrap(HTTPConnectionPool._get_conn)
+_GET_CONN: Any = HTTPConnectionPool._get_conn
+while hasattr(_GET_CONN, "__wrapped__"):  # an instrumentation came first
+    _GET_CONN = _GET_CONN.__wrapped__
 _LEAST_HANDSHAKE = 0.05  # seconds
 _MILLISECOND = 1000
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from ecs_discovery.errors import NoEndpoints
-from ecs_discovery.models import PROXIED, Question, Resolution
+from ecs_discovery.models import PROXIED, Question, Resolution, replace
 from ecs_discovery.resolvers.dns.records import AddressRecord, endpoints_from_addresses, plain_name
 from ecs_discovery.runtime.files import Stamp, opened
 

@@ -164,8 +164,11 @@ class InspectionSocket:
         """Have the thread look whether it is still wanted. Takes no lock: finalisers call it."""
         waker = self._waker
         if waker is not None:
-            with suppress(OSError):  # closed, or it was woken before
+            # A finaliser may come when Python ends and has emptied this module: only builtins are left.
+            try:
                 waker[1].send(b"!")
+            except OSError:  # closed, or it was woken before
+                pass
 
     def _listen_locked(self) -> None:
         self._listener, self._path = _listen(self._directory)

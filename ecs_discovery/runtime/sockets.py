@@ -13,10 +13,10 @@ from collections.abc import Callable
 from enum import Enum
 from errno import EADDRNOTAVAIL, EHOSTUNREACH, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ecs_discovery.config.targets import is_address
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Value
 
 if TYPE_CHECKING:
     import ssl
@@ -77,7 +77,7 @@ class AbortHandle:
                     pass  # it has ended already
 
 
-class Tuning(NamedTuple):
+class Tuning(Value):
     """What an application wants of its sockets, as urllib3 and aiohttp say it."""
 
     source: tuple[str, int] | None = None

@@ -11,8 +11,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Condition, RLock, Thread, current_thread
-from typing import NamedTuple
 
+from ecs_discovery.models import Value
 from ecs_discovery.runtime import fork
 
 __all__ = ["Workers"]
@@ -22,7 +22,7 @@ _IDLE = 5.0  # seconds
 _QUEUE = 4000  # jobs that wait for a thread, of those that may be dropped
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Value):
     job: Callable[[], object]
     dropped: Callable[[], object] | None
     """What to do if there is no room for it; None: it must be done."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from ecs_discovery import AsyncDiscovery, ClosedError, ConfigurationError, Discovery
+from ecs_discovery.client import attempt
 from tests.support import FakeResolver
 from tests.worlds import Worlds
+
+
+@pytest.mark.parametrize("flag", ["CO_GENERATOR", "CO_COROUTINE", "CO_ITERABLE_COROUTINE", "CO_ASYNC_GENERATOR"])
+def test_the_flags_of_code_are_the_interpreters(flag: str):
+    assert getattr(attempt, flag) == getattr(inspect, flag)
 
 
 def test_a_built_in_scheme_cannot_be_replaced(world: Worlds):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import pickle
+import pprint
 
 import pytest
 
 from ecs_discovery.events import LookupRecovered, Notice, PanicChanged
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import Endpoint, Question, Resolution, replace
 
 
 def test_a_value_is_a_frozen_dataclass():
@@ -23,6 +24,42 @@ def test_a_value_is_a_frozen_dataclass():
         first.text = "there"  # type: ignore[misc]
 
 
+def test_the_functions_of_dataclasses_take_a_value():
+    task = Endpoint("10.0.0.1", 80, zone="a")
+    assert dataclasses.is_dataclass(task)
+    assert dataclasses.is_dataclass(Endpoint)
+    assert [field.name for field in dataclasses.fields(Endpoint)] == list(Endpoint.__match_args__)
+    assert dataclasses.fields(Endpoint)[3].default == task.weight == 1
+    assert dataclasses.asdict(task) == dataclasses.asdict(Endpoint("10.0.0.1", 80)) | {"zone": "a"}
+    assert dataclasses.replace(task, weight=3) == task.__replace__(weight=3) == replace(task, weight=3)
+    assert pprint.pformat(task) == repr(task)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del task.zone  # type: ignore[misc]
+
+
+def test_a_value_is_matched_by_the_places_of_its_fields():
+    match Question("srv", "orders.local"):
+        case Question("srv", name):
+            assert name == "orders.local"
+        case _:
+            pytest.fail("a question is not matched")
+
+
+def test_a_kind_derived_from_a_value_has_the_fields_of_both():
+    class Named(Endpoint):
+        name: str = "none"
+
+    class Plain(Endpoint):
+        pass
+
+    Endpoint("10.0.0.1", 80)  # its own initialiser is there now
+    assert Named("10.0.0.1", 80, name="a").name == "a"
+    assert Named("10.0.0.1", 80) != Endpoint("10.0.0.1", 80)  # as with dataclasses
+    assert [field.name for field in dataclasses.fields(Named)] == [*Endpoint.__match_args__, "name"]
+    assert Plain("10.0.0.1", 80) == Plain("10.0.0.1", 80, 0)
+    assert list(inspect.signature(Plain).parameters) == list(inspect.signature(Endpoint).parameters)
+
+
 def test_values_of_two_kinds_are_never_equal():
     assert PanicChanged("orders", True) != Notice("orders", True)  # type: ignore[arg-type]
 
@@ -30,10 +67,10 @@ def test_values_of_two_kinds_are_never_equal():
 @pytest.mark.parametrize(
     ("row", "named", "text"),
     [
-        ((), {}, "needs 'target'"),
-        (("a", "b"), {}, "takes 1 values"),
-        (("a",), {"target": "b"}, "each once"),
-        (("a",), {"tarjet": "b"}, "has no 'tarjet'"),
+        ((), {}, "missing 1 required positional argument: 'target'"),
+        (("a", "b"), {}, "takes 2 positional arguments but 3 were given"),
+        (("a",), {"target": "b"}, "multiple values for argument 'target'"),
+        (("a",), {"tarjet": "b"}, "unexpected keyword argument 'tarjet'"),
     ],
 )
 def test_a_value_is_given_each_field_once(row: tuple[str, ...], named: dict[str, str], text: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import gc
 import json
 import logging
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -33,6 +35,15 @@ from tests.worlds import Worlds, world
 __all__ = ["world"]
 
 TWO = {"orders": "static://127.0.0.1:1,127.0.0.2:1"}
+
+
+def test_a_finaliser_that_comes_when_python_has_emptied_the_modules_says_nothing(home: Path):
+    sockets = inspection_socket.InspectionSocket(str(home), lambda request: b"", lambda: True)
+    sockets.open()
+    try:
+        FunctionType(inspection_socket.InspectionSocket.wake.__code__, {"__builtins__": builtins})(sockets)
+    finally:
+        sockets.close()
 
 
 # Whom it is open to

@@ -29,7 +29,7 @@ _GREATEST = 60.0  # seconds; a cost above says nothing more, and would take long
 
 MOST = 4095
 """Uses in flight above this number make no difference."""
-CROWD = tuple(log(pending + 1) for pending in range(MOST + 1))
+CROWD = tuple(map(log, range(1, MOST + 2)))
 """What uses in flight add to a score, by their number."""
 
 

@@ -21,11 +21,11 @@ Whether failures are its own is for `outlier` to say, and when a time is up for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ecs_discovery.config.policies import OutlierPolicy
 from ecs_discovery.core.balancing import outlier
 from ecs_discovery.core.balancing.node import Health, Node
+from ecs_discovery.models import Value
 
 __all__ = [
     "HealthChange",
@@ -45,7 +45,7 @@ __all__ = [
 _CALM = 30.0  # healthy for this many seconds takes off one ejection
 
 
-class HealthChange(NamedTuple):
+class HealthChange(Value):
     """A node's health changed."""
 
     before: Health

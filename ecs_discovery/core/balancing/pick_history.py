@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from ecs_discovery.core.balancing.node import Node
-from ecs_discovery.models import Endpoint
+from ecs_discovery.models import Endpoint, Value
 
 __all__ = ["Candidate", "Pick", "PickHistory"]
 
@@ -18,7 +17,7 @@ _CANDIDATES = 4
 _Seen = tuple[Endpoint, float, int, float]  # with its load, its uses in flight and its cost
 
 
-class Candidate(NamedTuple):
+class Candidate(Value):
     """A node that was compared, as it stood then."""
 
     endpoint: str
@@ -29,7 +28,7 @@ class Candidate(NamedTuple):
     """What a use of it cost lately, in seconds."""
 
 
-class Pick(NamedTuple):
+class Pick(Value):
     """One pick."""
 
     at: float

@@ -6,7 +6,6 @@ A picker is made for a list of nodes, and is told when one was added to that or 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from hashlib import blake2b
 from math import inf, log
 from typing import Protocol
 
@@ -297,6 +296,8 @@ def share_of(key: str | bytes) -> float:
 
 
 def _hash(data: bytes, salt: bytes) -> float:
+    from hashlib import blake2b  # not before it is needed: it loads OpenSSL
+
     digest = blake2b(data, digest_size=8, key=salt).digest()
     return ((int.from_bytes(digest, "big") >> 11) + 0.5) / 2.0**53  # neither 0 nor 1
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.core.balancing.node import Node
 
@@ -20,6 +18,8 @@ def subset(nodes: _Nodes, client: float, policy: BalancingPolicy) -> tuple[_Node
     """
     if not policy.subset or len(nodes) <= max(policy.subset_above, policy.subset):
         return nodes, ()
+    from hashlib import blake2b  # not before it is needed: it loads OpenSSL
+
     salt = repr(client).encode()
     ranked = sorted(nodes, key=lambda node: blake2b(str(node.endpoint).encode(), digest_size=8, key=salt).digest())
     chosen = set(ranked[: policy.subset])

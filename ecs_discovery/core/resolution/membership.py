@@ -7,13 +7,11 @@ minutes finds its history again. An empty answer is a claim, not the truth.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from operator import attrgetter
-from typing import NamedTuple
 
 from ecs_discovery.core.balancing import health
 from ecs_discovery.core.balancing.node import Health, Node
-from ecs_discovery.models import Endpoint, Resolution
+from ecs_discovery.models import Endpoint, Resolution, Value, replace
 
 __all__ = ["MembersChange", "Membership"]
 
@@ -32,7 +30,7 @@ _RULES = attrgetter("priority", "weight", "zone", "proxied")
 _DOWN = Health.DOWN  # looking a member up takes longer than comparing with it (Python 3.11)
 
 
-class MembersChange(NamedTuple):
+class MembersChange(Value):
     """What an answer changed."""
 
     came: tuple[Node, ...]

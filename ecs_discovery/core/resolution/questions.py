@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
 
 from ecs_discovery.config.targets import Target
 from ecs_discovery.errors import ConfigurationError
-from ecs_discovery.models import Endpoint, Question
+from ecs_discovery.models import Endpoint, Question, Value
 
 __all__ = ["Group", "Ported", "plan"]
 
@@ -23,7 +22,7 @@ Ported = dict[int | str, tuple[Endpoint, Endpoint | None]]
 """By identity and by address: an endpoint as an answer named it, and the same with a port, if it is to have one."""
 
 
-class Group(NamedTuple):
+class Group(Value):
     """Questions whose answers count together."""
 
     questions: tuple[Question, ...]
@@ -69,7 +68,7 @@ class Group(NamedTuple):
         of = known.get(endpoint.host)
         if of is not None and of[1] is not None and of[1].port == self.port and _SAID(of[1]) == _SAID(endpoint):
             return endpoint, of[1]
-        # `dataclasses.replace` takes four times as long, which a cold lookup notices.
+        # `replace` takes four times as long, which a cold lookup notices.
         return endpoint, Endpoint(endpoint.host, self.port, *_SAID(endpoint))
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import is_
-from typing import NamedTuple
 
 from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
 from ecs_discovery.core.resolution.questions import Group, Ported
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
-from ecs_discovery.models import REGISTRIES, Endpoint, Question, Resolution
+from ecs_discovery.models import REGISTRIES, Endpoint, Question, Resolution, Value, replace
 
 __all__ = ["Due", "Evaluation", "Looks", "SourceSelection"]
 
@@ -28,7 +27,7 @@ _FRESH, _EXPIRED = Freshness.FRESH, Freshness.EXPIRED  # looking a member up tak
 Looks = Mapping[Question, Look[Resolution]]
 
 
-class Due(NamedTuple):
+class Due(Value):
     """What a driver must do before the service can be used."""
 
     ask: tuple[Question, ...] = ()
@@ -41,7 +40,7 @@ class Due(NamedTuple):
     """What is wanted or known has changed meanwhile: judge again with it."""
 
 
-class Evaluation(NamedTuple):
+class Evaluation(Value):
     """What one look at the cache came to."""
 
     refresh_at: float
@@ -123,7 +122,7 @@ class SourceSelection:
                 # Nothing of this group is known: everything that may be needed is asked at once.
                 cold = tuple(q for q, look in looks.items() if look.freshness is Freshness.MISSING)
                 if partial is not None:
-                    return partial._replace(ask=(*partial.ask, *cold))
+                    return replace(partial, ask=(*partial.ask, *cold))
                 return Evaluation(now, ask=cold if known else (), wait=() if known else cold)
             errors = [look.error for look in mine.values() if look.error is not None]
             trouble = next((error for error in errors if not isinstance(error, _NONE)), None)

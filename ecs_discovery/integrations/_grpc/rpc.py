@@ -6,7 +6,6 @@ The first attempt needs none of this. It is made when something failed, or when 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -23,6 +22,7 @@ from ecs_discovery.core.service import Service
 from ecs_discovery.errors import ConnectError, DeadlineExceeded, DiscoveryError, ResolutionError, foreign
 from ecs_discovery.integrations._grpc.errors import status_of
 from ecs_discovery.integrations._grpc.route import address_of
+from ecs_discovery.models import replace
 
 __all__ = ["Patience", "Rpc", "is_unready"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ecs_discovery.client.failures import causes
 from ecs_discovery.core.calls.failure_kinds import Fault
+from ecs_discovery.models import Value
 from ecs_discovery.runtime.sockets import is_ours
 
 __all__ = ["FailureTable", "Row", "by_the_kernel", "of_this_side"]
 
 
-class Row(NamedTuple):
+class Row(Value):
     """Exceptions of these classes, for which `only` is true if it is given, are that fault."""
 
     fault: Fault
@@ -35,10 +35,10 @@ class FailureTable:
         (`handled`) may stand in the chain of contexts. It says nothing of the request.
         """
         chain = causes(error, handled)
-        for fault, classes, only in self._sent if sent else self._unsent:
+        for row in self._sent if sent else self._unsent:
             for each in chain:
-                if isinstance(each, classes) and (only is None or only(each)):
-                    return fault
+                if isinstance(each, row.classes) and (row.only is None or row.only(each)):
+                    return row.fault
         return None
 
 

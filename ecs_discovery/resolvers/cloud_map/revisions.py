@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass
 from math import inf
 from threading import RLock
 from typing import Generic, TypeVar
+
+from ecs_discovery.models import Value
 
 __all__ = ["Asked", "Revisions"]
 
@@ -22,8 +23,7 @@ _ENTRIES = 10_000  # answers remembered; beyond it the one used longest ago goes
 _DENIED = 600.0  # seconds until a source that refused to tell its revision is asked for it again
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Value):
     """A lookup in flight."""
 
     check: bool

@@ -9,11 +9,10 @@ import os
 import re
 import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import NoEndpoints, ResolutionError, ResolutionTimeout, TargetNotFound
-from ecs_discovery.models import Question
+from ecs_discovery.models import Question, Value, replace
 from ecs_discovery.resolvers.dns.records import Reply, plain_name
 from ecs_discovery.resolvers.dns.servers import QueryResult
 from ecs_discovery.resolvers.dns.steps import NO_DATA_HINT, NO_NAME_HINT, Asking, Steps, lookup_steps, normal, read
@@ -29,8 +28,7 @@ _LABEL = re.compile(r"[!-\[\]-~]{1,63}")  # no backslash: DNS libraries read esc
 _LIST_HINT = "the names come from the search list: resolv.conf, LOCALDOMAIN and RES_OPTIONS"
 
 
-@dataclass(frozen=True, slots=True)
-class SearchConfiguration:
+class SearchConfiguration(Value):
     """What resolv.conf and the environment say about relative names."""
 
     domains: tuple[str, ...] = ()

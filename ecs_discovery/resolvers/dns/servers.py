@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ecs_discovery.errors import ResolutionError, ResolutionTimeout, foreign
-from ecs_discovery.models import Question
+from ecs_discovery.models import Question, Value
 from ecs_discovery.resolvers.dns.records import Reply
 
 __all__ = ["WINDOW", "Allowance", "BadAnswer", "QueryResult", "Server", "Tries"]
@@ -52,8 +51,7 @@ class BadAnswer(Exception):
     """A server answered and the answer is of no use (SERVFAIL, REFUSED, garbage, …): ask the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Value):
     """A DNS server."""
 
     host: str

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ecs_discovery.config.policies import DnsPolicy
 from ecs_discovery.errors import (
@@ -18,7 +17,7 @@ from ecs_discovery.errors import (
     TargetNotFound,
     foreign,
 )
-from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Question, Resolution
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Question, Resolution, Value
 from ecs_discovery.resolvers.addresses import refusal, screened
 from ecs_discovery.resolvers.dns.records import (
     AddressRecord,
@@ -41,8 +40,7 @@ NO_NAME_HINT = "check the spelling, and that the zone is associated with this VP
 NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Value):
     """Questions to ask side by side. `brief`: give up on the silent ones after the wait for a single try."""
 
     questions: tuple[Question, ...]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from socket import AF_INET6, inet_ntoa, inet_ntop
 
+from ecs_discovery.models import Value
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, in_zone, wire_ttl
 
 __all__ = ["Malformed", "Message", "asked", "query", "read"]
@@ -42,8 +42,7 @@ class Malformed(ValueError):
     """These bytes are no DNS message, or this text no name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Value):
     """What an answer says, as far as it matters here."""
 
     number: int

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.core.balancing.node import Health, Node
-from ecs_discovery.core.resolution.membership import Membership
+from ecs_discovery.core.resolution.membership import MembersChange, Membership
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints
 
@@ -223,7 +223,7 @@ def test_a_node_that_goes_down_unnamed_is_dropped_alone_and_finds_its_history_la
     membership = Membership()
     membership.replace(endpoints(3), 0.0)
     node, *others = membership.nodes
-    assert membership.drop(node, 1.0) == ((), (node,), ())
+    assert membership.drop(node, 1.0) == MembersChange((), (node,), ())
     assert membership.nodes == tuple(others)
     assert node.removed
     assert membership.drop(node, 2.0) is None, "once"
@@ -267,7 +267,7 @@ def test_any_order_of_answers_adds_up_to_the_last():
         after = {node.endpoint.host: node for node in members.nodes}
         assert set(after) == {each.host for each in named}
         assert {host: node.endpoint.weight for host, node in after.items()} == {e.host: e.weight for e in named}
-        came, left, altered = change or ((), (), ())
+        came, left, altered = (change.came, change.left, change.altered) if change is not None else ((), (), ())
         assert {node.endpoint.host for node in came} == set(after) - set(before)
         assert {node.endpoint.host for node in left} == set(before) - set(after)
         stay = set(after) & set(before)
