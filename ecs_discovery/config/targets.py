@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -58,19 +57,11 @@ def check_name(field: str, name: str) -> str:
 
 def is_address(host: str) -> bool:
     """True for an IPv4 or IPv6 literal (brackets allowed)."""
-    return _is_known_address(host) if len(host) <= _SHORT else _is_address(host)
-
-
-def _is_address(host: str) -> bool:
     try:
         ip_address(host.strip("[]"))
     except ValueError:
         return False
     return True
-
-
-_SHORT = 64  # characters: what is remembered is bounded
-_is_known_address = lru_cache(maxsize=2048)(_is_address)  # each connect asks, and to parse takes 4 µs
 
 
 def parse_host_port(field: str, text: str, default_port: int | None = None) -> tuple[str, int]:
