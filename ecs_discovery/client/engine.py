@@ -434,6 +434,7 @@ class Engine:
                 retry_after=judgement.retry_after,
                 choices=service.untried(call.tried),
                 seconds=now - lease.started_at,
+                gone=judgement.outcome is Outcome.CONNECT,
             )
         if call.observed is not None:
             if isinstance(error, BaseException):

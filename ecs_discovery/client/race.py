@@ -58,7 +58,7 @@ class RaceState:
             delay=delay,
             share=max(delay, left / rounds),
             deadline_at=now + left,
-            recheck=max(delay, probe_timeout(service.connect_time)),
+            silence=max(delay, probe_timeout(service.connect_time)),
         )
         self._next = lease.hand_over()
 
@@ -103,12 +103,7 @@ class RaceState:
     def overdue(self, waited: float) -> tuple[Lease, ...]:
         """Who has had its time, after that many seconds in which nothing happened."""
         self._now += waited  # a clock that stands still, as in tests, must not keep us
-        race, now, service = self._running, self._time(), self._service
-        found = race.overdue(now)
-        if not found and (silent := race.silent(now)) and not service.all_down and service.untried(self._call.tried):
-            # Endpoints have come since, in the middle of a deployment say: one that is down makes room for them.
-            found = tuple(each for each in silent if each.node.health is Health.DOWN)[:1]
-        return found
+        return self._running.overdue(self._time())
 
     def won(self, winner: Lease) -> None:
         """It has connected. Those that are late are looked at, so that the next calls do not race them again."""

@@ -191,7 +191,7 @@ def snapshot_of(service: Service, now: float) -> ServiceSnapshot:
             ejections=node.ejections,
             zone=node.endpoint.zone,
             instance_id=node.endpoint.instance_id,
-            seen={source: now - at for source, at in node.seen.items()},
+            seen={source: now - at for source, at in (node.seen or {}).items()},
             check=_check(node.checked, now),
         )
         for node in facts["nodes"]

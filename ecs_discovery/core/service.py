@@ -323,6 +323,7 @@ class Service:
     def facts(self, *, picks: bool = True) -> dict[str, Any]:
         """Its state in one consistent look, for snapshots. The last picks take longest: leave them out if not shown."""
         with self._lock:
+            self._membership.seen()
             return {
                 "panic": self._balancer.panic,
                 "doubted": self._membership.doubted,
@@ -394,7 +395,7 @@ class Service:
             self._membership.adopted = answer.endpoints
             self._accept(answer, now)
         elif answer.stale is not known.stale:
-            self.resolution = replace(known, stale=answer.stale)
+            self.resolution = answer if answer.endpoints is known.endpoints else replace(known, stale=answer.stale)
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)
@@ -409,7 +410,8 @@ class Service:
         """Leave out an endpoint that went down and that the newest answer does not name."""
         change = self._membership.drop(node, now)
         if change is not None:
-            left = tuple(each for each in known.endpoints if each.key != node.endpoint.key)
+            host, key = node.endpoint.host, node.endpoint.key
+            left = tuple([each for each in known.endpoints if each.host != host or each.key != key])
             self.resolution = replace(known, endpoints=left)
             self._take_change_locked(change, self.resolution, now)
 

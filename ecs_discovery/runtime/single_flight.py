@@ -148,6 +148,8 @@ class Flights:
 
 
 def _end(flight: Flight) -> None:
+    if flight.done():  # mostly twice: the error would be made for nothing
+        return
     try:
         flight.set_result(None)
     except InvalidStateError:

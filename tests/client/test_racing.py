@@ -15,6 +15,7 @@ import trustme
 
 from ecs_discovery import (
     AsyncDiscovery,
+    BalancingPolicy,
     CachePolicy,
     ConnectError,
     ConnectionPolicy,
@@ -74,6 +75,21 @@ def test_a_silent_endpoint_costs_its_head_start_and_the_next_calls_nothing(lab: 
         assert [node.pending for node in w.engine.service(target).nodes] == [0, 0, 0]
 
     world.run(scenario, outlier=CALM)
+
+
+def test_a_lost_zone_costs_a_call_no_share_of_its_time_limit(lab: Lab, world: Worlds):
+    """Eight of twelve are silent, and come first. Three of them would hold all places for a third of the limit."""
+    tasks, target = fleet(lab, 12, 8)
+    in_order = BalancingPolicy(full_scan=12)
+
+    async def scenario(w):
+        await w.resolve(target)
+        w.engine.service(target).connected(0.001)
+        began = time.monotonic()
+        assert (await w.connect(target, timeout=15))[0] in {task.address for task in tasks[8:]}
+        assert time.monotonic() - began < 4  # a third of the limit is 5 s
+
+    world.run(scenario, outlier=CALM, balancing=in_order)
 
 
 class Registry:

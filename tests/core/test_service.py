@@ -435,7 +435,7 @@ def test_it_is_kept_which_source_named_an_endpoint_and_when():
     service = service_of()
     service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", serial=2), srv(): none()}, 1000.0)
     service.judge({a(): fresh("10.0.0.1"), aaaa(): fresh("::1", serial=3)}, 1007.0)
-    assert [node.seen for node in service.nodes] == [{"dns": 1000.0}, {"dns": 1007.0}]
+    assert [node.seen for node in service.facts()["nodes"]] == [{"dns": 1000.0}, {"dns": 1007.0}]
 
 
 def test_families_take_turns():
@@ -491,7 +491,7 @@ def test_of_a_joined_answer_only_what_the_newest_one_named_was_seen_now():
     for now, serial, named in ((1000.0, 1, {"10.0.0.1", "10.0.0.2"}), (1010.0, 2, {"10.0.0.2"})):
         look = Look(Freshness.FRESH, replace(joined, named=frozenset(named)), None, False, 2000.0, serial)
         service.judge({a(): look, aaaa(): none(), srv(): none()}, now)
-    assert [node.seen["dns"] for node in service.nodes] == [1000.0, 1010.0]
+    assert [node.seen["dns"] for node in service.facts()["nodes"]] == [1000.0, 1010.0]
 
 
 def test_the_registry_completes_a_partial_answer_from_wherever_in_the_row_it_stands():

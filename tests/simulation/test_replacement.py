@@ -172,3 +172,44 @@ def test_no_request_fails_when_five_new_tasks_of_thirty_do_not_listen_yet(seed):
 
     world.run(scenario)
     assert not world.failed, world.failed[:3]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clients_that_send_little_come_through_the_loss_of_half_the_tasks(seed):
+    """200 clients, a request in 5 s each, know little of 60 tasks by themselves. Half of the tasks vanish, and are
+    named for 30 s more. A connect finds one of the others within 1.2 s. What is lost met four kept connections to
+    vanished tasks in turn: one request in a thousand at most."""
+    world = World(seed, ttl=10, lag=5, caches=3)
+    orders = world.service("orders", 60)
+    clients = [world.client() for _ in range(200)]
+
+    async def scenario() -> None:
+        load = world.load(clients, 40, 100)
+        await asyncio.sleep(60)
+        gone = orders.tasks[::2]
+        for task in gone:
+            task.vanish()
+        await asyncio.sleep(30)
+        orders.deregister(*gone)
+        await load
+
+    report = world.run(scenario).between(1060, 1100)
+    assert all("nothing acknowledged" in each.error for each in report.failed)
+    assert report.lost <= report.began / 1000
+    assert report.longest < 1.2
+    assert report.p99 < 0.5
+
+
+@pytest.mark.parametrize(("idle", "connects"), [(50.0, 1), (70.0, 2)])
+def test_a_simulated_connection_idle_for_longer_than_a_client_keeps_it_is_not_used_again(idle, connects):
+    world = World(1)
+    world.service("orders", 1)
+
+    async def scenario() -> None:
+        client = world.client()
+        await client.get()
+        await asyncio.sleep(idle)
+        await client.get()
+
+    assert world.run(scenario).lost == 0
+    assert len(world.connects) == connects

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from array import array
 from functools import cache
+from hashlib import sha256
 
 import pytest
 
@@ -62,6 +66,20 @@ def test_several_processes_play_what_one_does():
     assert (alone.began, alone.served) == (together.began, together.served)
 
 
+def test_processes_begin_without_a_word():
+    """Each shard has a process of its own: what one says would be said forty times."""
+    few = ["--clients", "4", "--tasks", "5", "--shard", "2", "--processes", "2", "--histories", "start-up"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "ecs_discovery.testing.simulation.scale", *few],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert "2 of 2 shards" in ended.stdout
+    assert ended.stderr == ""
+
+
 def even(history: str = "start-up", **given: object) -> Outcome:
     """200 clients that go through a history without a fault: two requests in each tenth of a second."""
     outcome = Outcome(history, 200, 100, began=[2] * SLOTS, served=[2] * SLOTS, seconds=array("f", [0.02]))
@@ -98,3 +116,22 @@ def test_the_command_writes_figures_and_a_picture(tmp_path, capsys):
     assert '"history": "start-up"' in capsys.readouterr().out
     assert '"requests"' in (tmp_path / "scale.json").read_text()
     assert (tmp_path / "scale-start-up.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        ("deployment", "246 requests, 160 lookups, 337 connects: 49a4db46c833"),
+        ("outage", "233 requests, 142 lookups, 287 connects: a56b2df386cd"),
+        ("lost-zone", "236 requests, 174 lookups, 312 connects: d0098330e73f"),
+        ("start-up-cloud-map", "231 requests, 146 lookups, 222 connects: 5524e09710c1"),
+    ],
+)
+def test_what_is_only_made_faster_changes_no_history(history, told):
+    """The figures of small worlds, as they are. Where a rule is changed they may change; else a faster way is another
+    way."""
+    outcome = scale.play(history, 8, 30, 11)
+    counts = [outcome.began, outcome.served, outcome.lookups, outcome.connects, outcome.attempts, outcome.known]
+    digest = sha256(json.dumps(counts).encode()).hexdigest()[:12]
+    totals = f"{sum(outcome.began)} requests, {sum(outcome.lookups)} lookups, {sum(outcome.connects)} connects"
+    assert f"{totals}: {digest}" == told

@@ -167,8 +167,8 @@ class Node(_Pickable):
         """It has as many uses as it may have."""
         self.full_priority_at = -inf
         """Until then a pick looks twice: it is full, pushed back or warming up."""
-        self.seen: dict[str, float] = {}
-        """When each source last named it."""
+        self.seen: dict[str, float] | None = None
+        """When each source last named it, told late (`Membership.seen`); None before that."""
         self.checked: Checked | None = None
         """What health checks told, kept by `health_checks`; None before it was the turn of any."""
         self.failed_checks = ""

@@ -19,6 +19,7 @@ from ecs_discovery.core.balancing.tiers import Fleet
 
 __all__ = ["Recovery"]
 
+_HEALTHY = Health.HEALTHY  # looking a member up takes longer than comparing with it (Python 3.11)
 _RECONNECTS = 32  # reconnects of one service in flight
 
 
@@ -76,7 +77,8 @@ class Recovery:
                 self.probes.remove(node)
         for node in came:
             self._fleet.add(node)
-            self.look(node, now)
+            if node.health is not _HEALTHY:
+                self.look(node, now)
 
     def after_fork(self) -> None:
         """No probe of the parent's decides here, and nothing that it tries is tried."""

@@ -52,11 +52,15 @@ class Members:
 
     def add(self, node: Node, weight: float) -> None:
         """`weight` is the endpoint's."""
-        self._at[node] = len(self.nodes)
-        self.nodes.append(node)
-        kinds = len(self._weights)
-        self._weights[weight] = self._weights.get(weight, 0) + 1
-        self._changed(kinds)
+        nodes, weights = self.nodes, self._weights
+        self._at[node] = len(nodes)
+        nodes.append(node)
+        if weight in weights:
+            weights[weight] += 1
+        else:
+            weights[weight] = 1
+            if len(weights) == 2:
+                self._picker = None  # weights matter now
         if self._picker is not None:
             self._picker.add(node)
 
@@ -66,17 +70,14 @@ class Members:
         if last is not node:  # it takes its place
             self.nodes[at] = last
             self._at[last] = at
-        kinds = len(self._weights)
-        self._weights[weight] -= 1
-        if not self._weights[weight]:
-            del self._weights[weight]
-        self._changed(kinds)
+        weights = self._weights
+        weights[weight] -= 1
+        if not weights[weight]:
+            del weights[weight]
+            if len(weights) == 1:
+                self._picker = None  # they matter no longer
         if self._picker is not None:
             self._picker.discard(node)
-
-    def _changed(self, kinds: int) -> None:
-        if (kinds > 1) is not (len(self._weights) > 1):
-            self._picker = None  # weights matter now, or no longer
 
 
 class _Level:
@@ -120,6 +121,7 @@ class Fleet:
         self._placed: dict[Node, Facts] = {}
         self._levels: dict[int, _Level] = {}
         self._used: tuple[Members, ...] = ()
+        self._tiers: Tiers = ()  # what there was last, where it was one level
 
     def __len__(self) -> int:
         return len(self._placed)
@@ -150,7 +152,11 @@ class Fleet:
             self._levels[facts[0]] = level
             self._levels = dict(sorted(self._levels.items()))
         level.total += 1
-        self.move(node)
+        if node.health is _HEALTHY and not self._zone.prefer:  # mostly
+            level.connecting.add(node, facts[2])
+            level.healthy.add(node, facts[2])
+        else:
+            self.move(node)
 
     def remove(self, node: Node) -> None:
         """It is none of them any more."""
@@ -187,6 +193,17 @@ class Fleet:
     def tiers(self, panic: bool, own_zone: str | None) -> tuple[Tiers, Tiers]:
         """What is chosen from, and the same without regard to zones."""
         levels = self._levels.values()
+        if len(levels) == 1 and not panic and not self._zone.prefer:  # mostly
+            (only,) = levels
+            members = only.healthy
+            if not members:
+                self._tiers, self._used = (), ()
+            elif (
+                not self._tiers or self._tiers[0].members is not members or self._tiers[0].picker is not members.picker
+            ):
+                self._tiers, self._used = _made([(1.0, members)]), (members,)
+            return self._tiers, self._tiers
+        self._tiers = ()
         if panic:  # health is ignored, priorities are not
             top = next(([(1.0, level.connecting)] for level in levels if level.connecting), [])
             tiers = plain = _made(top)

@@ -30,6 +30,7 @@ class Call:
         "_choices",
         "_counters",
         "_free",
+        "_harmless",
         "_next",
         "_policy",
         "_retry_after",
@@ -94,6 +95,7 @@ class Call:
         self.observed: Any = None
         """What tells observers of it (`client.observing.ObservedCall`), if they are interested."""
         self._free = True
+        self._harmless = False  # no task works on what failed last
         self._backoff = 0
         self._counters = counters
         self._next: tuple[Counted, str] | None = None  # what the next attempt counts as
@@ -157,15 +159,19 @@ class Call:
         retry_after: float | None = None,
         choices: int = 1,
         seconds: float = 0.0,
+        gone: bool = False,
     ) -> Decision | None:
         """What follows a failed attempt that took `seconds`.
 
-        `choices` is how many endpoints are untried. None while another attempt is in flight, and with a policy of
-        the application's own: its loop asks `objection`, `pause` and `schedule`.
+        `choices` is how many endpoints are untried. `gone` is whether the endpoint's host was found to be gone.
+
+        None while another attempt is in flight, and with a policy of the application's own: its loop asks `objection`,
+        `pause` and `schedule`.
         """
         if self.hedged:
             return None
         self.failure = failure
+        self._harmless = failure is FailureKind.NOT_SENT or gone
         self._retry_after = retry_after
         self._choices = choices
         self._seconds = seconds
@@ -205,13 +211,13 @@ class Call:
     def exhausted(self) -> str:
         """Why there is no attempt left; "" if there is one."""
         limit = attempts = self._policy.attempts
-        if limit > 1 and (self.failure is FailureKind.NOT_SENT or not self._free):
-            limit += 1  # one replay of what was never sent does not count
+        if limit > 1 and (self._harmless or not self._free):
+            limit += 1  # one replay of what no task works on does not count
         if self.number < limit:
             return ""
         used = "the only attempt" if attempts == 1 else f"all {attempts} attempts"
         return f"{used} of RetryPolicy {'is' if attempts == 1 else 'are'} used" + (
-            ", and one more because nothing had been sent" if limit > attempts else ""
+            ", and one more because no task had received it" if limit > attempts else ""
         )
 
     def pause(self, rng: Callable[[], float], wait: Callable[[], float] | None = None) -> float:
@@ -237,9 +243,9 @@ class Call:
             self.connect_deadline_at += self._seconds + wait
         if now + wait >= (min(self.connect_deadline_at, self.deadline_at) if unsent else self.deadline_at):
             return self.stop("no time left", "deadline")
-        if unsent and self._free:
-            self._free = False  # nothing reached a task, so nothing is multiplied
-            self._next = Counted.REPLAYS, ""
+        if self._harmless and self._free:
+            self._free = False  # no task works on it, so nothing is multiplied
+            self._next = (Counted.REPLAYS, "") if unsent else (Counted.RETRIES, FailureKind.CLOSED.value)
         elif not self._budget.withdraw(now):
             return self.stop("the retry budget is used up", "budget")
         else:

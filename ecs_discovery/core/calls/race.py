@@ -2,6 +2,8 @@
 
 A connect to a task that has vanished meets silence. So another endpoint is
 started soon after. The first to connect wins (RFC 8305 does so for the addresses of one name).
+Whole zones vanish too. An entrant whose silence tells that it is gone holds no place, so that the
+next need not wait for its end, and each such entrant halves the next head start.
 """
 
 from __future__ import annotations
@@ -34,22 +36,23 @@ def probe_timeout(learnt: float | None) -> float:
 
 
 class Race(Generic[E]):
-    """One race of connects, at most `limit` at once.
+    """One race of connects, at most `limit` at once of those that may still answer.
 
-    An entrant has `share` seconds; all is over at `deadline_at`. Where there is no other endpoint to start, one is
-    looked for again after `recheck` seconds: a deployment brings new ones. Times are monotonic seconds, given by the
-    caller.
+    An entrant has `share` seconds; all is over at `deadline_at`. After `silence` seconds without a word it has
+    probably vanished. It may still win, and holds no place any more. Where there is no other endpoint to start, one is
+    looked for again after as long: a deployment brings new ones. Times are monotonic seconds, given by the caller.
     """
 
-    __slots__ = ("_deadline_at", "_delay", "_limit", "_next", "_recheck", "_share", "_started", "running")
+    __slots__ = ("_deadline_at", "_delay", "_ends", "_limit", "_next", "_share", "_silence", "_started", "running")
 
-    def __init__(self, *, limit: int, delay: float, share: float, deadline_at: float, recheck: float) -> None:
+    def __init__(self, *, limit: int, delay: float, share: float, deadline_at: float, silence: float) -> None:
         self._limit = limit
         self._delay = delay
         self._share = share
         self._deadline_at = deadline_at
-        self._recheck = recheck
+        self._silence = silence
         self._next = -inf
+        self._ends: dict[E, float] = {}  # when the head start of each ends
         self._started = 0
         self.running: dict[E, float] = {}
         """When each entrant in flight started."""
@@ -59,19 +62,19 @@ class Race(Generic[E]):
 
     def due(self, now: float) -> bool:
         """Should another endpoint start now?"""
-        return (
-            now >= self._next and len(self.running) < self._limit and self._started < _MOST and now < self._deadline_at
-        )
+        return now >= self._next and self._started < _MOST and now < self._deadline_at and self._has_place(now)
 
     def start(self, entrant: E, now: float) -> None:
         """It started. The next one is due after the head start."""
+        silent = len(self.running) - len(self._hopeful(now)) if self.running else 0
         self.running[entrant] = now
         self._started += 1
-        self._next = now + self._delay
+        delay = max(self._delay / 2**silent, min(self._delay, _LEAST_START)) if silent else self._delay
+        self._next = self._ends[entrant] = now + delay
 
     def no_rival(self, now: float) -> None:
         """There is no other endpoint to start: look again later, or when one in flight has failed."""
-        self._next = now + self._recheck
+        self._next = now + self._silence
 
     def fail(self, entrant: E) -> None:
         """It did not connect: the next one is due at once."""
@@ -82,20 +85,21 @@ class Race(Generic[E]):
         """The entrants whose time is over."""
         return tuple(e for e, began in self.running.items() if now >= self._deadline_at or now >= began + self._share)
 
-    def silent(self, now: float) -> tuple[E, ...]:
-        """The entrants that have met silence for so long that a host which is there would have spoken, if they keep
-        another from starting."""
-        if len(self.running) < self._limit or self._started >= _MOST:
-            return ()
-        return tuple(e for e, began in self.running.items() if now >= began + self._recheck)
-
     def late(self, now: float) -> tuple[E, ...]:
-        """The entrants that took longer than a head start: when another has won, they may well be gone."""
-        return tuple(e for e, began in self.running.items() if now >= began + self._delay)
+        """The entrants that took longer than their head start: when another has won, they may well be gone."""
+        return tuple(e for e in self.running if now >= self._ends[e])
 
     def pause(self, now: float) -> float:
         """Seconds until something is due, if no entrant connects or fails before."""
         then = min([self._deadline_at, *(began + self._share for began in self.running.values())])
         if self._started < _MOST:
-            then = min(then, self._next if len(self.running) < self._limit else now + self._recheck)
+            place = now if self._has_place(now) else min(self._hopeful(now)) + self._silence
+            then = min(then, max(self._next, place))
         return max(0.0, then - now)
+
+    def _has_place(self, now: float) -> bool:
+        return len(self.running) < self._limit or len(self._hopeful(now)) < self._limit
+
+    def _hopeful(self, now: float) -> list[float]:
+        """When those started that may still answer."""
+        return [began for began in self.running.values() if now < began + self._silence]

@@ -6,7 +6,7 @@ minutes finds its history again. An empty answer is a claim, not the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from ecs_discovery.core.balancing import health
@@ -46,7 +46,10 @@ class Membership:
         self.nodes: tuple[Node, ...] = ()
         self.adopted: tuple[Endpoint, ...] | None = None
         """The endpoints of the answer that was taken over last; None if the nodes may differ from it."""
-        self._gone: dict[Key, tuple[float, Node]] = {}
+        self._of: dict[int, Node] = {}  # by the identity of their endpoints, which they keep alive
+        self._by_key: dict[Key, Node] = {}
+        self._gone: dict[Key, tuple[float, Node]] = {}  # the one that left first, first
+        self._witnessed: dict[str, tuple[Resolution, float]] = {}  # the newest answers, which nodes have yet to be told
         self._empty_since: float | None = None
 
     def __repr__(self) -> str:
@@ -60,34 +63,79 @@ class Membership:
     def replace(self, endpoints: Iterable[Endpoint], now: float) -> MembersChange | None:
         """Take over an answer. What it changed of what is chosen from, and how; None if nothing."""
         self._empty_since = None
-        current = {node.endpoint.key: node for node in self.nodes}
-        kept: dict[Key, Node] = {}
+        named = tuple(endpoints)
+        of = self._of
+        found: list[Node | None] = list(map(of.get, map(id, named)))
+        stay = set(found)
+        if None not in stay and len(stay) == len(found) == len(of):
+            return None  # the very same, mostly in another order
+        if len(stay) - (None in stay) < len(found) - found.count(None) or self._repeated(named, found):
+            # Once in the place of the first, with the facts of the last.
+            named = tuple({endpoint.key: endpoint for endpoint in named}.values())
+            found = list(map(of.get, map(id, named)))
         came: list[Node] = []
         altered: list[Node] = []
-        for key, endpoint in {endpoint.key: endpoint for endpoint in endpoints}.items():
-            node = current.get(key)
-            if node is None:
-                node = self._returning(endpoint, now) or Node(endpoint)
-                came.append(node)
-            elif node.endpoint is not endpoint and _RULES(node.endpoint) != _RULES(endpoint):
-                altered.append(node)
-            node.endpoint = endpoint
-            kept[key] = node
-        left = [node for key, node in current.items() if key not in kept]
+        for at, node in enumerate(found):
+            if node is not None:
+                continue
+            endpoint = named[at]
+            key = endpoint.key
+            known = self._by_key.get(key)
+            if known is None:
+                known = self._by_key[key] = self._returning(endpoint, now) or Node(endpoint)
+                came.append(known)
+            else:
+                del of[id(known.endpoint)]
+                if _RULES(known.endpoint) != _RULES(endpoint):
+                    altered.append(known)
+            known.endpoint = endpoint
+            of[id(endpoint)] = known
+            found[at] = known
+        left: list[Node] = []
+        if len(of) > len(found):
+            stay = set(found)
+            left = [node for node in self.nodes if node not in stay]
         if came or left:
+            for node in left:
+                self._forget(node)
             self._remember(left, now)
-            self.nodes = tuple(kept.values())
+            self.nodes = tuple(found)  # type: ignore[arg-type]  # none of them is None any more
         elif not altered:
             return None
         return MembersChange(tuple(came), tuple(left), tuple(altered))
 
+    def _repeated(self, named: Sequence[Endpoint], found: Sequence[Node | None]) -> bool:
+        """Is one of those that are new named twice, or besides the one in whose place it is?"""
+        keys = [endpoint.key for endpoint, node in zip(named, found, strict=True) if node is None]
+        if len(set(keys)) < len(keys):
+            return True
+        known = [node for node in map(self._by_key.get, keys) if node is not None]
+        return bool(known) and not set(known).isdisjoint(found)
+
+    def _forget(self, node: Node) -> None:
+        del self._of[id(node.endpoint)], self._by_key[node.endpoint.key]
+
     def witness(self, answers: Iterable[Resolution], now: float) -> None:
         """Keep which source named which endpoint, and when."""
+        self._expire(now)
         for answer in answers:
-            named = answer.hosts
-            for node in self.nodes:
-                if node.endpoint.host in named:
-                    node.seen[answer.source] = now
+            last = self._witnessed.get(answer.source)
+            if last is not None and last[0] is not answer:
+                self._tell(*last)
+            self._witnessed[answer.source] = (answer, now)
+
+    def seen(self) -> None:
+        """Tell the nodes who named them last. That is put off until the next answer, or until somebody looks."""
+        for answer, at in self._witnessed.values():
+            self._tell(answer, at)
+        self._witnessed.clear()
+
+    def _tell(self, answer: Resolution, at: float) -> None:
+        named = answer.hosts
+        for node in [node for node in self.nodes if node.endpoint.host in named]:
+            if node.seen is None:
+                node.seen = {}
+            node.seen[answer.source] = at
 
     def pruned(self, resolution: Resolution) -> Resolution:
         """What is to be believed of an answer joined with earlier ones.
@@ -101,7 +149,7 @@ class Membership:
         down, named = self._down(), resolution.named
         if not down:
             return resolution
-        kept = tuple(each for each in resolution.endpoints if each.host in named or each.key not in down)
+        kept = tuple([each for each in resolution.endpoints if each.host in named or each.key not in down])
         return replace(resolution, endpoints=kept) if 0 < len(kept) < len(resolution.endpoints) else resolution
 
     def drop(self, node: Node, now: float) -> MembersChange | None:
@@ -109,9 +157,11 @@ class Membership:
 
         None if it is no member, or the last, or empty answers are not believed yet.
         """
-        if self.doubted or node.removed or len(self.nodes) < 2:
+        if self.doubted or node.removed or len(self.nodes) < 2 or self._of.get(id(node.endpoint)) is not node:
             return None
-        self.nodes = tuple(each for each in self.nodes if each is not node)
+        at = self.nodes.index(node)
+        self.nodes = self.nodes[:at] + self.nodes[at + 1 :]
+        self._forget(node)
         self._remember((node,), now)
         return MembersChange((), (node,), ())
 
@@ -119,7 +169,7 @@ class Membership:
         """The endpoints that do not connect, whether they are members now or may come back."""
         down = _DOWN
         found = {node.endpoint.key for node in self.nodes if node.health is down}
-        found.update(key for key, (_, node) in self._gone.items() if node.health is down)
+        found.update([key for key, (_, node) in self._gone.items() if node.health is down])
         return found
 
     def empty(self, now: float, *, agreed: bool = False) -> bool:
@@ -140,6 +190,8 @@ class Membership:
             return False
         self._remember(self.nodes, now)
         self.nodes = ()
+        self._of.clear()
+        self._by_key.clear()
         self._empty_since = None
         return True
 
@@ -156,10 +208,18 @@ class Membership:
         return node
 
     def _remember(self, nodes: Iterable[Node], now: float) -> None:
+        gone = self._gone
         for node in nodes:
             node.removed = True
-            self._gone[node.endpoint.key] = (now, node)
-        for key in [key for key, (left, _) in self._gone.items() if now - left > _HISTORY]:
-            del self._gone[key]
-        while len(self._gone) > _HISTORY_SIZE:
-            del self._gone[next(iter(self._gone))]
+            key = node.endpoint.key
+            gone.pop(key, None)
+            gone[key] = (now, node)
+        self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        gone = self._gone
+        while gone:
+            key = next(iter(gone))
+            if now - gone[key][0] <= _HISTORY and len(gone) <= _HISTORY_SIZE:
+                break
+            del gone[key]

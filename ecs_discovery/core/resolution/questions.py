@@ -13,10 +13,13 @@ from ecs_discovery.config.targets import Target
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Endpoint, Question, Value
 
-__all__ = ["Group", "plan"]
+__all__ = ["Group", "Ported", "plan"]
 
 
 _SAID = attrgetter("priority", "weight", "zone", "instance_id", "attributes")  # besides address and port
+
+Ported = dict[int | str, tuple[Endpoint, Endpoint | None]]
+"""By identity and by address: an endpoint as an answer named it, and the same with a port, if it is to have one."""
 
 
 class Group(Value):
@@ -30,26 +33,43 @@ class Group(Value):
     surprise: str = ""
     """What to tell once when this group is the one that answers."""
 
-    def endpoints(self, found: Iterable[Endpoint], before: Iterable[Endpoint] = ()) -> tuple[Endpoint, ...]:
+    def endpoints(self, found: Iterable[Endpoint], known: Ported | None = None) -> tuple[Endpoint, ...]:
         """The answers as endpoints to connect to, each once, families interleaved as they come.
 
-        Those that are as they were `before` are the same objects: nothing need be compared again.
+        `known` is this group's, for the next answer: those that are as they were are the same objects then, and nothing
+        need be compared again.
         """
-        old = {endpoint.host: endpoint for endpoint in before}
-        ported: dict[tuple[str, int, str | None], Endpoint] = {}
-        for endpoint in found:
-            if endpoint.port == 0:
-                if self.port is None:
-                    continue
-                same = old.get(endpoint.host)
-                if same is not None and same.port == self.port and _SAID(same) == _SAID(endpoint):
-                    endpoint = same
-                else:
-                    # `replace` takes four times as long, which a cold lookup notices.
-                    endpoint = Endpoint(endpoint.host, self.port, *_SAID(endpoint))
-            ported[endpoint.key] = endpoint
-        proxies = tuple(endpoint for endpoint in ported.values() if endpoint.proxied)
-        return proxies[:1] or tuple(ported.values())  # whatever its addresses, a proxy beside the task is one endpoint
+        ported = tuple(found)
+        if 0 in [endpoint.port for endpoint in ported]:
+            ported = self._with_port(ported, {} if known is None else known)
+        if len({endpoint.host for endpoint in ported}) < len(ported):  # some may be the same
+            ported = tuple({endpoint.key: endpoint for endpoint in ported}.values())
+        for endpoint in ported:
+            if endpoint.attributes and endpoint.proxied:
+                return (endpoint,)  # whatever its addresses, a proxy beside the task is one endpoint
+        return ported
+
+    def _with_port(self, found: tuple[Endpoint, ...], known: Ported) -> tuple[Endpoint, ...]:
+        pairs = list(map(known.get, map(id, found)))
+        for at, pair in enumerate(pairs):
+            if pair is None:
+                pairs[at] = known[id(found[at])] = known[found[at].host] = self._pair(found[at], known)
+        if len(known) > 4 * len(found):
+            here = set(map(id, found))
+            for key in [key for key, (endpoint, _) in known.items() if id(endpoint) not in here]:
+                del known[key]
+        return tuple([pair[1] for pair in pairs if pair is not None and pair[1] is not None])
+
+    def _pair(self, endpoint: Endpoint, known: Ported) -> tuple[Endpoint, Endpoint | None]:
+        if endpoint.port:
+            return endpoint, endpoint
+        if self.port is None:
+            return endpoint, None
+        of = known.get(endpoint.host)
+        if of is not None and of[1] is not None and of[1].port == self.port and _SAID(of[1]) == _SAID(endpoint):
+            return endpoint, of[1]
+        # `replace` takes four times as long, which a cold lookup notices.
+        return endpoint, Endpoint(endpoint.host, self.port, *_SAID(endpoint))
 
 
 def plan(

@@ -6,13 +6,13 @@ endpoints: whether an answer is believed is the service's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import is_
 
 from ecs_discovery.core.resolution.cache import Freshness, Look
 from ecs_discovery.core.resolution.membership import EMPTY_APART
-from ecs_discovery.core.resolution.questions import Group
+from ecs_discovery.core.resolution.questions import Group, Ported
 from ecs_discovery.errors import NoEndpoints, ResolutionError, TargetNotFound
 from ecs_discovery.models import REGISTRIES, Endpoint, Question, Resolution, Value, replace
 
@@ -21,6 +21,8 @@ __all__ = ["Due", "Evaluation", "Looks", "SourceSelection"]
 _NONE = (TargetNotFound, NoEndpoints)  # "there is none", as opposed to "could not be asked"
 
 _PORT_HINT = "name it: 'orders:8080', 'dns://orders:8080' or 'cloudmap://prod.local/orders?port=8080'"
+
+_FRESH, _EXPIRED = Freshness.FRESH, Freshness.EXPIRED  # looking a member up takes longer than comparing (Python 3.11)
 
 Looks = Mapping[Question, Look[Resolution]]
 
@@ -73,6 +75,8 @@ class SourceSelection:
         self._surprised = False
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
+        self._ported: list[Ported] = [{} for _ in self.groups]
+        self._answer: tuple[tuple[Endpoint, ...], Resolution | None] = ((), None)  # the last, and what it was made of
         self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
 
     @property
@@ -146,28 +150,32 @@ class SourceSelection:
         self._narrowed = tuple(q for q, look in looks.items() if not _absent(look))
 
     def _found(self, index: int, looks: Looks) -> Evaluation:
-        group = self.groups[index]
         answered = [look for look in looks.values() if look.value is not None]
-        values = tuple(look.value for look in looks.values() if look.value is not None)
+        values = tuple([look.value for look in answered if look.value is not None])
         endpoints = self._endpoints(index, values)
-        wait = tuple(q for q, look in looks.items() if look.freshness is Freshness.EXPIRED)
-        ask = tuple(q for q, look in looks.items() if look.refresh and q not in wait)
-        refresh_at = min(look.changes_at for look in looks.values() if not _absent(look))
+        wait = tuple([q for q, look in looks.items() if look.freshness is _EXPIRED])
+        ask = tuple([q for q, look in looks.items() if look.refresh and q not in wait])
+        refresh_at = min([look.changes_at for look in looks.values() if not _absent(look)])
         if not endpoints:
             return Evaluation(refresh_at, ask, wait, error=NoEndpoints("its answers carry no port", hint=_PORT_HINT))
-        partial = any(value.partial for value in values)
-        notice = "" if self._surprised else group.surprise
+        notice = "" if self._surprised else self.groups[index].surprise
         self._surprised = self._surprised or bool(notice)
-        answer = Resolution(
-            endpoints,
-            min(value.ttl for value in values),
-            "+".join(dict.fromkeys(value.source for value in values)),
-            partial,
-            max((value.estimate for value in values if value.estimate is not None), default=None),
-            stale=any(look.freshness is not Freshness.FRESH for look in answered),
-            named=frozenset(host for value in values for host in value.hosts) if partial else None,
-            refused=tuple(dict.fromkeys(host for look in looks.values() for host in _refused(look))),
-        )
+        stale = any(look.freshness is not _FRESH for look in answered)
+        refused = tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)]))
+        of, answer = self._answer
+        if answer is None or of is not endpoints or answer.stale is not stale or answer.refused != refused:
+            partial = any(value.partial for value in values)
+            answer = Resolution(
+                endpoints,
+                min([value.ttl for value in values]),
+                "+".join(dict.fromkeys([value.source for value in values])),
+                partial,
+                max([value.estimate for value in values if value.estimate is not None], default=None),
+                frozenset().union(*[value.hosts for value in values]) if partial else None,
+                stale,
+                refused,
+            )
+            self._answer = endpoints, answer
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
 
@@ -177,9 +185,12 @@ class SourceSelection:
         known, of, endpoints = self._joined
         if known == index and len(of) == len(values) and all(map(is_, of, values)):
             return endpoints
-        # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
-        rows = zip_longest(*(value.endpoints for value in values))
-        endpoints = self.groups[index].endpoints((each for row in rows for each in row if each is not None), endpoints)
+        found: Iterable[Endpoint] = values[0].endpoints
+        if len(values) > 1:
+            # Families take turns, so that a reader of the first few sees both (RFC 8305, section 4).
+            rows = zip_longest(*(value.endpoints for value in values))
+            found = [each for row in rows for each in row if each is not None]
+        endpoints = self.groups[index].endpoints(found, self._ported[index])
         self._joined = (index, values, endpoints)
         return endpoints
 

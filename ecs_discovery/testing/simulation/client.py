@@ -128,9 +128,10 @@ class Client:
         if lease.node.health is Health.PROBING:
             self._records.probes.append((lease.started_at, lease.endpoint.host))
         idle = self._idle.setdefault(lease.endpoint.host, [])
+        old = lease.started_at - self._engine.settings.connection.idle_timeout
         while idle:
             connection = idle.pop()
-            if not connection.ended:
+            if not connection.ended and connection.idle_since > old:
                 break
         else:
             try:
@@ -150,6 +151,7 @@ class Client:
         if status in OVERLOADED and self.service.push_back(node, engine.clock(), self.service.balancing.pushback):
             engine.emit(self.service)
         if len(idle) < IDLE:
+            connection.idle_since = engine.clock()
             idle.append(connection)
         return status
 

@@ -35,7 +35,8 @@ class _NoFiles(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise RuntimeError("every task waits and no timer is set: the simulation would stand still for ever")
-        self._clock.skip(timeout)
+        if timeout:
+            self._clock.skip(timeout)
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -56,10 +57,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, clock: VirtualClock | None = None) -> None:
         self._clock = clock or VirtualClock()
+        self.time = self._clock.__call__  # type: ignore[method-assign]  # a call less
         super().__init__(_NoFiles(self._clock))
-
-    def time(self) -> float:
-        return self._clock()
 
     def _write_to_self(self) -> None:
         """There is one thread: nobody need be woken."""

@@ -38,8 +38,9 @@ from ecs_discovery.testing.simulation.world import World
 
 __all__ = ["AMPLIFICATION", "DISCOVER_INSTANCES", "DNS_PACKETS", "WAVE", "Outcome", "judge", "main", "play", "play_all"]
 
+_PRELOADED = [f"ecs_discovery.testing.simulation.{name}" for name in ("histories", "pictures")]  # all but this one
 TTL, LAG, CACHES = 10.0, 5.0, 3
-SHARD = 500  # clients in one world: what is held in memory at once
+SHARD = 250  # clients in one world: more would not fit the caches of a processor, and each step would take longer
 SLOT = 0.1  # seconds
 LATE = 2.0  # seconds after the tasks answer again by which every request succeeds
 TARGETS = {"dns": "orders:8080", "cloudmap": "cloudmap://prod/orders"}
@@ -205,7 +206,7 @@ def play_all(history: str, clients: int, tasks: int, seed: int, processes: int =
             total.add(play(*job))
         return total
     # A process plays one shard and ends: its memory goes with it.
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    with _context().Pool(processes, maxtasksperchild=1) as pool:
         for done, outcome in enumerate(pool.imap_unordered(_play, jobs), 1):
             total.add(outcome)
             _say(f"{history}: {done} of {len(jobs)} shards")
@@ -265,6 +266,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _context() -> Any:
+    """How processes are begun: where that is possible, as forks of one process that has imported what is needed."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
 def _play(job: tuple[str, int, int, int]) -> Outcome:
     return play(*job)
 
@@ -310,6 +320,7 @@ def _write(options: argparse.Namespace, rows: list[dict[str, Any]], seconds: flo
         "clients_in_a_process": options.shard,
         "simulated_seconds": SECONDS,
         "wall_seconds": round(seconds, 1),
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows), 1),
         "histories": rows,
     }
     (options.out / "scale.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

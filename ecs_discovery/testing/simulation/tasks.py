@@ -139,9 +139,11 @@ class Task:
 class Connection:
     """A connection kept by a client."""
 
-    __slots__ = ("_life", "_task")
+    __slots__ = ("_life", "_task", "idle_since")
 
     def __init__(self, task: Task) -> None:
+        self.idle_since = 0.0
+        """When its last answer came. The client keeps it."""
         self._task = task
         self._life = task.life
 

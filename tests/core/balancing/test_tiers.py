@@ -73,10 +73,11 @@ def test_moved_one_by_one_they_are_where_they_would_be_sorted_anew(steps, panic)
 def test_shares_are_right_whatever_came_and_left_before(picker, weights, size):
     """Weights of 1 and 3 in turn. A quarter goes down and comes back, some leave, and as many come. Each gets its share
     of 100 uses a weight unit, give or take 60."""
-    fleet = [Node(Endpoint(f"10.0.{n // 200}.{n % 200}", 80, 0, weights[n % len(weights)])) for n in range(size + 5)]
-    balancer = balancer_of(tuple(fleet[:size]), picker=picker, slow_start=0)
+    named = [Endpoint(f"10.0.{n // 200}.{n % 200}", 80, 0, weights[n % len(weights)]) for n in range(size + 5)]
     membership = Membership()
-    membership.nodes = tuple(fleet[:size])
+    membership.replace(named[:size], 0.0)
+    fleet = membership.nodes
+    balancer = balancer_of(fleet, picker=picker, slow_start=0)
     first = balancer.pick(0.0)
     assert first is not None
     balancer.release(first)
@@ -89,7 +90,7 @@ def test_shares_are_right_whatever_came_and_left_before(picker, weights, size):
         assert node not in fleet[: size // 4]
     for node in fleet[: size // 4]:
         balancer.observe(node, Outcome.SUCCESS, 2.0)
-    change = membership.replace([node.endpoint for node in fleet[5 if size > 5 else 1 : size + 5]], 3.0)
+    change = membership.replace(named[5 if size > 5 else 1 : size + 5], 3.0)
     assert change is not None
     balancer.update(membership.nodes, 3.0, change)
     units = sum(node.endpoint.weight for node in membership.nodes)

@@ -56,7 +56,7 @@ def test_other_failures_are_not_repeated():
 def test_three_attempts_and_one_free_replay_of_what_was_never_sent():
     call = call_of()
     assert [attempt(call, FailureKind.NOT_SENT) for _ in range(4)] == [0.0, 0.0, 0.0, None]
-    assert call.reason == "all 3 attempts of RetryPolicy are used, and one more because nothing had been sent"
+    assert call.reason == "all 3 attempts of RetryPolicy are used, and one more because no task had received it"
     call = call_of()
     assert [attempt(call, FailureKind.CLOSED) for _ in range(3)] == [0.0, 0.0, None]
     call = call_of()
@@ -67,6 +67,24 @@ def test_three_attempts_and_one_free_replay_of_what_was_never_sent():
 
 def test_one_attempt_means_no_retries_at_all():
     assert attempt(call_of(attempts=1), FailureKind.NOT_SENT) is None
+    assert attempt(call_of(attempts=1), FailureKind.CLOSED, gone=True) is None
+
+
+def test_one_replay_of_what_went_to_hosts_that_are_gone_is_free():
+    """Three kept connections may lead into a zone that was lost just now."""
+    call = call_of(budget=0.0)
+    assert attempt(call, FailureKind.CLOSED, gone=True) == 0.0
+    assert attempt(call, FailureKind.CLOSED, gone=True) is None
+    assert call.reason == "the retry budget is used up"
+    call = call_of()
+    assert [attempt(call, FailureKind.CLOSED, gone=True) for _ in range(4)] == [0.0, 0.0, 0.0, None]
+    assert call.reason == "all 3 attempts of RetryPolicy are used, and one more because no task had received it"
+
+
+def test_a_request_that_a_vanished_host_may_have_processed_is_repeated_only_if_idempotent():
+    call = call_of(idempotent=False)
+    assert attempt(call, FailureKind.CLOSED, gone=True) is None
+    assert call.reason == "it may have been processed and is not idempotent"
 
 
 def test_the_free_replay_is_not_taken_from_the_budget_and_others_are():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+from weakref import WeakSet
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_discovery.core.balancing.node import Health
-from ecs_discovery.core.resolution.membership import Membership
+from ecs_discovery.core.balancing.node import Health, Node
+from ecs_discovery.core.resolution.membership import MembersChange, Membership
 from ecs_discovery.models import Endpoint, Resolution
 from tests.support import endpoints
 
@@ -219,7 +223,7 @@ def test_a_node_that_goes_down_unnamed_is_dropped_alone_and_finds_its_history_la
     membership = Membership()
     membership.replace(endpoints(3), 0.0)
     node, *others = membership.nodes
-    assert membership.drop(node, 1.0) == ((), (node,), ())
+    assert membership.drop(node, 1.0) == MembersChange((), (node,), ())
     assert membership.nodes == tuple(others)
     assert node.removed
     assert membership.drop(node, 2.0) is None, "once"
@@ -235,3 +239,72 @@ def test_the_last_node_is_not_dropped_nor_any_while_empty_answers_are_weighed():
     doubted.empty(1.0)
     assert doubted.drop(doubted.nodes[0], 2.0) is None
     assert doubted.doubted
+
+
+def test_an_endpoint_named_twice_is_one_node_with_the_facts_of_the_last():
+    members = Membership()
+    first, other, last = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80), Endpoint("10.0.0.1", 80, weight=5)
+    for named in ([first, other, last], [first, other, last], [last, last, other], [first, first, other, last]):
+        members.replace(named, 0.0)
+        assert [node.endpoint for node in members.nodes] == [last, other]
+    kept = members.nodes
+    change = members.replace([other, first, other], 1.0)
+    assert change is not None
+    assert (change.came, change.left, change.altered) == ((), (), (kept[0],))
+    assert kept[0].endpoint is first
+
+
+def test_any_order_of_answers_adds_up_to_the_last():
+    """Compared with a set, over many answers: what comes, leaves, stays, and is altered."""
+    rng, members = Random(5), Membership()
+    pool = [Endpoint(f"10.0.0.{number}", 80) for number in range(12)]
+    before: dict[str, Node] = {}
+    weights: dict[str, int] = {}
+    for now in range(400):
+        chosen = rng.sample(pool, rng.randint(1, 12))
+        named = [replace(each, weight=rng.choice((1, 1, 2))) if rng.random() < 0.2 else each for each in chosen]
+        change = members.replace(named, float(now))
+        after = {node.endpoint.host: node for node in members.nodes}
+        assert set(after) == {each.host for each in named}
+        assert {host: node.endpoint.weight for host, node in after.items()} == {e.host: e.weight for e in named}
+        came, left, altered = (change.came, change.left, change.altered) if change is not None else ((), (), ())
+        assert {node.endpoint.host for node in came} == set(after) - set(before)
+        assert {node.endpoint.host for node in left} == set(before) - set(after)
+        stay = set(after) & set(before)
+        assert all(after[host] is before[host] for host in stay)
+        assert {node.endpoint.host for node in altered} == {
+            host for host in stay if weights[host] != after[host].endpoint.weight
+        }
+        assert all(node.removed for node in left)
+        if rng.random() < 0.3 and len(after) > 1:
+            gone = rng.choice(members.nodes)
+            assert members.drop(gone, float(now)) is not None
+            assert members.drop(gone, float(now)) is None
+            del after[gone.endpoint.host]
+        before, weights = after, {host: node.endpoint.weight for host, node in after.items()}
+
+
+def test_endpoints_that_left_are_forgotten_after_five_minutes():
+    """Ten tasks, of which one is replaced each second. Then nothing changes any more, and lookups go on."""
+    membership = Membership()
+    known: WeakSet[Node] = WeakSet()
+    for now in range(1000):
+        membership.replace([Endpoint(f"10.{each // 250}.0.{each % 250}", 80) for each in range(now, now + 10)], now)
+        known.update(membership.nodes)
+        assert len(known) <= 10 + 301
+    answer = Resolution(tuple(node.endpoint for node in membership.nodes), 10.0, "dns")
+    membership.witness([answer], 1100.0)
+    assert len(known) > 10
+    membership.witness([answer], 1300.0)
+    assert set(known) == set(membership.nodes)
+    assert membership.gone() == ()
+
+
+def test_no_more_than_a_thousand_endpoints_that_left_are_remembered():
+    membership = Membership()
+    known: WeakSet[Node] = WeakSet()
+    for now in range(30):
+        membership.replace([Endpoint(f"10.0.{now}.{each}", 80) for each in range(100)], 0.0)
+        known.update(membership.nodes)
+    assert len(known) == 1100
+    assert len(membership.gone()) == 1000

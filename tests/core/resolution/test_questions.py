@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_discovery.config.targets import parse_target
-from ecs_discovery.core.resolution.questions import Group, plan
+from ecs_discovery.core.resolution.questions import Group, Ported, plan
 from ecs_discovery.errors import ConfigurationError
 from ecs_discovery.models import Endpoint
 
@@ -58,11 +58,22 @@ def test_endpoints_without_a_port_get_the_groups_and_duplicates_go():
     assert Group((), None, 0).endpoints(found) == (Endpoint("10.0.0.2", 9000),)
 
 
+def test_what_is_kept_of_answers_that_differ_is_bounded():
+    group = Group((), 8080, 0)
+    known: Ported = {}
+    for number in range(1000):
+        group.endpoints([Endpoint(f"10.0.{number // 200}.{number % 200 + last}", 0) for last in range(4)], known)
+    assert len(known) <= 16
+
+
 def test_an_endpoint_that_is_as_it_was_stays_the_same_object():
     group = Group((), 8080, 0)
-    before = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0)])
-    after = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0, zone="eu-west-1a")], before)
+    known: Ported = {}
+    before = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0)], known)
+    after = group.endpoints([Endpoint("10.0.0.1", 0), Endpoint("10.0.0.2", 0, zone="eu-west-1a")], known)
     assert after[0] is before[0]
     assert after[1] == Endpoint("10.0.0.2", 8080, zone="eu-west-1a")
-    other = Group((), 9090, 0).endpoints([Endpoint("10.0.0.1", 0)], before)
+    same = [Endpoint("10.0.0.1", 0)]
+    assert group.endpoints(same, known) == (Endpoint("10.0.0.1", 8080),)
+    other = Group((), 9090, 0).endpoints(same, {})
     assert other == (Endpoint("10.0.0.1", 9090),)
