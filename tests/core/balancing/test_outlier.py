@@ -9,6 +9,7 @@ import pytest
 from ecs_discovery.config.policies import BalancingPolicy, OutlierPolicy, ZonePolicy
 from ecs_discovery.core.balancing import health, outlier
 from ecs_discovery.core.balancing.balancer import Balancer
+from ecs_discovery.core.balancing.health import HealthChange
 from ecs_discovery.core.balancing.node import Health, Node, Outcome
 from tests.support import nodes
 
@@ -42,15 +43,15 @@ def test_a_change_is_told_with_what_was_and_what_is():
     for _ in range(4):
         fail(node, 0.0)
     change = health.failed(node, POLICY, 100.0, lambda: 0.0)
-    assert change == (Health.HEALTHY, Health.EJECTED, "5 failures in a row", 102.5, "consecutive_failures")
+    assert change == HealthChange(Health.HEALTHY, Health.EJECTED, "5 failures in a row", 102.5, "consecutive_failures")
     change = health.refused(node, POLICY, 101.0)
-    assert change == (Health.EJECTED, Health.DOWN, "1 failed connect", 102.0, "connect")
+    assert change == HealthChange(Health.EJECTED, Health.DOWN, "1 failed connect", 102.0, "connect")
     change = health.answered(node, 102.0)
-    assert change == (Health.DOWN, Health.EJECTED, "1 failed connect", 102.5, "")
+    assert change == HealthChange(Health.DOWN, Health.EJECTED, "1 failed connect", 102.5, "")
     change = health.time_up(node, 102.5)
-    assert change == (Health.EJECTED, Health.PROBING, "1 failed connect", 102.5, "")
+    assert change == HealthChange(Health.EJECTED, Health.PROBING, "1 failed connect", 102.5, "")
     change = health.answered(node, 102.6)
-    assert change == (Health.PROBING, Health.HEALTHY, "", 102.5, "")
+    assert change == HealthChange(Health.PROBING, Health.HEALTHY, "", 102.5, "")
 
 
 def test_a_failure_that_may_eject_nobody_leaves_earlier_ejections_to_count():
