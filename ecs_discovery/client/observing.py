@@ -149,17 +149,18 @@ class ObservedCall:
     def ended(self, error: BaseException | None, deadline_at: float | None = None) -> None:
         """The call is over, and with it what was still open of it: cut at `deadline_at`, if that has passed."""
         now = self._observers.clock()
-        kind = "" if error is None else type(error).__name__
-        said = "" if error is None else foreign(error)
-        if error is None or isinstance(error, Exception):
-            left = ("error", "error")
-        elif deadline_at is not None and now >= deadline_at:
-            left = ("error", "deadline")
-            kind, said = DeadlineExceeded.__name__, "not done within the deadline"
-        else:
-            left = ("cancelled", "cancelled")
-        for lease in list(self._open):
-            self.attempt_ended(lease, *left)
+        kind = said = ""
+        left = ("error", "error")
+        if error is not None:
+            kind, said = type(error).__name__, foreign(error)
+            if deadline_at is not None and now >= deadline_at and not isinstance(error, Exception):
+                left = ("error", "deadline")
+                kind, said = DeadlineExceeded.__name__, "not done within the deadline"
+            elif not isinstance(error, Exception):
+                left = ("cancelled", "cancelled")
+        if self._open:
+            for lease in list(self._open):
+                self.attempt_ended(lease, *left)
         end = CallEnded(self._started, self._last, kind, said, now - self._began)
         each, self._each = self._each, []
         for observer, observing in each:

@@ -236,12 +236,14 @@ class _Call:
                 attributes = {**attributes, "error.type": end.error_type}
             self._owner._calls.record(end.seconds, attributes)
             return
-        more: dict[str, str | int] = {}
-        if end.status is not None:
-            more["http.response.status_code"] = end.status
-        if end.kind and end.kind not in ("cancelled", "overtaken"):  # such an attempt has not failed
-            more["error.type"] = error_type(end)
-        self._owner._attempts.record(end.seconds, {**attributes, **more} if more else attributes)
+        if end.status is not None or end.kind:
+            more: dict[str, str | int] = {}
+            if end.status is not None:
+                more["http.response.status_code"] = end.status
+            if end.kind and end.kind not in ("cancelled", "overtaken"):  # such an attempt has not failed
+                more["error.type"] = error_type(end)
+            attributes = {**attributes, **more}
+        self._owner._attempts.record(end.seconds, attributes)
 
 
 Reader = Callable[[Service, Engine], Iterable[tuple[float, Attributes]]]

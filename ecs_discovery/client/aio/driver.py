@@ -28,7 +28,6 @@ __all__ = ["AsyncDriver"]
 T = TypeVar("T")
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
-_PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 
 
 class AsyncDriver:
@@ -97,12 +96,8 @@ class AsyncDriver:
             with observed.attempt(lease):
                 return await attempt(lease)
 
-        def judged(result: T | None, error: Exception | None) -> Judgement:
-            judgement = judge(result, error)
-            return _PLAIN if judgement is GOOD else judgement  # so that it is recorded as any other is
-
         try:
-            result = await self.run(service, call, seen, judged, lookup_deadline_at, hedging)
+            result = await self.run(service, call, seen, judge, lookup_deadline_at, hedging)
         except BaseException as error:
             observed.ended(error, call.deadline_at if call.hard else None)
             raise
@@ -184,6 +179,8 @@ class AsyncDriver:
             if lease.finish(_SUCCESS, engine.clock()):
                 engine.emit(service)
             service.budget.deposit()
+            if call.observed is not None:
+                call.observed.judged(lease, judgement, None)
             return AttemptResult(result, None, None)
         return AttemptResult(result, None, self._recorded(call, lease, judgement, judgement.label))
 

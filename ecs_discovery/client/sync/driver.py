@@ -27,7 +27,6 @@ __all__ = ["Driver"]
 T = TypeVar("T")
 
 _SUCCESS = Outcome.SUCCESS  # looking a member up takes longer than comparing with it (Python 3.11)
-_PLAIN = Judgement(*GOOD)  # as good, and not the one that is met nearly always
 
 
 class Driver:
@@ -88,12 +87,8 @@ class Driver:
             with observed.attempt(lease):
                 return attempt(lease)
 
-        def judged(result: T | None, error: Exception | None) -> Judgement:
-            judgement = judge(result, error)
-            return _PLAIN if judgement is GOOD else judgement  # so that it is recorded as any other is
-
         try:
-            result = self.run(service, call, seen, judged, lookup_deadline_at, hedging)
+            result = self.run(service, call, seen, judge, lookup_deadline_at, hedging)
         except BaseException as error:
             observed.ended(error, call.deadline_at if call.hard else None)
             raise
@@ -173,6 +168,8 @@ class Driver:
             if lease.finish(_SUCCESS, engine.clock()):
                 engine.emit(service)
             service.budget.deposit()
+            if call.observed is not None:
+                call.observed.judged(lease, judgement, None)
             return AttemptResult(result, None, None)
         return AttemptResult(result, None, self._recorded(call, lease, judgement, judgement.label))
 
