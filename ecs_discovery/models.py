@@ -33,7 +33,6 @@ class ValueType(type):
     keyword_only = False
     _fields: dict[str, Any]  # their annotations
     _defaults: dict[str, Any]
-    _row: Callable[[Any], Any]  # all fields of a value, to compare and to hash
 
     def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> ValueType:
         named = space.get("__annotations__", {})
@@ -44,7 +43,7 @@ class ValueType(type):
         space.update(__slots__=tuple(named), _fields=fields, _defaults={**getattr(base, "_defaults", {}), **defaults})
         space["__match_args__"] = () if mcs.keyword_only else tuple(fields)
         if fields:
-            space["_row"] = attrgetter(*fields)
+            space["__eq__"], space["__hash__"] = _compared_by(attrgetter(*fields))
         if inherited and named:
             space.setdefault("__init__", Value.__init__)  # not the initialiser compiled for the base
         return super().__new__(mcs, name, bases, space)
@@ -88,13 +87,6 @@ class Value(metaclass=ValueType):
         kind.__init__ = _initialiser(kind)  # type: ignore[method-assign]
         kind.__init__(self, *row, **named)
 
-    def __eq__(self, other: object) -> bool:
-        kind = type(self)
-        return bool(kind._row(self) == kind._row(other)) if type(other) is kind else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(type(self)._row(self))
-
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self)._fields)
         return f"{type(self).__qualname__}({shown})"
@@ -118,6 +110,18 @@ class Value(metaclass=ValueType):
     def __setstate__(self, state: Any) -> None:
         for name, value in zip(type(self)._fields, state, strict=True):
             object.__setattr__(self, name, value)
+
+
+def _compared_by(row: Callable[[Any], Any]) -> tuple[Callable[[Any, object], bool], Callable[[Any], int]]:
+    """How values of one kind are compared and hashed: by all their fields, which `row` gives."""
+
+    def equal(value: Any, other: object) -> bool:
+        return row(value) == row(other) if type(other) is type(value) else NotImplemented
+
+    def hashed(value: Any) -> int:
+        return hash(row(value))
+
+    return equal, hashed
 
 
 def _initialiser(kind: ValueType) -> Any:
