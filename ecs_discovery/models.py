@@ -9,7 +9,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "ValueType", "replace"]
+__all__ = ["MAX_ENDPOINTS", "Endpoint", "Question", "Resolution", "Value", "ValueType", "named_in", "replace"]
 
 V = TypeVar("V", bound="Value")
 
@@ -35,18 +35,34 @@ class ValueType(type):
     _defaults: dict[str, Any]
 
     def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> ValueType:
-        named = space.get("__annotations__", {})
-        base = bases[0] if bases else None
-        inherited = getattr(base, "_fields", {})
-        defaults = {field: space.pop(field) for field in named if field in space}
-        fields = {**inherited, **named}
-        space.update(__slots__=tuple(named), _fields=fields, _defaults={**getattr(base, "_defaults", {}), **defaults})
+        named = named_in(space)
+        fields: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
+        for base in reversed(bases):
+            fields.update(getattr(base, "_fields", {}))
+            defaults.update(getattr(base, "_defaults", {}))
+        fields.update(named)
+        defaults.update({field: space.pop(field) for field in named if field in space})
+        space.update(_fields=fields, _defaults=defaults)
         space["__match_args__"] = () if mcs.keyword_only else tuple(fields)
-        if fields:
-            space["__eq__"], space["__hash__"] = _compared_by(attrgetter(*fields))
-        if inherited and named:
-            space.setdefault("__init__", Value.__init__)  # not the initialiser compiled for the base
-        return super().__new__(mcs, name, bases, space)
+        if not named:
+            return super().__new__(mcs, name, bases, space)
+        space["__slots__"] = tuple(named)
+        equal, hashed = _compared_by(attrgetter(*fields))
+        if "__eq__" not in space:
+            space["__eq__"] = equal
+            space.setdefault("__hash__", hashed)
+        initialised = "__init__" in space or mcs.keyword_only
+        made = super().__new__(mcs, name, bases, space)
+        if not initialised:
+            made.__init__ = _written_when_called(made)  # type: ignore[misc]
+        return made
+
+
+def named_in(space: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a class body names, with their annotations."""
+    found: dict[str, Any] = space.get("__annotations__", {})
+    return {name: each for name, each in found.items() if not str(each).removeprefix("typing.").startswith("ClassVar")}
 
 
 class _Described:
@@ -70,22 +86,22 @@ class _Described:
             for name, annotation in owner._fields.items():
                 default = {"default": owner._defaults[name]} if name in owner._defaults else {}
                 fields.append((name, annotation, field(**default)))
-            described = make_dataclass(owner.__name__, fields, kw_only=owner.keyword_only)
+            described = make_dataclass(owner.__name__, fields, frozen=True, kw_only=owner.keyword_only)
             owner._described = described  # type: ignore[attr-defined]
         return signature(described) if self._name == "__signature__" else getattr(described, self._name)
 
 
 class Value(metaclass=ValueType):
-    """The base of frozen values. The functions of `dataclasses` take them as dataclasses."""
+    """The base of frozen values. The functions of `dataclasses` take them as dataclasses.
+
+    A class that derives from a value has the fields of both. It is not decorated.
+    """
+
+    __slots__ = ()
 
     __dataclass_fields__ = _Described("__dataclass_fields__")
     __dataclass_params__ = _Described("__dataclass_params__")
     __signature__ = _Described("__signature__")
-
-    def __init__(self, *row: Any, **named: Any) -> None:
-        kind = type(self)  # of which this is the first
-        kind.__init__ = _initialiser(kind)  # type: ignore[method-assign]
-        kind.__init__(self, *row, **named)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self)._fields)
@@ -122,6 +138,16 @@ def _compared_by(row: Callable[[Any], Any]) -> tuple[Callable[[Any, object], boo
         return hash(row(value))
 
     return equal, hashed
+
+
+def _written_when_called(kind: Any) -> Any:
+    """The `__init__` of a class that has made no value yet. Called in two threads at once, it is written twice."""
+
+    def first(self: Any, *row: Any, **named: Any) -> None:
+        written = kind.__init__ = _initialiser(kind)
+        written(self, *row, **named)
+
+    return first
 
 
 def _initialiser(kind: ValueType) -> Any:

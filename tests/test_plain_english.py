@@ -18,7 +18,8 @@ from tests import prose
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
-    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/ecs/README.md")),
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ROOT / "examples" / "ecs" / "README.md",
     *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "changelog.md"),
 ]
 READ_ONCE = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]

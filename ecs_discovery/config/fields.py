@@ -10,7 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from ecs_discovery.config.targets import parse_host_port
 from ecs_discovery.errors import ConfigurationError, unknown_setting
-from ecs_discovery.models import Value, ValueType
+from ecs_discovery.models import Value, ValueType, named_in
 
 P = TypeVar("P", bound="Policy")
 
@@ -197,14 +197,19 @@ class _PolicyType(ValueType):
     _rules: dict[str, Rule]
 
     def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _PolicyType:
-        ruled: dict[str, tuple[Any, Rule]] = {field: space[field] for field in space.get("__annotations__", ())}
-        space["_rules"] = {field: rule for field, (_, rule) in ruled.items()}
+        ruled: dict[str, tuple[Any, Rule]] = {field: space[field] for field in named_in(space)}
+        rules: dict[str, Rule] = {}
+        for base in reversed(bases):
+            rules.update(getattr(base, "_rules", {}))
+        space["_rules"] = rules | {field: rule for field, (_, rule) in ruled.items()}
         space.update({field: default for field, (default, _) in ruled.items()})
         return super().__new__(mcs, name, bases, space)  # type: ignore[return-value]  # of `mcs`
 
 
 class Policy(Value, metaclass=_PolicyType):
     """Runs every field through its rule. Raises `ConfigurationError` for a value out of range and an unknown field."""
+
+    __slots__ = ()
 
     def __init__(self, **named: Any) -> None:
         kind = type(self)

@@ -306,8 +306,9 @@ class ConnectionPolicy(Policy):
     """How connections are made and kept."""
 
     race_limit: int = whole(3, 1, 16)
-    """Endpoints that one call connects to at once; the first to connect is used. An endpoint that was silent for twice
-    its head start (0.1 s at least) counts no longer; 16 in all. 1: one after another. Default 3."""
+    """Endpoints that one call connects to at once; the first to connect is used. An endpoint that is silent for eight
+    times the learnt connect time counts no longer (0.1 s at least, 0.25 s while none is learnt). 16 in all. 1: one
+    after another. Default 3."""
     race_delay: float = number(0.25, 0.01, 60)
     """Head start of an endpoint before the next is connected to beside it. Once the service's connect time is learnt,
     four times that (20 ms at least) if it is less. Default 0.25 (RFC 8305)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from math import inf
+from operator import attrgetter
 from threading import RLock
 from typing import Any
 
@@ -41,6 +42,7 @@ from ecs_discovery.models import Endpoint, Question, Resolution, replace
 __all__ = ["Service"]
 
 _ANYWHERE = ZonePolicy()
+_FACTS = attrgetter("stale", "ttl", "source", "partial", "estimate", "named")  # of an answer, beside its endpoints
 _SMOOTHING = 0.2  # share of a new connect time in the average
 
 
@@ -394,8 +396,10 @@ class Service:
         if known is None or answer.endpoints is not self._membership.adopted or answer.refused != known.refused:
             self._membership.adopted = answer.endpoints
             self._accept(answer, now)
-        elif answer.stale is not known.stale:
-            self.resolution = answer if answer.endpoints is known.endpoints else replace(known, stale=answer.stale)
+        elif _FACTS(answer) != _FACTS(known):
+            self.resolution = (
+                answer if answer.endpoints is known.endpoints else replace(answer, endpoints=known.endpoints)
+            )
 
     def _accept(self, resolution: Resolution, now: float) -> None:
         resolution = self._membership.pruned(resolution)

@@ -70,11 +70,11 @@ class Route:
         if len(self._keys) >= _KEYS:
             self.close()
             self.verified.clear()
-        host, key = node.endpoint.host, request.connection_key
-        if key.is_ssl:
-            # A connection that was verified for one name never serves another.
-            host = f"{request.server_hostname or self.service.tls_name}@{host}"
-        made = key._replace(host=host, port=node.endpoint.port)
+        key = request.connection_key
+        # A connection that was verified for one name never serves another. Nor does a connection serve both a service
+        # and the address of its task as a host of the application's own: no such host has an "@".
+        name = request.server_hostname or self.service.tls_name if key.is_ssl else ""
+        made = key._replace(host=f"{name}@{node.endpoint.host}", port=node.endpoint.port)
         self._keys[node, options] = made
         return made
 

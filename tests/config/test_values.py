@@ -8,7 +8,7 @@ import inspect
 import pickle
 import re
 import ssl
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -175,6 +175,16 @@ def test_policies_are_values(policy: type):
     for change in (lambda made: setattr(made, first, 1), lambda made: delattr(made, first)):
         with pytest.raises(dataclasses.FrozenInstanceError):
             change(policy())
+
+
+def test_a_policy_derived_from_another_has_its_fields_and_rules():
+    class OurRetry(RetryPolicy):
+        KIND: ClassVar[str] = "ours"
+
+    assert OurRetry().attempts == RetryPolicy().attempts
+    assert pickle.loads(pickle.dumps(RetryPolicy(attempts=2))).attempts == OurRetry(attempts=2).attempts == 2
+    with pytest.raises(ConfigurationError, match=r"OurRetry\.attempts"):
+        OurRetry(attempts=0)
 
 
 def test_help_names_the_fields_of_a_policy_and_their_defaults():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import inspect
 import pickle
 import pprint
+from typing import ClassVar
 
 import pytest
 
@@ -58,6 +61,43 @@ def test_a_kind_derived_from_a_value_has_the_fields_of_both():
     assert [field.name for field in dataclasses.fields(Named)] == [*Endpoint.__match_args__, "name"]
     assert Plain("10.0.0.1", 80) == Plain("10.0.0.1", 80, 0)
     assert list(inspect.signature(Plain).parameters) == list(inspect.signature(Endpoint).parameters)
+
+
+def test_a_kind_may_have_an_initialiser_and_a_comparison_of_its_own():
+    class Port(Question):
+        def __init__(self, port: int) -> None:
+            super().__init__("srv", f"_{port}._tcp.local")
+
+    class Anywhere(Endpoint):
+        note: str = ""
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Anywhere)
+
+        def __hash__(self) -> int:
+            return 0
+
+    assert [Port(80).name, Port(81).name] == ["_80._tcp.local", "_81._tcp.local"]
+    assert Question("a", "orders").name == "orders"
+    assert Anywhere("10.0.0.1", 80) == Anywhere("10.0.0.2", 81)
+
+
+def test_a_kind_may_have_a_mixin_before_it_and_facts_that_are_no_fields():
+    class Mixin:
+        where = "here"
+
+    class Rack(Mixin, Endpoint):
+        RACKS: ClassVar[int] = 4
+
+        @functools.cached_property
+        def text(self) -> str:
+            return str(self)
+
+    rack = Rack("10.0.0.1", 80)
+    assert copy.copy(rack) == rack == Rack("10.0.0.1", 80)
+    assert (rack.where, rack.RACKS, rack.text) == ("here", 4, "10.0.0.1:80")
+    with pytest.raises(TypeError, match="RACKS"):
+        Rack("10.0.0.1", 80, RACKS=5)  # type: ignore[call-arg]
 
 
 def test_values_of_two_kinds_are_never_equal():

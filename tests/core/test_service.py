@@ -17,7 +17,7 @@ from ecs_discovery.core.resolution.sources import Due
 from ecs_discovery.core.service import Service
 from ecs_discovery.errors import NoEndpoints, Overloaded, ResolutionError, ResolutionTimeout, TargetNotFound
 from ecs_discovery.events import EndpointsChanged, HealthChanged, LookupFailed, LookupRecovered, Notice, PanicChanged
-from ecs_discovery.models import PROXIED, Question, Resolution
+from ecs_discovery.models import PROXIED, Endpoint, Question, Resolution
 from tests.support import a, aaaa, answer, endpoints, service_of, srv
 
 MISSING: Look[Resolution] = Look(Freshness.MISSING, refresh=True)
@@ -59,6 +59,15 @@ def test_what_a_name_turned_out_to_be_is_remembered_so_that_it_costs_one_questio
     assert service.refresh_at == 2000.0
     assert service.resolution is not None
     assert (service.resolution.source, service.resolution.ttl, service.resolution.stale) == ("dns", 10.0, False)
+
+
+def test_an_answer_with_the_very_same_endpoints_brings_its_own_ttl_and_source():
+    tasks = (Endpoint("10.0.0.1", 8080),)
+    service = known()
+    for number, said in enumerate((Resolution(tasks, 5.0, "one"), Resolution(tasks, 300.0, "two")), 2):
+        service.judge({a(): Look(Freshness.FRESH, said, None, False, 2000.0, number)}, 1000.0 + number)
+        assert service.resolution is not None
+        assert (service.resolution.ttl, service.resolution.source) == (said.ttl, said.source)
 
 
 def test_both_families_are_used_together():

@@ -23,6 +23,7 @@ EMPTY_AT_LAST = 300.0
 """After this long, empty answers are believed although endpoints still answer."""
 _HISTORY = 300.0  # seconds the history of a removed endpoint is kept
 _HISTORY_SIZE = 1000
+_SOURCES = 16  # by name, remembered of an endpoint: a resolver may give each answer another name
 # What is chosen by: all else that a source says of an endpoint is for people.
 _RULES = attrgetter("priority", "weight", "zone", "proxied")
 
@@ -122,6 +123,8 @@ class Membership:
             last = self._witnessed.get(answer.source)
             if last is not None and last[0] is not answer:
                 self._tell(*last)
+            if len(self._witnessed) >= _SOURCES:
+                self.seen()
             self._witnessed[answer.source] = (answer, now)
 
     def seen(self) -> None:
@@ -135,6 +138,9 @@ class Membership:
         for node in [node for node in self.nodes if node.endpoint.host in named]:
             if node.seen is None:
                 node.seen = {}
+            node.seen.pop(answer.source, None)
+            if len(node.seen) >= _SOURCES:
+                del node.seen[next(iter(node.seen))]  # that is seen longest ago
             node.seen[answer.source] = at
 
     def pruned(self, resolution: Resolution) -> Resolution:

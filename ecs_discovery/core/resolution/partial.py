@@ -10,6 +10,7 @@ live record would hardly ever be missed that often.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import takewhile
 from math import ceil, log
 
 from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
@@ -122,13 +123,9 @@ class PartialAnswers:
         limit = self._hold(len(keys))
         # A server that names others each time must not fill the memory: the longest unseen go.
         extra = len(self._members) - MAX_ENDPOINTS
-        gone: list[Key] = []
-        for key, named in self._named.items():
-            if self._answers - named < limit and len(gone) >= extra:
-                break
-            if key not in keys or len(gone) < extra:
-                gone.append(key)
-        for key in gone:
+        longest_unseen = enumerate(self._named.items())
+        gone = takewhile(lambda each: each[0] < extra or self._answers - each[1][1] >= limit, longest_unseen)
+        for key in [key for _, (key, _) in gone]:
             at = self._place(self._members.pop(key))
             del self._ordered[at], self._places[at], self._named[key]
 

@@ -76,8 +76,8 @@ class SourceSelection:
         self._held: dict[Question, tuple[Resolution, float | None]] = {}  # last answers, and since when they are gone
         self._gone_since: float | None = None  # since when the known kind of record is gone
         self._ported: list[Ported] = [{} for _ in self.groups]
-        self._answer: tuple[tuple[Endpoint, ...], Resolution | None] = ((), None)  # the last, and what it was made of
         self._joined: tuple[int, tuple[Resolution, ...], tuple[Endpoint, ...]] = (-1, (), ())  # a group's last answers
+        self._answer: tuple[object, Resolution | None] = (None, None)  # the last, and what was joined for it
 
     @property
     def wanted(self) -> tuple[Question, ...]:
@@ -163,7 +163,7 @@ class SourceSelection:
         stale = any(look.freshness is not _FRESH for look in answered)
         refused = tuple(dict.fromkeys([host for look in looks.values() for host in _refused(look)]))
         of, answer = self._answer
-        if answer is None or of is not endpoints or answer.stale is not stale or answer.refused != refused:
+        if answer is None or of is not self._joined or answer.stale is not stale or answer.refused != refused:
             partial = any(value.partial for value in values)
             answer = Resolution(
                 endpoints,
@@ -175,7 +175,7 @@ class SourceSelection:
                 stale,
                 refused,
             )
-            self._answer = endpoints, answer
+            self._answer = self._joined, answer
         error = next((look.error for look in answered if look.error is not None), None)
         return Evaluation(refresh_at, ask, wait, answer=answer, error=error, notice=notice)
 

@@ -300,6 +300,20 @@ def test_endpoints_that_left_are_forgotten_after_five_minutes():
     assert membership.gone() == ()
 
 
+def test_sources_whose_name_changes_with_each_answer_are_not_all_remembered():
+    members = Membership()
+    task = (Endpoint("10.0.0.1", 80),)
+    members.replace(task, 0.0)
+    for number in range(100):
+        members.witness([Resolution(task, 5.0, f"consul index={number}")], float(number))
+    assert len(members._witnessed) <= 16
+    members.seen()
+    (node,) = members.nodes
+    assert node.seen is not None
+    assert len(node.seen) <= 16
+    assert node.seen["consul index=99"] == 99.0
+
+
 def test_no_more_than_a_thousand_endpoints_that_left_are_remembered():
     membership = Membership()
     known: WeakSet[Node] = WeakSet()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_discovery.core.resolution.partial import PartialAnswers
-from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution
+from ecs_discovery.models import MAX_ENDPOINTS, Endpoint, Resolution, replace
 from tests.support import answer
 
 
@@ -41,6 +41,26 @@ def test_answers_of_eight_are_joined():
     assert len(found.endpoints) == 12
     assert found.partial
     assert union.growing
+
+
+def test_an_endpoint_whose_weight_changes_has_the_new_weight_among_the_joined():
+    union = PartialAnswers()
+    union.add(numbered(*range(1, 9)), 0.0)
+    heavy = Endpoint("10.0.0.8", 80, weight=5)
+    found = union.add(Resolution((*numbered(*range(9, 16)).endpoints, replace(heavy, port=0)), 10.0, "dns"), 10.0)
+    assert {endpoint.host: endpoint.weight for endpoint in found.endpoints}["10.0.0.8"] == 5
+    assert len(found.endpoints) == 15
+
+
+def test_two_instances_at_one_address_are_told_apart():
+    def said(weight: int) -> Resolution:
+        tasks = [Endpoint("10.0.0.1", 80, instance_id=f"task-{number}") for number in range(8)]
+        return Resolution((*tasks[:3], replace(tasks[3], weight=weight), *tasks[4:]), 10.0, "dns")
+
+    union = PartialAnswers()
+    union.add(said(1), 0.0)
+    found = union.add(said(5), 10.0)
+    assert [endpoint.weight for endpoint in found.endpoints] == [1, 1, 1, 5, 1, 1, 1, 1]
 
 
 def test_a_cached_answer_that_comes_again_counts_once():

@@ -109,6 +109,21 @@ def test_a_plain_connector_of_the_applications_serves_our_hosts_too(lab: Lab):
     run(work)
 
 
+def test_a_session_that_also_calls_a_task_by_its_address_keeps_the_two_apart(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=1)
+    (task,) = service.tasks
+
+    async def scenario(session: aiohttp.ClientSession, discovery: AsyncDiscovery) -> None:
+        for _ in range(3):
+            for url in (f"http://{task.address}:{service.port}/", url_of(service)):
+                async with session.get(url) as answer:
+                    assert answer.status == 200
+                    await answer.read()
+        assert not session.connector._acquired  # type: ignore[union-attr]
+
+    play(scenario, connector={"limit": 2})
+
+
 def test_a_closed_session_does_not_close_the_discovery(lab: Lab):
     service = lab.service("orders", tasks=1)
 
