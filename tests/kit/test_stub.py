@@ -170,8 +170,9 @@ def test_a_lookup_that_was_in_flight_does_not_answer_for_the_stub():
         caller = threading.Thread(target=discovery.resolve, args=("orders",))
         caller.start()
         assert slow.began.wait(20)
-        with Stub() as stub:
-            stub.service("orders", ["10.0.0.1:80"])
+        stub = Stub()
+        stub.service("orders", ["10.0.0.1:80"])  # before it stands in: the caller asks it as soon as it does
+        with stub:
             assert [str(each) for each in discovery.resolve("orders").endpoints] == ["10.0.0.1:80"]
             slow.go.set()
             caller.join(20)
