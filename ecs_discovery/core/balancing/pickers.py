@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf, log
-from typing import Protocol
+from typing import Any, Protocol
 
 from ecs_discovery.config.policies import BalancingPolicy
 from ecs_discovery.core.balancing.cost import EQUAL
@@ -272,6 +272,8 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
     than the average passes its keys on to the next (bounded loads, Mirrokni et al. 2016). Linear in the number of
     nodes.
     """
+    from hashlib import blake2b  # not before a key is met: it loads OpenSSL
+
     data = key.encode(errors="surrogatepass") if isinstance(key, str) else key
     choices = [node for node in nodes if node not in exclude] if exclude else nodes
     if not choices:
@@ -283,7 +285,7 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
     for node in choices:
         if node.full or node.pending >= bound:
             continue
-        value = _hash(data, str(node.endpoint).encode()[:64])
+        value = _hash(blake2b, data, str(node.endpoint).encode()[:64])
         score = -max(node.endpoint.weight, 0.01) / log(value)
         if score > highest:
             best, highest = node, score
@@ -292,12 +294,12 @@ def by_key(nodes: Sequence[Node], key: str | bytes, exclude: Collection[Node]) -
 
 def share_of(key: str | bytes) -> float:
     """A number in [0, 1) that belongs to `key`, the same in every process."""
-    return _hash(key.encode(errors="surrogatepass") if isinstance(key, str) else key, b"")
+    from hashlib import blake2b  # as above
+
+    return _hash(blake2b, key.encode(errors="surrogatepass") if isinstance(key, str) else key, b"")
 
 
-def _hash(data: bytes, salt: bytes) -> float:
-    from hashlib import blake2b  # not before it is needed: it loads OpenSSL
-
+def _hash(blake2b: Any, data: bytes, salt: bytes) -> float:
     digest = blake2b(data, digest_size=8, key=salt).digest()
     return ((int.from_bytes(digest, "big") >> 11) + 0.5) / 2.0**53  # neither 0 nor 1
 

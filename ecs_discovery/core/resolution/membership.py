@@ -50,7 +50,7 @@ class Membership:
         self._of: dict[int, Node] = {}  # by the identity of their endpoints, which they keep alive
         self._by_key: dict[Key, Node] = {}
         self._gone: dict[Key, tuple[float, Node]] = {}  # the one that left first, first
-        self._witnessed: dict[str, tuple[Resolution, float]] = {}  # the newest answers, which nodes have yet to be told
+        self._witnessed: dict[str, tuple[Resolution, float]] = {}  # the newest answers, to be told to nodes
         self._empty_since: float | None = None
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class Membership:
             self._witnessed[answer.source] = (answer, now)
 
     def seen(self) -> None:
-        """Tell the nodes who named them last. That is put off until the next answer, or until somebody looks."""
+        """Tell the nodes which source named them last. The work waits for the next answer, or for a snapshot."""
         for answer, at in self._witnessed.values():
             self._tell(answer, at)
         self._witnessed.clear()
