@@ -43,30 +43,31 @@ class Route:
         """TLS options with which an endpoint has answered: where these fail elsewhere, the endpoint is to blame."""
         self._drop = drop
         self._generation = self.service.generation
-        self._keys: dict[tuple[Node, Any], ConnectionKey] = {}
+        self._keys: dict[Any, tuple[Node, ConnectionKey]] = {}  # by the node, and with TLS by its options too
 
     def key(self, node: Node, request: ClientRequest) -> ConnectionKey:
         """The name of the node's connections in the pool, for the request's TLS options."""
         if self._generation != self.service.generation:
             self._sweep()
-        options = (request.ssl, request.server_hostname) if self.is_tls else None
-        found = self._keys.get((node, options))
-        return found if found is not None else self._make(node, request, options)
+        by = (node, request.ssl, request.server_hostname) if self.is_tls else node
+        found = self._keys.get(by)
+        return found[1] if found is not None else self._make(node, request, by)
 
     def close(self) -> None:
         """Close idle connections."""
         keys, self._keys = self._keys, {}
-        for key in keys.values():
+        for _, key in keys.values():
             self._drop(key)
 
     def _sweep(self) -> None:
         """Close the idle connections of endpoints that left or went down."""
         self._generation = self.service.generation
-        for each in list(self._keys):
-            if each[0].removed or each[0].health is Health.DOWN:
-                self._drop(self._keys.pop(each))
+        for by, (node, key) in list(self._keys.items()):
+            if node.removed or node.health is Health.DOWN:
+                del self._keys[by]
+                self._drop(key)
 
-    def _make(self, node: Node, request: ClientRequest, options: Any) -> ConnectionKey:
+    def _make(self, node: Node, request: ClientRequest, by: Any) -> ConnectionKey:
         if len(self._keys) >= _KEYS:
             self.close()
             self.verified.clear()
@@ -75,7 +76,7 @@ class Route:
         # and the address of its task as a host of the application's own: no such host has an "@".
         name = request.server_hostname or self.service.tls_name if key.is_ssl else ""
         made = key._replace(host=f"{name}@{node.endpoint.host}", port=node.endpoint.port)
-        self._keys[node, options] = made
+        self._keys[by] = node, made
         return made
 
 

@@ -10,6 +10,7 @@ import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from inspect import signature
+from time import monotonic
 from typing import Any, Unpack
 from weakref import ref
 
@@ -399,15 +400,30 @@ class DiscoveryConnector(TCPConnector):
 
     def _release(self, key: ConnectionKey, protocol: Any, *, should_close: bool = False) -> None:
         state: PooledState | None = getattr(protocol, "ecs_discovery", None)
-        if state is not None:
-            use, state.use = state.use, None
-            if use is not None:
-                lease, use.done = use.lease, True
-                if use.exchange is None:  # else that ends it, when it records the answer
-                    lease.release()
-                state.idle_since = state.clock()
-                should_close = should_close or lease.node.removed
-        TCPConnector._release(self, key, protocol, should_close=should_close)  # `super()` takes longer
+        use = state.use if state is not None else None
+        if state is None or use is None:
+            TCPConnector._release(self, key, protocol, should_close=should_close)  # `super()` takes longer
+            return
+        state.use = None
+        lease, use.done = use.lease, True
+        if use.exchange is None:  # else that ends it, when it records the answer
+            lease.release()
+        state.idle_since = state.clock()
+        should_close = should_close or lease.node.removed
+        if (
+            should_close
+            or protocol.should_close
+            or self._waiters
+            or self._limit_per_host
+            or self._force_close
+            or self._closed
+            or self._cleanup_handle is None
+        ):
+            TCPConnector._release(self, key, protocol, should_close=should_close)
+            return
+        # What that does, nearly always.
+        self._acquired.discard(protocol)
+        self._conns[key].append((protocol, monotonic()))
 
     def _drop(self, key: ConnectionKey) -> None:
         """Close the idle connections of a key."""

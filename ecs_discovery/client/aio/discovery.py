@@ -158,7 +158,7 @@ class AsyncDiscovery:
             )
         call = self._engine.call(service, idempotent=idempotent, deadline=limit, key=key)
         is_failure = service.outlier.is_failure
-        handled = sys.exc_info()[1]
+        handled = sys.exception()
         ack_timeout = self.settings.connection.ack_timeout
         accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 

@@ -176,7 +176,7 @@ class Discovery:
         if now >= service.refresh_at:
             lookup_deadline_at = call.connect_deadline_at if limit is None else call.deadline_at
         is_failure = service.outlier.is_failure
-        handled = sys.exc_info()[1]
+        handled = sys.exception()
 
         accepting: list[Exception] = []  # refusals after which the endpoint was found to accept connections
 

@@ -121,7 +121,7 @@ class Exchange(Generic[R, U], ABC):
         self._use: U | None = None
         self._response: R | None = None
         self._fault: Fault | None = None
-        self._handled = sys.exc_info()[1]  # what the application is handling led to none of our errors
+        self._handled = sys.exception()  # what the application is handling led to none of our errors
 
     # What a library supplies
 
