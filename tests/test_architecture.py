@@ -222,6 +222,7 @@ MACHINE = ("runtime", "testing", "cli")
 SOURCES = {"time": {"monotonic", "time", "perf_counter", "monotonic_ns", "time_ns"}, "datetime": {"now", "utcnow"}}
 OWN = {
     ("client.engine", "random.Random"): "what its parameter `rng` is without one",
+    ("integrations.aiohttp", "time.monotonic"): "when a connection came back, as aiohttp's own connector notes it",
     ("resolvers.dns.udp_client", "os.urandom"): "the ids of DNS queries; passed in as `next_id` with that default",
 }
 

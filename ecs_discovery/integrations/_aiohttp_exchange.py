@@ -61,12 +61,14 @@ class PooledState(ConnectionState):
 class AiohttpUse(AsyncUse):
     """One request's use of an endpoint, on its way to the connector."""
 
-    __slots__ = ("exchange", "state")
+    __slots__ = ("exchange", "fields", "state")
 
     def __init__(self, lease: Lease, replayable: bool, exchange: AiohttpExchange) -> None:
         AsyncUse.__init__(self, lease, replayable)
         self.exchange: AiohttpExchange | None = exchange
         self.state: PooledState | None = None
+        self.fields: tuple[Mapping[str, str], set[str]] | None = None
+        """See `carry`."""
 
 
 class FirstLooks:
@@ -210,8 +212,14 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
     def url(self) -> str:
         return str(self.request.url)
 
-    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
-        add_fields(fields, self.request.headers, added)
+    def carry(self, fields: Mapping[str, str], added: set[str], use: AiohttpUse) -> None:
+        use.fields = fields, added
+
+    def has_connection(self, use: AiohttpUse) -> None:
+        """The request is about to be written to the use's connection: aiohttp does nothing else before."""
+        if use.fields is not None:
+            fields, added = use.fields
+            add_fields(fields, self.request.headers, added)
 
     def put_down(self, added: set[str]) -> None:
         remove_fields(self.request.headers, added)

@@ -130,7 +130,7 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
             self.method,
             self._url,
             self._body,
-            self._headers,
+            self._headers if use.headers is None else use.headers,
             _NO_RETRIES,
             False,
             False,
@@ -166,10 +166,10 @@ class PoolExchange(SyncExchange[HTTPResponse, PoolUse], Generic[P]):
         pool: Any = self.pool
         return f"{pool.scheme}://{pool.host}:{pool.port}{self._url}"
 
-    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
-        if not added:
-            self._headers = HTTPHeaderDict(self._headers or {})  # the application keeps its own
-        add_fields(fields, self._headers, added)
+    def carry(self, fields: Mapping[str, str], added: set[str], use: PoolUse) -> None:
+        if fields:
+            use.headers = HTTPHeaderDict(self._headers or {})  # the application keeps its own
+            add_fields(fields, use.headers, set())
 
     # The answer
 

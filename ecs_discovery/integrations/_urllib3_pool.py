@@ -17,6 +17,7 @@ from queue import Empty
 from random import random
 from typing import Any, Protocol, Self
 
+from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, EmptyPoolError, NewConnectionError
@@ -80,7 +81,7 @@ class Connector(Protocol):
 class PoolUse(AttemptUse):
     """One request's passage through a pool: its lease ends when its connection is free."""
 
-    __slots__ = ("abort", "body", "connected", "connector", "late", "send_timeout")
+    __slots__ = ("abort", "body", "connected", "connector", "headers", "late", "send_timeout")
 
     def __init__(
         self,
@@ -101,6 +102,8 @@ class PoolUse(AttemptUse):
         """The body, where it was read and is handed over."""
         self.late = 0.0
         """Seconds that reading the body took."""
+        self.headers: HTTPHeaderDict | None = None
+        """The request's header fields, where this attempt's differ."""
 
 
 class UseTimeout(Timeout):

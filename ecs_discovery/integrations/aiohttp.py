@@ -260,6 +260,8 @@ class DiscoveryConnector(TCPConnector):
         else:
             connection, now = await self._wait_for_connection(_Keyed(req, use), exchange, traces, timeout)
             protocol = connection.protocol
+        if exchange._call is not None:
+            exchange.has_connection(use)
         state: PooledState = protocol.ecs_discovery
         state.use, use.state = use, state
         use.sent, use.done = True, False

@@ -30,10 +30,12 @@ from ecs_discovery import (
     TargetNotFound,
     options,
 )
+from ecs_discovery.events import AttemptStarted
 from ecs_discovery.integrations.http.exchange import Exchange
-from ecs_discovery.testing.lab import Lab, LabService
+from ecs_discovery.testing.lab import Lab, LabService, LabTask
 from tests.integrations.clients import ClientUnderTest, Once
 from tests.integrations.playing import Play, complete, in_tasks, kind, lab, play, url_of
+from tests.recorder import Recorder
 from tests.support import eventually
 
 __all__ = ["kind", "lab", "play"]
@@ -41,6 +43,26 @@ __all__ = ["kind", "lab", "play"]
 
 def pending(w: Any, service: LabService) -> int:
     return sum(node.pending for node in w.discovery.snapshot(f"{service.name}.prod.local:{service.port}").nodes)
+
+
+def hedge_after(w: Any, service: LabService, seconds: float) -> None:
+    """Have the service's idempotent requests hedged after about this long."""
+    inner = w.engine.service(f"{service.name}.prod.local:{service.port}")
+    for _ in range(100):
+        inner.hedging.delay(1000)
+    for _ in range(200):
+        inner.hedging.learn(seconds)
+
+
+def record_fields(task: LabTask, name: str, found: list[str]) -> None:
+    """Put this header field of each request that the task reads into `found`."""
+    answer = task.answer
+
+    def recorded(request: Any) -> Any:
+        found.append(request.header(name))
+        return answer(request)
+
+    task.answer = recorded  # type: ignore[method-assign]
 
 
 async def tasks_of(client: ClientUnderTest, service: LabService, count: int) -> Counter[str]:
@@ -364,11 +386,7 @@ def test_a_slow_answer_is_overtaken_by_another_tasks(lab: Lab, play: Play):
 
     async def scenario(client: ClientUnderTest, w: Any) -> None:
         await tasks_of(client, service, 2)
-        inner = w.engine.service(f"orders.prod.local:{service.port}")
-        for _ in range(100):
-            inner.hedging.delay(1000)
-        for _ in range(200):
-            inner.hedging.learn(0.05)
+        hedge_after(w, service, 0.05)
         service.tasks[0].slow(3)
         began = time.monotonic()
         for _ in range(2):
@@ -376,6 +394,37 @@ def test_a_slow_answer_is_overtaken_by_another_tasks(lab: Lab, play: Play):
         assert time.monotonic() - began < 3
         await w.pause(0.01)  # whoever lost hears of it in a turn of its loop
         eventually(lambda: pending(w, service) == 0)
+
+    play(scenario, hedge=HedgePolicy(enabled=True))
+
+
+@complete
+def test_each_of_two_attempts_in_flight_carries_its_own_header_fields(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=3)
+    tasks = {(task.address, task.port): task for task in service.tasks}
+    found: list[str] = []
+    for task in service.tasks:
+        record_fields(task, "x-attempt", found)
+
+    class Observer(Recorder):
+        """The task that is chosen first vanishes: the attempt goes elsewhere once the second attempt is in flight."""
+
+        def attempt_started(self, attempt: AttemptStarted) -> Any:
+            if attempt.number == 1:
+                first = tasks[attempt.endpoint.host, attempt.endpoint.port]
+                for task in service.tasks:
+                    task.slow(1)
+                first.vanish()
+            made: Any = super().attempt_started(attempt)
+            made.headers = {"X-Attempt": str(attempt.number)}
+            return made
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        hedge_after(w, service, 0.005)
+        w.engine.observe(Observer())
+        assert (await client.send("GET", url_of(service))).status == 200
+        await w.pause(0.5)  # the loser may arrive
+        assert sorted(found) == ["1", "2"]
 
     play(scenario, hedge=HedgePolicy(enabled=True))
 

@@ -67,8 +67,15 @@ class HttpxPart:
     def url(self) -> str:
         return str(self.request.url)
 
-    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
-        add_fields(fields, self.request.headers, added)
+    def carry(self, fields: Mapping[str, str], added: set[str], use: Any) -> None:
+        use.fields = fields, added
+
+    def request_of(self, use: Any) -> Any:
+        """The request, for the transport that is to send it for this use at once."""
+        if use.fields is not None:
+            fields, added = use.fields
+            add_fields(fields, self.request.headers, added)
+        return self.request
 
     def put_down(self, added: set[str]) -> None:
         remove_fields(self.request.headers, added)

@@ -148,8 +148,9 @@ class Exchange(Generic[R, U], ABC):
         """The URL as the application wrote it, for observers."""
         return ""
 
-    def carry(self, fields: Mapping[str, str], added: set[str]) -> None:
-        """Have the request carry these header fields (see `add_fields`), from the next `send` on."""
+    def carry(self, fields: Mapping[str, str], added: set[str], use: U) -> None:
+        """Have the request carry these header fields (see `add_fields`) when `use` is sent. Another use of the same
+        request may be in flight."""
 
     def put_down(self, added: set[str]) -> None:
         """Take from the request what it has from `carry`."""
@@ -388,9 +389,7 @@ class Exchange(Generic[R, U], ABC):
     def observe_attempt(self, observed: ObservedCall, use: U) -> ObservedAttempt:
         """The attempt begins, in this thread or task: `with` is to be around its `send`."""
         attempt = observed.attempt(use.lease)
-        fields = attempt.headers()
-        if fields:
-            self.carry(fields, observed.fields_added)
+        self.carry(attempt.headers(), observed.fields_added, use)
         return attempt
 
     def is_of_connection(self, error: Exception) -> bool:
@@ -417,9 +416,11 @@ class Exchange(Generic[R, U], ABC):
 
 
 def add_fields(fields: Mapping[str, str], headers: MutableMapping[str, str], added: set[str]) -> None:
-    """Set header fields, but for what the application has set itself. `added` keeps what was set here before."""
+    """Set header fields, but for the names that the application has set. The fields in `added`, which an attempt before
+    has set, are taken out."""
+    remove_fields(headers, added)
     for name, value in fields.items():
-        if name in added or name not in headers:
+        if name not in headers:
             added.add(name)
             headers[name] = value
 

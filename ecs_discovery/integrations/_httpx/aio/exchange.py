@@ -49,9 +49,9 @@ class AsyncHttpxExchange(HttpxPart, AsyncExchange[Any, AsyncHttpxUse]):
         token = current.set(use)
         try:
             try:
-                response = await self._transport(use).handle_async_request(self.request)
+                response = await self._transport(use).handle_async_request(self.request_of(use))
             except Overtaken:
-                response = await self._transport(use).handle_async_request(self.request)
+                response = await self._transport(use).handle_async_request(self.request_of(use))
             use.done = isinstance(response.stream, self.library.client.ByteStream)  # a mock's
             if use.replayable and not use.done:
                 length = self.short_length(response)

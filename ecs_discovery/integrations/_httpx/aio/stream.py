@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
@@ -55,7 +55,7 @@ class Facts(Protocol):
 class AsyncHttpxUse(AsyncUse):
     """One attempt's use of an endpoint, in a task."""
 
-    __slots__ = ("connect_by", "connected", "connector", "deadline_at", "stream")
+    __slots__ = ("connect_by", "connected", "connector", "deadline_at", "fields", "stream")
 
     def __init__(self, lease: Lease, replayable: bool, connector: AsyncConnector) -> None:
         AsyncUse.__init__(self, lease, replayable)  # `super()` takes longer
@@ -68,6 +68,8 @@ class AsyncHttpxUse(AsyncUse):
         """The end of a deadline that the caller gave, in monotonic seconds."""
         self.stream: AsyncStream | None = None
         """The connection that the request went out on."""
+        self.fields: tuple[Mapping[str, str], set[str]] | None = None
+        """See `Exchange.carry`."""
 
 
 current: ContextVar[AsyncHttpxUse | None] = ContextVar("ecs_discovery_async_httpx_use", default=None)

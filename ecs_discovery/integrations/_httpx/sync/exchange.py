@@ -56,9 +56,9 @@ class HttpxExchange(HttpxPart, SyncExchange[Any, HttpxUse]):
         token = current.set(use)
         try:
             try:
-                response = self._transport(use).handle_request(self.request)
+                response = self._transport(use).handle_request(self.request_of(use))
             except Overtaken:
-                response = self._transport(use).handle_request(self.request)
+                response = self._transport(use).handle_request(self.request_of(use))
             use.done = isinstance(response.stream, self.library.client.ByteStream)  # a mock's
             if use.replayable and not use.done:
                 length = self.short_length(response)

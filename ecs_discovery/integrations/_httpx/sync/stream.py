@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -55,7 +55,7 @@ class Facts(Protocol):
 class HttpxUse(AttemptUse):
     """One attempt's use of an endpoint, in a thread."""
 
-    __slots__ = ("abort", "connect_by", "connected", "connector", "deadline_at", "stream")
+    __slots__ = ("abort", "connect_by", "connected", "connector", "deadline_at", "fields", "stream")
 
     def __init__(self, lease: Lease, replayable: bool, connector: Connector) -> None:
         AttemptUse.__init__(self, lease, replayable)  # `super()` takes longer
@@ -70,6 +70,8 @@ class HttpxUse(AttemptUse):
         """The end of a deadline that the caller gave, in monotonic seconds."""
         self.stream: Stream | None = None
         """The connection that the request went out on."""
+        self.fields: tuple[Mapping[str, str], set[str]] | None = None
+        """See `Exchange.carry`."""
 
 
 current: ContextVar[HttpxUse | None] = ContextVar("ecs_discovery_httpx_use", default=None)
