@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from ecs_discovery import (
+    BalancingPolicy,
     ConnectError,
     ConnectTimeout,
     DeadlineExceeded,
@@ -446,7 +447,8 @@ def test_many_callers_at_once_share_the_tasks_evenly(lab: Lab, play: Play):
             assert sum(task.connections for task in service.tasks) <= 3 * 8
         assert pending(w, service) == 0
 
-    play(scenario)
+    # What a busy machine adds to a task's latency is no difference between tasks.
+    play(scenario, balancing=BalancingPolicy(least_latency=1))
 
 
 @in_tasks
