@@ -80,7 +80,7 @@ class Revisions(Generic[K, V]):
         with self._lock:
             entry = self._entry_locked(key)
             if asked.invalidations != entry.invalidations or asked.began < entry.full_at:
-                return  # late: somebody has doubted it since, or asked for a newer one
+                return  # late: another caller has doubted it since, or asked for a newer one
             entry.answer = answer
             entry.revisions = frozenset(revision for revision in revisions if revision is not None)
             entry.full_at = asked.began
