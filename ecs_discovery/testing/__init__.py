@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ecs_discovery.testing.checks import assert_spread as assert_spread
     from ecs_discovery.testing.clock import Clock as Clock
     from ecs_discovery.testing.contract import ResolverContract as ResolverContract
+    from ecs_discovery.testing.lab.chaos import Chaos as Chaos
+    from ecs_discovery.testing.lab.chaos import chaos as chaos
     from ecs_discovery.testing.quick import no_waits as no_waits
     from ecs_discovery.testing.recorder import EventLog as EventLog
     from ecs_discovery.testing.recorder import Recorder as Recorder
@@ -30,6 +32,7 @@ _HOMES = {
     "checks": ("assert_attempts", "assert_spread"),
     "clock": ("Clock",),
     "contract": ("ResolverContract",),
+    "lab.chaos": ("Chaos", "chaos"),
     "quick": ("no_waits",),
     "recorder": ("EventLog", "Recorder"),
     "simulation.report": ("Report",),

@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
     missing = "dnspython" if error.name == "dns" else error.name
     raise ImportError(f"the lab needs {missing}: from a clone, pip install '.[lab]'") from error
 
+from ecs_discovery.testing.lab.chaos import Chaos, chaos
 from ecs_discovery.testing.lab.cloud_map import CloudMap
 from ecs_discovery.testing.lab.ecs import Lab
 from ecs_discovery.testing.lab.faults import (
@@ -36,6 +37,7 @@ from ecs_discovery.testing.lab.service import Deployment, LabService
 from ecs_discovery.testing.lab.tasks import LabTask, TaskState
 
 __all__ = [
+    "Chaos",
     "CloudMap",
     "CloudMapFault",
     "Deployment",
@@ -53,4 +55,5 @@ __all__ = [
     "Slow",
     "TaskState",
     "Vanish",
+    "chaos",
 ]

@@ -7,6 +7,7 @@ import errno
 import random
 import socket
 import ssl
+from collections import deque
 from collections.abc import Iterator
 from random import Random
 from types import TracebackType
@@ -25,6 +26,7 @@ from ecs_discovery.testing.lab.zone import RecordKind, Routing, Zone
 __all__ = ["Lab"]
 
 _ADDRESS_ATTEMPTS = 16
+_KEPT = 200  # sockets of vanished tasks; clients gave up on older ones long ago
 
 
 class Lab:
@@ -55,7 +57,7 @@ class Lab:
         self._cloud_map_rng = Random(seed)  # of its own: what one side draws does not change the other's answers
         self._addresses = _addresses(self.single_address)
         self._services: dict[str, LabService] = {}
-        self._kept: list[socket.socket] = []
+        self._kept: deque[socket.socket] = deque()  # of vanished tasks: closed, they would be heard of
         self._zone = Zone(self.namespace, self._rng)
         self._thread = LoopThread(f"ecs-lab-{self.namespace}")
         try:
@@ -177,10 +179,15 @@ class Lab:
             self._bind(address, port),
             task_id=f"{self._rng.getrandbits(128):032x}",
             rng=self._rng,
-            keep=self._kept.append,
+            keep=self._keep,
             ssl_context=ssl_context,
             filtered=self.can_vanish,
         )
+
+    def _keep(self, sock: socket.socket) -> None:
+        self._kept.append(sock)
+        if len(self._kept) > _KEPT:
+            self._kept.popleft().close()
 
     def _bind(self, address: str | None, port: int) -> socket.socket:
         if address is not None:

@@ -1,0 +1,165 @@
+"""Chaos: one thing after another goes wrong with the services of a lab, for soak tests."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from random import Random
+
+from ecs_discovery.testing.lab.ecs import Lab
+from ecs_discovery.testing.lab.faults import DnsFault, Errors, Fault, Refuse, Reset, Slow, Vanish
+from ecs_discovery.testing.lab.service import LabService
+
+__all__ = ["Chaos", "chaos"]
+
+_SLOW = 0.3  # seconds that an answer comes later
+_GRACE = 2.0  # seconds that a task which is told to stop has for requests in flight
+_SHARE = 0.7  # of the answers that are errors
+_FAULTS: dict[str, Fault] = {
+    "refuse": Refuse(cut=True),
+    "reset": Reset(),
+    "errors": Errors(503, probability=_SHARE),
+    "slow": Slow(_SLOW),
+    "vanish": Vanish(),
+}
+
+
+@contextmanager
+def chaos(
+    lab: Lab,
+    *,
+    seed: int = 0,
+    every: float = 2.0,
+    kinds: Collection[str] | None = None,
+    services: Collection[str] | None = None,
+) -> Iterator[Chaos]:
+    """In the block one thing after another goes wrong with the services of the lab. At its end all tasks are well.
+
+    A new event begins about `every` seconds (from 0.8 to 1.2 times as many), for each service by itself. Each kind
+    comes once before any kind comes again, in an order that `seed` decides. `kinds` are those to choose from, by
+    default all of `Chaos.KINDS` that this machine can play. `services` are names of services that the lab has, by
+    default all.
+
+    One task of a service has a fault at a time, and only if there is another task. So a task that is well is always
+    left, and a client that repeats idempotent requests elsewhere loses none of them.
+
+    The name server takes part with kinds that begin with "DNS". While a `with` block of its own has set a fault of it,
+    do not use these kinds.
+
+    Raises `ValueError` for a kind or a service that there is not, without a service, and if `every` is not above 0.
+    """
+    playing = Chaos(lab, seed, every, kinds, services)
+    playing.begin()
+    try:
+        yield playing
+    finally:
+        playing.end()
+
+
+class Chaos:
+    """What `chaos` plays. A thread for each service waits for what comes next."""
+
+    KINDS = (
+        "deployment by kill",
+        "deployment by drain",
+        "deployment by vanish",
+        "scale",
+        "kill",
+        "refuse",
+        "reset",
+        "errors",
+        "slow",
+        "vanish",
+        *(f"DNS {fault.value}" for fault in DnsFault),
+    )
+    """What may go wrong."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        seed: int,
+        every: float,
+        kinds: Collection[str] | None,
+        services: Collection[str] | None,
+    ) -> None:
+        if not every > 0:
+            raise ValueError(f"every must be above 0 seconds, got {every!r}")
+        for kind in kinds or ():
+            if kind not in self.KINDS:
+                raise ValueError(f"a kind is one of {', '.join(self.KINDS)}; got {kind!r}")
+        for name in services or ():
+            if name not in lab.services:
+                raise ValueError(f"services are {', '.join(lab.services) or 'none yet'}; got {name!r}")
+        chosen = [lab.services[name] for name in (lab.services if services is None else services)]
+        if not chosen:
+            raise ValueError("the lab has no services: make them first")
+        self.seen: Counter[str] = Counter()
+        """What went wrong, and how often: `{"orders: kill": 2}`."""
+        self._lab = lab
+        self._every = every
+        self._kinds = tuple(self.KINDS if kinds is None else kinds)
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(
+                target=self._play, args=(service, Random(f"{seed} {service.name}")), name=f"chaos-{service.name}"
+            )
+            for service in chosen
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Chaos {dict(self.seen)}>"
+
+    def begin(self) -> None:
+        """Called once."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """What goes wrong at this moment ends, and all tasks are well. A deployment is brought to its end."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _play(self, service: LabService, rng: Random) -> None:
+        deck: list[str] = []
+        while not self._over.is_set():
+            if not deck:
+                deck = [kind for kind in self._kinds if self._can(kind, service)]
+                rng.shuffle(deck)
+            if deck:
+                kind = deck.pop()
+                self.seen[f"{service.name}: {kind}"] += 1
+                self._act(kind, service, rng)
+            self._over.wait(self._every * rng.uniform(0.1, 0.5))
+
+    def _can(self, kind: str, service: LabService) -> bool:
+        if "vanish" in kind and not self._lab.can_vanish:
+            return False
+        return kind.startswith(("DNS", "deployment", "scale")) or len(service.tasks) > 1
+
+    def _act(self, kind: str, service: LabService, rng: Random) -> None:
+        """It lasts 0.7 times as long as `every`; a deployment takes its time."""
+        lasting = 0.7 * self._every
+        if kind in _FAULTS:
+            task = rng.choice(service.tasks)
+            task.fault(_FAULTS[kind])
+            self._over.wait(lasting)
+            task.heal()
+        elif kind.startswith("DNS"):
+            self._lab.dns.fault = DnsFault(kind.removeprefix("DNS "))
+            self._over.wait(lasting)
+            self._lab.dns.fault = None
+        elif kind == "kill":
+            service.kill(rng.choice(service.tasks))
+            self._over.wait(lasting / 3)
+            service.add_task()
+        elif kind == "scale":
+            count = len(service.tasks)
+            service.scale(count + 2)
+            self._over.wait(lasting)
+            service.scale(count)
+        else:
+            how = kind.removeprefix("deployment by ")
+            service.deploy(interval=self._every / 3, stop=how, grace=_GRACE)  # type: ignore[arg-type]  # a word of these
