@@ -1,7 +1,7 @@
-"""(b) Lookups, cold and cached, beside dnspython, aiodns and the cache of aiohttp. Knot answers on loopback.
+"""(b) Lookups, cold and cached, beside dnspython, aiodns, `getaddrinfo` and the cache of aiohttp. Knot answers on
+loopback.
 
-Cold means a fresh `Discovery`, whose making does not count. `getaddrinfo` of the system is not among the peers: it asks
-the servers of the machine, which cannot be the server of a benchmark without changing the machine.
+Cold means a fresh `Discovery`, whose making does not count.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,9 @@ import aiohttp
 import dns.asyncresolver
 import dns.resolver
 
+from benchmarks import system_resolver
 from benchmarks.measure import without_garbage
+from benchmarks.system_resolver import SystemResolver
 from ecs_discovery import AsyncDiscovery, Discovery, DnsPolicy
 from tests.resolvers.conftest import ZONE
 from tests.servers import KnotServer
@@ -44,11 +47,18 @@ def run(rounds: int) -> dict[str, Any]:
     program = shutil.which("knotd")
     if program is None:
         return {"left out": "knotd is not installed (Debian's package knot)"}
-    with tempfile.TemporaryDirectory() as directory, KnotServer(program, Path(directory), ZONE) as server:
+    against = system_resolver.reason_against()
+    also = "" if against else f"{system_resolver.ADDRESS}@53"
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(KnotServer(program, directory, ZONE, also))
+        system = None if against else stack.enter_context(SystemResolver(directory))
         found: dict[str, Any] = {"cold, threads": {}, "cold, asyncio": {}}
+        if against:
+            found["getaddrinfo left out"] = against
         with without_garbage():
             for case in CASES:
-                found["cold, threads"][case] = _cold(case, server, rounds)
+                found["cold, threads"][case] = _cold(case, server, rounds, system)
                 found["cold, asyncio"][case] = asyncio.run(_cold_async(case, server, rounds))
             found["cached"] = {**_cached(server), **asyncio.run(_cached_async(server))}
         return found
@@ -75,8 +85,10 @@ async def _timed_async(work: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - began
 
 
-def _cold(case: str, server: KnotServer, rounds: int) -> dict[str, float]:
+def _cold(case: str, server: KnotServer, rounds: int, system: SystemResolver | None) -> dict[str, float]:
     target, families, names = CASES[case]
+    if system is not None and not system.can_ask(families, {kind for _, kind in names}):
+        system = None
     peer = dns.resolver.Resolver(configure=False)
     peer.nameservers, peer.port = ["127.0.0.1"], server.port
 
@@ -85,12 +97,17 @@ def _cold(case: str, server: KnotServer, rounds: int) -> dict[str, float]:
             peer.resolve(name + ".", kind, raise_on_no_answer=False)
 
     times: dict[str, list[float]] = {"this": [], "dnspython": []}
+    if system is not None:
+        times["getaddrinfo"] = []
     for number in range(20 * rounds):
+        others = 0.0 if system is None else system.seconds(names[0][0], families)
         with Discovery(dns=DnsPolicy(nameservers=(server.address,), families=families)) as discovery:
             ours, theirs = _timed(partial(discovery.resolve, target)), _timed(ask)
         if number >= 20:
             times["this"].append(ours)
             times["dnspython"].append(theirs)
+            if system is not None:
+                times["getaddrinfo"].append(others)
     return _told(times)
 
 

@@ -27,7 +27,7 @@ from ecs_discovery.integrations.urllib3 import DiscoveryPoolManager
 
 __all__ = ["run"]
 
-REQUESTS = 100
+REQUESTS = 200
 Work = Callable[[], object]
 AsyncWork = Callable[[], Awaitable[object]]
 

@@ -114,13 +114,14 @@ class _Child:
 class KnotServer(_Child):
     """Knot DNS, authoritative for the zone `prod.local` with the given content."""
 
-    def __init__(self, program: str, directory: Path, zone: str) -> None:
+    def __init__(self, program: str, directory: Path, zone: str, also: str = "") -> None:
+        """`also` is a second address to listen on, as `127.0.0.2@53`."""
         port = free_port()
         (directory / "prod.local.zone").write_text(zone)
         config = directory / "knot.conf"
         config.write_text(f"""
 server:
-    listen: 127.0.0.1@{port}
+    listen: [{", ".join(filter(None, (f"127.0.0.1@{port}", also)))}]
     rundir: "{directory}"
     udp-workers: 1
     tcp-workers: 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from benchmarks.core import exponent
 from benchmarks.measure import Cost, cpu_of, rotated, summary
 from benchmarks.plots import Bar, bars
 from benchmarks.report import page, plots
+from benchmarks.system_resolver import ADDRESS, SystemResolver, reason_against
+from tests.resolvers.conftest import ZONE
+from tests.servers import KnotServer
 
 ABOUT = {
     "date": "2000-01-01",
@@ -83,3 +87,23 @@ def test_bars_are_cut_at_the_edge_and_their_texts_are_escaped():
     assert "a &amp; b" in drawn
     assert "&lt;g&gt;" in drawn
     assert 'width="400.0"' in drawn
+
+
+def test_getaddrinfo_of_the_system_asks_the_benchmarks_server(tmp_path: Path):
+    reason, program = reason_against(), shutil.which("knotd")
+    if reason or program is None:
+        pytest.skip(reason or "knotd is not installed")
+    with KnotServer(program, tmp_path, ZONE, f"{ADDRESS}@53"), SystemResolver(tmp_path) as system:
+        assert not system.can_ask(("a",), {"SRV"})
+        assert all(0 < system.seconds("orders.prod.local", families) < 5 for families in (("a",), ("a", "aaaa")))
+
+
+def test_a_peer_that_was_left_out_is_said_with_the_reason():
+    times = {"this_us": 1000.0, "ratio to dnspython": 1.0, "ratio to aiodns": 1.0}
+    lookups = {
+        "cold, threads": {"A": times},
+        "cold, asyncio": {"A": times},
+        "cached": {},
+        "getaddrinfo left out": "no such right",
+    }
+    assert "left out here: no such right." in page({"about": ABOUT, "lookups": lookups})
