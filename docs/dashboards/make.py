@@ -84,10 +84,10 @@ GLANCE: list[Panel] = [
         (("red", None), ("green", 1)),
     ),
     Panel(
-        "Ejected, probing or down",
+        "Endpoints not healthy",
         "none",
         [(f"sum({UNFIT})", "unfit")],
-        "Tasks that get no requests, or only a probe, as the process that sees the most sees them.",
+        "Tasks that are ejected, probing or down, as the process that sees the most sees them.",
         (("green", None), ("orange", 1)),
     ),
     Panel("Requests", "reqps", [(f"sum({rate(CALLS)})", "requests")], "Requests of your code, all attempts together."),
@@ -106,7 +106,7 @@ GLANCE: list[Panel] = [
         "99 % of the requests took at most this long, all attempts together.",
     ),
     Panel(
-        "Attempts for each request",
+        "Attempts per request",
         "none",
         [(f"sum({rate(ATTEMPTS)}) / sum({rate(CALLS)})", "attempts")],
         "1 while nothing is retried or hedged.",
@@ -115,15 +115,15 @@ GLANCE: list[Panel] = [
     ),
 ]
 TABLE: list[tuple[str, str, str]] = [  # column, unit, query
+    ("Healthy", "none", HEALTHY),
+    ("Not healthy", "none", UNFIT),
+    ("Known", "percentunit", COVERAGE),
     ("Requests", "reqps", summed(CALLS)),
     ("Failed", "percentunit", FAILED_SHARE),
     ("p50", "s", quantile(0.5, "call_duration")),
     ("p99", "s", quantile(0.99, "call_duration")),
-    ("Attempts for each request", "none", f"{summed(ATTEMPTS)} / {summed(CALLS)}"),
+    ("Attempts/request", "none", f"{summed(ATTEMPTS)} / {summed(CALLS)}"),
     ("Retries in 5 min", "none", f"{recent('retries_total')} or 0 * {HEALTHY}"),
-    ("Healthy", "none", HEALTHY),
-    ("Ejected, probing or down", "none", UNFIT),
-    ("Share known", "percentunit", COVERAGE),
 ]
 ROWS: list[tuple[str, list[Panel]]] = [
     (
@@ -220,8 +220,8 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Panic: health is ignored",
                 "none",
                 [
-                    (f"max by (server_address) ({series('panic')})", f"1 = now {SERVICE}"),
-                    (recent("panics_total"), f"begun in 5 min {SERVICE}"),
+                    (f"max by (server_address) ({series('panic')})", f"{SERVICE}: 1 = in panic"),
+                    (recent("panics_total"), f"{SERVICE}: begun in 5 min"),
                 ],
                 "Fewer than half of the endpoints are healthy, so ejected endpoints get requests too.",
             ),
@@ -281,7 +281,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Failed attempts that no retry followed, by what denied it.",
             ),
             Panel(
-                "Attempts for each request",
+                "Attempts per request",
                 "none",
                 [(f"{summed(ATTEMPTS)} / {summed(CALLS)}", SERVICE)],
                 "1 while nothing is retried or hedged.",
@@ -356,53 +356,75 @@ ROWS: list[tuple[str, list[Panel]]] = [
 ]
 
 BUDGET = 'ecs_discovery_retry_denied_by="budget"'
-ALARMS: list[tuple[str, str, str, str]] = [  # name, condition, for how long, what it means
-    (
+
+
+class Alarm(NamedTuple):
+    """One alarm rule."""
+
+    name: str
+    severity: str
+    """`critical`: requests fail. `warning`: they may soon."""
+    condition: str
+    lasting: str
+    """For how long the condition must hold."""
+    means: str
+
+
+ALARMS: list[Alarm] = [
+    Alarm(
         "EcsDiscoveryNoHealthyEndpoint",
+        "critical",
         f'max by (server_address) ({NAMESPACE}_endpoint_count{{ecs_discovery_endpoint_state="healthy"}}) == 0',
         "1m",
         "No process sees a healthy task of {{ $labels.server_address }}.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryAnswersAreOld",
+        "warning",
         f"max by (server_address) ({NAMESPACE}_resolution_age_seconds) > 120",
         "2m",
         "DNS or Cloud Map has not answered for {{ $labels.server_address }}: old endpoints stay in use.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryRetryBudgetIsUsedUp",
+        "warning",
         f"{recent('retries_denied_total', labels=BUDGET)} > 0",
         "1m",
         "More requests to {{ $labels.server_address }} fail than retries may hide.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryPanic",
+        "warning",
         f"max by (server_address) ({NAMESPACE}_panic) == 1",
         "2m",
         "So few tasks of {{ $labels.server_address }} are healthy that health is ignored.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryManyRetries",
+        "warning",
         f"sum by (server_address) (rate({NAMESPACE}_retries_total[5m]))"
         f" / sum by (server_address) (rate({NAMESPACE}_attempt_duration_seconds_count[5m])) > 0.1",
         "5m",
         "Over 10 % of the attempts at {{ $labels.server_address }} are retries. Users may not see it yet.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryFewEndpointsKnown",
+        "warning",
         f"min by (server_address) ({NAMESPACE}_endpoint_coverage) < 0.9",
         "10m",
         "Under 90 % of the tasks of {{ $labels.server_address }} are known.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryFailedRequests",
+        "critical",
         f'sum by (server_address) (rate({NAMESPACE}_call_duration_seconds_count{{error_type!=""}}[5m]))'
         f" / sum by (server_address) (rate({NAMESPACE}_call_duration_seconds_count[5m])) > 0.01",
         "5m",
         "Over 1 % of the requests to {{ $labels.server_address }} end with an error after all attempts.",
     ),
-    (
+    Alarm(
         "EcsDiscoveryServerErrors",
+        "critical",
         "sum by (server_address)"
         f' (rate({NAMESPACE}_attempt_duration_seconds_count{{http_response_status_code=~"5.."}}[5m]))'
         f" / sum by (server_address) (rate({NAMESPACE}_attempt_duration_seconds_count[5m])) > 0.05",
@@ -516,28 +538,59 @@ def grafana() -> dict[str, Any]:
     }
 
 
-CLOUDWATCH: list[tuple[str, str, str]] = [  # title, metric, statistic
-    ("Requests", "call.duration", "SampleCount"),
-    ("Latency of requests (s)", "call.duration", "p99"),
-    ("Attempts", "attempt.duration", "SampleCount"),
-    ("Latency of attempts (s)", "attempt.duration", "p99"),
-    ("Endpoints by state", "endpoint.count", "Average"),
-    ("Endpoints that come and leave", "endpoint.changes", "Sum"),
-    ("Ejections", "endpoint.ejections", "Sum"),
-    ("Retries", "retries", "Sum"),
-    ("Retries denied", "retries_denied", "Sum"),
-    ("Connects", "connects", "Sum"),
-    ("Lookups", "lookups", "Sum"),
-    ("Age of the oldest answer (s)", "resolution.age", "Maximum"),
-    ("Panic", "panic", "Maximum"),
-    ("Share of the endpoints that is known", "endpoint.coverage", "Minimum"),
+TARGET, ERROR = "server.address", "error.type"
+STATE, FROM, STATUS = "ecs_discovery.endpoint.state", "ecs_discovery.source", "http.response.status_code"
+CALL_FAILED, SERVER_ERROR = "ecs_discovery.failed", "ecs_discovery.server_error"
+"""Attributes that the collector adds: CloudWatch can count what has an attribute, but nothing over all its values."""
+
+
+class Shown(NamedTuple):
+    """A metric by these attributes, as CloudWatch knows it: as dimensions."""
+
+    metric: str
+    statistic: str
+    by: tuple[str, ...] = (TARGET,)
+    only: str = ""
+    """A term of CloudWatch's search for some values of the attributes."""
+
+
+CLOUDWATCH: list[tuple[str, list[Shown]]] = [
+    ("Requests a minute", [Shown("call.duration", "SampleCount")]),
+    ("Failed requests a minute", [Shown("call.duration", "SampleCount", (TARGET, ERROR))]),
+    ("Latency of requests (s), p50 and p99", [Shown("call.duration", "p50"), Shown("call.duration", "p99")]),
+    ("Answers a minute, by status", [Shown("attempt.duration", "SampleCount", (TARGET, STATUS))]),
+    ("Latency of attempts (s), p50 and p99", [Shown("attempt.duration", "p50"), Shown("attempt.duration", "p99")]),
+    ("Requests in flight, in a process on average", [Shown("attempt.active", "Average")]),
+    (
+        "Endpoints, as the worst process sees them",
+        [
+            Shown("endpoint.count", "Minimum", (TARGET, STATE), '"healthy"'),
+            Shown("endpoint.count", "Maximum", (TARGET, STATE), 'NOT "healthy"'),
+        ],
+    ),
+    ("Endpoints that came and left", [Shown("endpoint.changes", "Sum", (TARGET, "ecs_discovery.change"))]),
+    ("Ejections", [Shown("endpoint.ejections", "Sum", (TARGET, "ecs_discovery.ejection.cause"))]),
+    ("Retries", [Shown("retries", "Sum", (TARGET, "ecs_discovery.retry.reason"))]),
+    ("Retries denied", [Shown("retries_denied", "Sum", (TARGET, "ecs_discovery.retry.denied_by"))]),
+    ("Retry budget that is left", [Shown("retry_budget.balance", "Minimum")]),
+    ("Panic: health is ignored (1 = yes)", [Shown("panic", "Maximum")]),
+    ("Connects", [Shown("connects", "Sum")]),
+    ("Failed connects", [Shown("connects", "Sum", (TARGET, ERROR))]),
+    ("Lookups", [Shown("lookups", "Sum", (FROM,)), Shown("lookups", "Sum", (FROM, ERROR))]),
+    ("Age of the oldest answer in use (s)", [Shown("resolution.age", "Maximum")]),
+    ("Share of the endpoints that is known", [Shown("endpoint.coverage", "Minimum")]),
 ]
 
 
 def cloudwatch() -> dict[str, Any]:
+    """The board. Its Region stands for itself: `Fn::Sub` of CloudFormation fills it in, or you do."""
     widgets = []
-    for index, (title, metric, statistic) in enumerate(CLOUDWATCH):
-        search = f"SEARCH('Namespace=\"{NAMESPACE}\" MetricName=\"{NAMESPACE}.{metric}\"', '{statistic}', 60)"
+    for index, (title, shown) in enumerate(CLOUDWATCH):
+        searches = []
+        for each in shown:
+            schema = ",".join([NAMESPACE, *(f'"{name}"' for name in each.by)])
+            terms = f'MetricName="{NAMESPACE}.{each.metric}" {each.only}'.strip()
+            searches.append(f"SEARCH('{{{schema}}} {terms}', '{each.statistic}', 60)")
         widgets.append(
             {
                 "type": "metric",
@@ -549,32 +602,204 @@ def cloudwatch() -> dict[str, Any]:
                     "title": title,
                     "region": "${AWS::Region}",
                     "view": "timeSeries",
-                    "metrics": [[{"expression": search, "id": "e1"}]],
+                    "yAxis": {"left": {"min": 0}},
+                    "metrics": [
+                        [{"expression": search, "id": f"e{number}", "label": ""}]
+                        for number, search in enumerate(searches, 1)
+                    ],
                 },
             }
         )
     return {"widgets": widgets}
 
 
-def alarms() -> str:
-    lines = ["groups:", "  - name: ecs_discovery", "    rules:"]
-    for name, condition, seconds, means in ALARMS:
-        lines += [
-            f"      - alert: {name}",
-            f"        expr: {json.dumps(condition)}",
-            f"        for: {seconds}",
-            "        annotations:",
-            f"          summary: {json.dumps(means)}",
-        ]
-    return "\n".join(lines) + "\n"
+class Watch(NamedTuple):
+    """The same alarm in CloudWatch: `shown`, over `total` if there is one, on the wrong side of `limit`."""
+
+    shown: Shown
+    values: tuple[str, ...]
+    """Of its attributes but the first, which is the service."""
+    sign: str
+    limit: float
+    period: int
+    """Seconds that a value stands for."""
+    periods: int
+    total: Shown | None = None
+
+
+ABOVE, BELOW, AT_LEAST = "GreaterThanThreshold", "LessThanThreshold", "GreaterThanOrEqualToThreshold"
+ALL_ATTEMPTS, ALL_CALLS = Shown("attempt.duration", "SampleCount"), Shown("call.duration", "SampleCount")
+WATCHES: dict[str, Watch] = {
+    "EcsDiscoveryNoHealthyEndpoint": Watch(
+        Shown("endpoint.count", "Maximum", (TARGET, STATE)), ("healthy",), BELOW, 1, 60, 1
+    ),
+    "EcsDiscoveryAnswersAreOld": Watch(Shown("resolution.age", "Maximum"), (), ABOVE, 120, 60, 2),
+    "EcsDiscoveryRetryBudgetIsUsedUp": Watch(
+        Shown("retries_denied", "Sum", (TARGET, "ecs_discovery.retry.denied_by")), ("budget",), ABOVE, 0, 300, 1
+    ),
+    "EcsDiscoveryPanic": Watch(Shown("panic", "Maximum"), (), AT_LEAST, 1, 60, 2),
+    "EcsDiscoveryManyRetries": Watch(Shown("retries", "Sum"), (), ABOVE, 0.1, 300, 2, ALL_ATTEMPTS),
+    "EcsDiscoveryFewEndpointsKnown": Watch(Shown("endpoint.coverage", "Minimum"), (), BELOW, 0.9, 60, 10),
+    "EcsDiscoveryFailedRequests": Watch(
+        Shown("call.duration", "SampleCount", (TARGET, CALL_FAILED)), ("true",), ABOVE, 0.01, 300, 2, ALL_CALLS
+    ),
+    "EcsDiscoveryServerErrors": Watch(
+        Shown("attempt.duration", "SampleCount", (TARGET, SERVER_ERROR)), ("true",), ABOVE, 0.05, 300, 2, ALL_ATTEMPTS
+    ),
+}
+
+
+def measure(shown: Shown, values: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A metric of the chosen service, as alarms have it."""
+    dimensions: list[dict[str, Any]] = [{"Name": TARGET, "Value": {"Ref": "Service"}}]
+    dimensions += [{"Name": name, "Value": value} for name, value in zip(shown.by[1:], values, strict=True)]
+    return {"Namespace": NAMESPACE, "MetricName": f"{NAMESPACE}.{shown.metric}", "Dimensions": dimensions}
+
+
+def cloudwatch_alarms() -> dict[str, Any]:
+    """A CloudFormation template: the alarms of one service."""
+    resources = {}
+    for alarm in ALARMS:
+        watch = WATCHES[alarm.name]
+        says = alarm.means.replace("{{ $labels.server_address }}", "${Service}")
+        properties: dict[str, Any] = {
+            "AlarmName": {"Fn::Sub": f"{alarm.name} ${{Service}}"},
+            "AlarmDescription": {"Fn::Sub": f"{says} Severity: {alarm.severity}."},
+            "AlarmActions": [{"Ref": "Topic"}],
+            "OKActions": [{"Ref": "Topic"}],
+            "ComparisonOperator": watch.sign,
+            "Threshold": watch.limit,
+            "EvaluationPeriods": watch.periods,
+            "TreatMissingData": "notBreaching",
+        }
+        if watch.total is None:
+            properties |= measure(watch.shown, watch.values)
+            properties |= {"Statistic": watch.shown.statistic, "Period": watch.period}
+        else:
+            parts = {"part": measure(watch.shown, watch.values), "total": measure(watch.total)}
+            stats = {"part": watch.shown.statistic, "total": watch.total.statistic}
+            properties["Metrics"] = [
+                {"Id": "share", "Expression": "part / total", "Label": "share", "ReturnData": True},
+                *(
+                    {
+                        "Id": name,
+                        "MetricStat": {"Metric": metric, "Period": watch.period, "Stat": stats[name]},
+                        "ReturnData": False,
+                    }
+                    for name, metric in parts.items()
+                ),
+            ]
+        resources[alarm.name] = {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "Alarms on the metrics of ecs_discovery, for one service that is called.",
+        "Parameters": {
+            "Service": {"Type": "String", "Description": "The service as its callers write it, without port: orders"},
+            "Topic": {"Type": "String", "Description": "The ARN of the SNS topic that is told"},
+        },
+        "Resources": resources,
+    }
+
+
+def collector() -> dict[str, Any]:
+    """The configuration of OpenTelemetry's collector, beside the caller in its task."""
+    shown = [each for _, row in CLOUDWATCH for each in row]
+    shown += [each for watch in WATCHES.values() for each in (watch.shown, watch.total) if each is not None]
+    metrics: dict[tuple[str, ...], list[str]] = {}
+    for each in shown:
+        known = metrics.setdefault(each.by, [])
+        if each.metric not in known:
+            known.append(each.metric)
+    return {
+        "receivers": {
+            "otlp": {"protocols": {"grpc": {"endpoint": "localhost:4317"}, "http": {"endpoint": "localhost:4318"}}}
+        },
+        "processors": {
+            "transform": {
+                "error_mode": "ignore",
+                "metric_statements": [
+                    {
+                        "statements": [
+                            f'convert_sum_to_gauge() where metric.name == "{NAMESPACE}.{name}"'
+                            for name in ("endpoint.count", "attempt.active")
+                        ]
+                    },
+                    {
+                        "statements": [
+                            f'set(datapoint.attributes["{CALL_FAILED}"], "true") where metric.name =='
+                            f' "{NAMESPACE}.call.duration" and datapoint.attributes["{ERROR}"] != nil',
+                            f'set(datapoint.attributes["{SERVER_ERROR}"], "true") where metric.name =='
+                            f' "{NAMESPACE}.attempt.duration" and datapoint.attributes["{STATUS}"] >= 500',
+                        ]
+                    },
+                ],
+            },
+            "batch": {"timeout": "10s"},
+        },
+        "exporters": {
+            "awsemf": {
+                "namespace": NAMESPACE,
+                "log_group_name": f"/metrics/{NAMESPACE}",
+                "log_retention": 7,
+                "dimension_rollup_option": "NoDimensionRollup",
+                "retain_initial_value_of_delta_metric": True,
+                "metric_declarations": [
+                    {"dimensions": [list(by)], "metric_name_selectors": [f"^{NAMESPACE}\\.({_either(names)})$"]}
+                    for by, names in metrics.items()
+                ],
+            }
+        },
+        "service": {
+            "pipelines": {
+                "metrics": {"receivers": ["otlp"], "processors": ["transform", "batch"], "exporters": ["awsemf"]}
+            }
+        },
+    }
+
+
+def _either(names: list[str]) -> str:
+    return "|".join(name.replace(".", "\\.") for name in names)
+
+
+def alarms() -> dict[str, Any]:
+    """Prometheus' alarm rules."""
+    rules = [
+        {
+            "alert": alarm.name,
+            "expr": alarm.condition,
+            "for": alarm.lasting,
+            "labels": {"severity": alarm.severity},
+            "annotations": {"summary": alarm.means},
+        }
+        for alarm in ALARMS
+    ]
+    return {"groups": [{"name": NAMESPACE, "rules": rules}]}
+
+
+def yaml(value: Any, indent: int = 0) -> list[str]:
+    """Lines of YAML. Words are quoted as in JSON, which YAML allows."""
+    space = " " * indent
+    lines: list[str] = []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            simple = not isinstance(inner, dict | list)
+            lines += [f"{space}{key}: {json.dumps(inner)}"] if simple else [f"{space}{key}:", *yaml(inner, indent + 2)]
+    elif isinstance(value, list):
+        for each in value:
+            first, *others = yaml(each, indent + 2)
+            lines += [f"{space}- {first.lstrip()}", *others]
+    else:
+        lines.append(space + json.dumps(value))
+    return lines
 
 
 def files() -> dict[str, str]:
     """What stands beside this file, by name."""
+    boards = {"grafana.json": grafana(), "cloudwatch.json": cloudwatch()}
+    others = {"alarms.yml": alarms(), "cloudwatch-alarms.yml": cloudwatch_alarms(), "collector.yml": collector()}
     return {
-        "grafana.json": json.dumps(grafana(), indent=1) + "\n",
-        "cloudwatch.json": json.dumps(cloudwatch(), indent=1) + "\n",
-        "alarms.yml": alarms(),
+        **{name: json.dumps(board, indent=1) + "\n" for name, board in boards.items()},
+        **{name: "\n".join(yaml(content)) + "\n" for name, content in others.items()},
     }
 
 

@@ -42,8 +42,8 @@ BOARD = ROOT / "docs" / "dashboards" / "grafana.json"
 SECONDS, SEED, RATE, WORKERS = 480.0, 1, 20.0, 12
 ORDERS = "orders:8080"
 """A name with a port is asked of DNS as A records; `payments`, without a port, as SRV records."""
-SCRAPE = 1.0
-"""Seconds between two readings of Prometheus."""
+INTERVAL = 5.0
+"""The seconds between two readings that Grafana's data source is told of: rates are over four of them."""
 
 
 # The incident
@@ -109,14 +109,15 @@ class Incident:
     def _play_payments(self) -> None:
         service = self._payments
         self._until(0.66)
-        dead = service.tasks[:3]
-        for task in dead:
+        *refusing, cutting, _ = service.tasks
+        for task in refusing:
             task.refuse(cut=True)
-        self._tell("payments: 3 of 4 tasks refuse connections")
+        cutting.reset()
+        self._tell("payments: 2 of 4 tasks refuse connections, a third cuts all of them")
         self._until(0.74)
-        for task in dead:
+        for task in (*refusing, cutting):
             task.heal()
-        self._tell("payments: they accept connections again")
+        self._tell("payments: all tasks are well again")
         self._until(0.86)
         for task in service.tasks:
             task.errors(503, retry_after=1.0, probability=0.5)
@@ -124,14 +125,14 @@ class Incident:
         self._until(0.92)
         for task in service.tasks:
             task.heal()
-        self._tell("payments: all is well again")
+        self._tell("payments: all answers are good again")
 
     def _pending(self, task: LabTask) -> int:
         nodes = self._discovery.snapshot(ORDERS).nodes
         return sum(node.pending for node in nodes if node.endpoint == f"{task.address}:{task.port}")
 
     def _tell(self, text: str) -> None:
-        self.events.append((time.monotonic() - self._began, text))
+        self.events.append((time.monotonic() - self._began, text.partition(";")[0]))
 
     def _until(self, share: float) -> None:
         self._stop.wait(max(0.0, self._began + share * self.seconds - time.monotonic()))
@@ -173,7 +174,7 @@ def watched(program: str, folder: Path, seconds: float, rate: float = RATE) -> I
         incident = Incident(lab, discovery, seconds, rate)
         began = time.time()
         incident.play()
-        time.sleep(2 * SCRAPE)
+        time.sleep(1.5)  # Prometheus reads each second
         yield Watched(prometheus, began, seconds, incident.events)
 
 
@@ -195,10 +196,9 @@ class Line(NamedTuple):
         return next((value for _, value in reversed(self.points) if value is not None), None)
 
 
-def expression(text: str, step: float) -> str:
+def expression(text: str, step: float, interval: float) -> str:
     """A query of the board as Grafana sends it, with all services chosen."""
-    interval = max(step + SCRAPE, 4 * SCRAPE)
-    filled = text.replace("$__rate_interval", f"{interval:g}s").replace("$service", ".*")
+    filled = text.replace("$__rate_interval", f"{max(step + interval, 4 * interval):g}s").replace("$service", ".*")
     if "$" in filled:
         raise ValueError(f"a variable is not known here: {filled}")
     return filled
@@ -209,12 +209,12 @@ def legend(pattern: str, labels: Mapping[str, str]) -> str:
     return re.sub(r"\{\{\s*(.+?)\s*\}\}", lambda found: labels.get(found[1], ""), pattern).strip()
 
 
-def answers(panel: Mapping[str, Any], seen: Watched, step: float = SCRAPE) -> list[Line]:
+def answers(panel: Mapping[str, Any], seen: Watched, step: float = 1.0, interval: float = INTERVAL) -> list[Line]:
     """What Prometheus answers to the queries of a panel."""
     found = []
     end = seen.began + seen.seconds
     for target in panel["targets"]:
-        query = expression(target["expr"], step)
+        query = expression(target["expr"], step, interval)
         if target.get("instant"):
             for each in seen.prometheus.get("query", query=query, time=end)["result"]:
                 points = [(seen.seconds, _number(each["value"][1]))]
@@ -409,11 +409,11 @@ def picture(board: Mapping[str, Any], found: Mapping[int, Sequence[Line]], seen:
     return "".join([*parts, "</svg>\n"])
 
 
-def drawn(board: Mapping[str, Any], seen: Watched) -> str:
+def drawn(board: Mapping[str, Any], seen: Watched, interval: float = INTERVAL) -> str:
     """The board, drawn from Prometheus' answers."""
-    step = max(SCRAPE, round(seen.seconds / 400))
+    step = max(1.0, round(seen.seconds / 400))
     panels = [panel for panel in board["panels"] if "targets" in panel]
-    return picture(board, {panel["id"]: answers(panel, seen, step) for panel in panels}, seen)
+    return picture(board, {panel["id"]: answers(panel, seen, step, interval) for panel in panels}, seen)
 
 
 def main() -> None:

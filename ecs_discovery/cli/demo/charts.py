@@ -61,9 +61,13 @@ def lines(
     frame = _Frame(title, axis, seconds, marks, width, height)
     for each in series:
         for run in _runs(each.points):
-            path = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in run)
+            # A value between two gaps is a line to itself, and its ends are round: a dot.
+            path = " ".join(
+                f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in (run * 2 if len(run) == 1 else run)
+            )
+            style = f'stroke="{each.color}" stroke-width="2" stroke-linecap="round"'
             dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
-            frame.add(f'<polyline points="{path}" fill="none" stroke="{each.color}" stroke-width="2"{dash}/>')
+            frame.add(f'<polyline points="{path}" fill="none" {style}{dash}/>')
     return frame.drawn()
 
 
@@ -160,7 +164,7 @@ class _Frame:
             parts.append(
                 f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#777" stroke-dasharray="2 3"/>'
             )
-            if x - last >= _FONT + 2:  # two numbers must not stand on each other
+            if x - last >= 2 + _LETTER * (len(mark.label) + 1):  # two numbers must not stand on each other
                 parts.append(f'<text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{escape(mark.label)}</text>')
                 last = x
         return "".join((*parts, "</svg>"))
