@@ -475,7 +475,7 @@ def table(place: tuple[int, int, int, int]) -> dict[str, Any]:
         "table", Panel("Services", "none", [(query, "") for *_, query in TABLE], "How each service is now."), place
     )
     for target in made["targets"]:
-        target |= {"format": "table", "instant": True}
+        target |= {"format": "table", "instant": True, "range": False}
     names = {NAMES[0]: NAMES[1]}
     names |= {f"Value #{target['refId']}": column for target, (column, *_) in zip(made["targets"], TABLE, strict=True)}
     made["transformations"] = [

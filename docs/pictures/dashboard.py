@@ -89,7 +89,7 @@ class Incident:
             self.seconds,
             rush=self._buyers.rush,
             pending=self._pending,
-            tell=lambda text: self._tell(f"orders: {text}"),
+            tell=self._tell_of_orders,
             stop=self._stop,
         )
         self._began = time.monotonic()
@@ -108,16 +108,18 @@ class Incident:
 
     def _play_payments(self) -> None:
         service = self._payments
-        self._until(0.66)
-        *refusing, cutting, _ = service.tasks
-        for task in refusing:
-            task.refuse(cut=True)
-        cutting.reset()
-        self._tell("payments: 2 of 4 tasks refuse connections, a third cuts all of them")
-        self._until(0.74)
-        for task in (*refusing, cutting):
+        self._until(0.64)
+        *cutting, refusing, _ = service.tasks
+        for task in cutting:
+            task.reset()
+        self._tell("payments: 2 of 4 tasks cut each connection that sends a request")
+        self._until(0.69)
+        refusing.refuse(cut=True)
+        self._tell("payments: a third task refuses connections")
+        self._until(0.75)
+        for task in (*cutting, refusing):
             task.heal()
-        self._tell("payments: all tasks are well again")
+        self._tell("payments: these three are well again")
         self._until(0.86)
         for task in service.tasks:
             task.errors(503, retry_after=1.0, probability=0.5)
@@ -131,8 +133,13 @@ class Incident:
         nodes = self._discovery.snapshot(ORDERS).nodes
         return sum(node.pending for node in nodes if node.endpoint == f"{task.address}:{task.port}")
 
+    def _tell_of_orders(self, text: str) -> None:
+        if self.events or "slows down" in text:  # what is said first is how it all was
+            self._tell(f"orders: {text.partition(';')[0]}")
+
     def _tell(self, text: str) -> None:
-        self.events.append((time.monotonic() - self._began, text.partition(";")[0]))
+        if "started in its place" not in text:  # a second line at the same time
+            self.events.append((time.monotonic() - self._began, text))
 
     def _until(self, share: float) -> None:
         self._stop.wait(max(0.0, self._began + share * self.seconds - time.monotonic()))
@@ -238,7 +245,7 @@ def _number(text: str) -> float | None:
 
 WIDTH, UNIT, MARGIN = 1280, 38, 4
 CELL = WIDTH / 24
-LETTER = 6.3  # the width of one in a legend, at most of them, in pixels
+LETTER = 7.0  # the width of one in a legend, at most of them, in pixels
 _INK, _PALE, _EDGE, _GROUND = "#24292e", "#6a737d", "#d8dbdf", "#f4f5f5"
 _NAMED = {"green": "#1a7f37", "orange": "#c4580a", "red": "#c4162a", "blue": "#1f60c4"}
 
@@ -326,7 +333,7 @@ def _stat(panel: Mapping[str, Any], found: Sequence[Line], box: tuple[float, flo
     )
     words = said(value, defaults["unit"], defaults.get("decimals"))
     return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5" opacity="0.5"/>' + _text(
-        width / 2, 78, words, f' text-anchor="middle" font-size="34" font-weight="600" fill="{color}"'
+        width / 2, 78, words, f' text-anchor="middle" font-size="30" font-weight="600" fill="{color}"'
     )
 
 
@@ -411,7 +418,7 @@ def picture(board: Mapping[str, Any], found: Mapping[int, Sequence[Line]], seen:
 
 def drawn(board: Mapping[str, Any], seen: Watched, interval: float = INTERVAL) -> str:
     """The board, drawn from Prometheus' answers."""
-    step = max(1.0, round(seen.seconds / 400))
+    step = max(1.0, round(seen.seconds / 240))
     panels = [panel for panel in board["panels"] if "targets" in panel]
     return picture(board, {panel["id"]: answers(panel, seen, step, interval) for panel in panels}, seen)
 

@@ -61,10 +61,7 @@ def lines(
     frame = _Frame(title, axis, seconds, marks, width, height)
     for each in series:
         for run in _runs(each.points):
-            # A value between two gaps is a line to itself, and its ends are round: a dot.
-            path = " ".join(
-                f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in (run * 2 if len(run) == 1 else run)
-            )
+            path = " ".join(_turns([(f"{frame.x(at):.1f}", f"{frame.y(value):.1f}") for at, value in run]))
             style = f'stroke="{each.color}" stroke-width="2" stroke-linecap="round"'
             dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
             frame.add(f'<polyline points="{path}" fill="none" {style}{dash}/>')
@@ -104,6 +101,20 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
         else:
             runs[-1].append((at, value))
     return [run for run in runs if run]
+
+
+def _turns(places: list[tuple[str, str]]) -> list[str]:
+    """The places as a path has them, without those inside of a level stretch.
+
+    One place alone is a line to itself, whose round ends make a dot.
+    """
+    last = len(places) - 1
+    kept = [
+        f"{x},{y}"
+        for index, (x, y) in enumerate(places)
+        if index in (0, last) or not places[index - 1][1] == y == places[index + 1][1]
+    ]
+    return kept if last else kept * 2
 
 
 def _step(least: float) -> float:
