@@ -587,10 +587,13 @@ def cloudwatch() -> dict[str, Any]:
     widgets = []
     for index, (title, shown) in enumerate(CLOUDWATCH):
         searches = []
-        for each in shown:
-            schema = ",".join([NAMESPACE, *(f'"{name}"' for name in each.by)])
+        for number, each in enumerate(shown, 1):
+            schema = ",".join(f'"{name}"' for name in (NAMESPACE, *each.by))
             terms = f'MetricName="{NAMESPACE}.{each.metric}" {each.only}'.strip()
-            searches.append(f"SEARCH('{{{schema}}} {terms}', '{each.statistic}', 60)")
+            search = {"expression": f"SEARCH('{{{schema}}} {terms}', '{each.statistic}', 60)", "id": f"e{number}"}
+            if len({one.statistic for one in shown}) > 1:
+                search["label"] = each.statistic
+            searches.append([search])
         widgets.append(
             {
                 "type": "metric",
@@ -603,10 +606,7 @@ def cloudwatch() -> dict[str, Any]:
                     "region": "${AWS::Region}",
                     "view": "timeSeries",
                     "yAxis": {"left": {"min": 0}},
-                    "metrics": [
-                        [{"expression": search, "id": f"e{number}", "label": ""}]
-                        for number, search in enumerate(searches, 1)
-                    ],
+                    "metrics": searches,
                 },
             }
         )

@@ -113,7 +113,7 @@ def searched() -> set[InCloudWatch]:
     expressions = [each["expression"] for widget in board["widgets"] for (each,) in widget["properties"]["metrics"]]
     found = set()
     for expression in expressions:
-        match = re.match(r"SEARCH\('\{ecs_discovery,(.*?)\} MetricName=\"(.*?)\"", expression)
+        match = re.match(r"SEARCH\('\{\"ecs_discovery\",(.*?)\} MetricName=\"(.*?)\"", expression)
         assert match, expression
         found.add(InCloudWatch(match[2], frozenset(re.findall(r'"(.*?)"', match[1]))))
     return found

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from ecs_discovery.testing.lab import Lab
 from tests.servers import required
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -28,6 +29,9 @@ ALARMS = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["gro
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A short incident, and the Prometheus that saw it."""
     program = required("prometheus", "prometheus")
+    with Lab() as lab:
+        if lab.single_address or not lab.can_vanish:
+            pytest.skip("the incident needs tasks with addresses of their own, and packets that can be dropped")
     with PICTURE["watched"](program, tmp_path_factory.mktemp("prometheus"), SECONDS) as watched:
         yield watched
 
@@ -67,7 +71,7 @@ def test_a_chosen_service_alone_is_shown(seen: Any):
 def test_a_counter_counts_from_its_first_event_on(seen: Any):
     panel = next(each for each in PANELS if each["title"].startswith("Endpoints that came"))
     lines = PICTURE["answers"](panel, seen, interval=1.0)
-    assert {line.legend: line.last for line in lines}["added payments"] == 4  # all were there in its first sample
+    assert {line.legend: line.last for line in lines}["added payments"] == 6  # all were there in its first sample
 
 
 def test_the_board_is_drawn_with_all_its_panels(seen: Any):
