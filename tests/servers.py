@@ -1,16 +1,22 @@
-"""Real DNS servers on loopback, run as children: Knot DNS (authoritative) and Unbound (caching resolver)."""
+"""Real servers on loopback, run as children.
+
+Knot DNS (authoritative) and Unbound (caching resolver) answer names. Prometheus reads metrics and answers queries.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
+from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlencode
 
 import pytest
 
@@ -55,7 +61,7 @@ def free_port() -> int:
 
 
 class _Child:
-    """A DNS server in the foreground, ended by its process id when the context is left."""
+    """A server in the foreground, ended by its process id when the context is left."""
 
     def __init__(self, command: list[str], directory: Path, port: int) -> None:
         self.port = port
@@ -83,22 +89,26 @@ class _Child:
         self._end()
 
     def _wait(self) -> None:
-        """Wait until it answers: any answer to a question of ours will do."""
+        """Wait until it answers."""
         until = time.monotonic() + _STARTING
-        query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01"
         while time.monotonic() < until:
             if self._process is not None and self._process.poll() is not None:
                 break
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(0.1)
-                try:
-                    sock.connect(("127.0.0.1", self.port))
-                    sock.send(query)
-                    sock.recv(4096)
-                    return
-                except OSError:
-                    time.sleep(0.02)
+            try:
+                self._ask()
+                return
+            except OSError:
+                time.sleep(0.02)
         raise RuntimeError(f"{self._command[0]} did not start:\n{self._log.read_text(errors='replace')}")
+
+    def _ask(self) -> None:
+        """Any answer to a question of ours will do. Raises `OSError` if there is none."""
+        query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.1)
+            sock.connect(("127.0.0.1", self.port))
+            sock.send(query)
+            sock.recv(4096)
 
     def _end(self) -> None:
         if self._process is not None:
@@ -169,3 +179,44 @@ remote-control:
     control-enable: no
 """)
         super().__init__([program, "-d", "-c", str(config)], directory, port)
+
+
+class PrometheusServer(_Child):
+    """Prometheus, which reads the metrics at `target` (`address:port`) each second."""
+
+    def __init__(self, program: str, directory: Path, target: str) -> None:
+        port = free_port()
+        config = directory / "prometheus.yml"
+        config.write_text(f"""
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+  - job_name: caller
+    static_configs:
+      - targets: ["{target}"]
+""")
+        command = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
+        command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+        super().__init__(command, directory, port)
+
+    def get(self, path: str, **arguments: object) -> Any:
+        """The data of its answer at `/api/v1/` and the path. Raises `ValueError` with what Prometheus says is wrong."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", f"/api/v1/{path}?{urlencode(arguments)}")
+            answer = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if answer["status"] != "success":
+            raise ValueError(answer["error"])
+        return answer["data"]
+
+    def _ask(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=1)
+        try:
+            connection.request("GET", "/-/ready")
+            if connection.getresponse().status != 200:
+                raise OSError("it is not ready")
+        finally:
+            connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from random import Random
 
@@ -74,6 +75,40 @@ SHARE = Axis([(0.0, "0"), (1.0, "1")], lambda value: value)
 def test_a_line_has_a_gap_where_there_is_no_value():
     drawn = lines("x", [Series("a", "#000", [(0, 1.0), (1, None), (2, 0.5), (3, 0.5)])], SHARE, 4.0, [], 360)
     assert drawn.count("<polyline") == 2
+
+
+def test_a_value_between_two_gaps_is_a_dot():
+    drawn = lines("x", [Series("a", "#000", [(0, None), (1, 0.5), (2, None)])], SHARE, 4.0, [], 360)
+    (points,) = re.findall(r'points="(.*?)"', drawn)
+    assert len(points.split()) == 2
+    assert len(set(points.split())) == 1
+
+
+def test_a_level_stretch_is_one_line():
+    series = Series("a", "#000", [(at, 0.5) for at in range(4)] + [(4, 1.0)])
+    (points,) = re.findall(r'points="(.*?)"', lines("x", [series], SHARE, 4.0, [], 360))
+    assert len(points.split()) == 3
+
+
+def test_long_times_are_told_in_minutes():
+    drawn = lines("x", [], SHARE, 480.0, [], 1000)
+    assert ">8 min<" in drawn
+    assert " s<" not in drawn
+
+
+def test_numbers_of_two_events_do_not_stand_on_each_other():
+    marks = [Mark(1.0, "10"), Mark(1.2, "11"), Mark(3.0, "12")]
+    drawn = lines("x", [], SHARE, 4.0, marks, 360)
+    assert ">10<" in drawn
+    assert ">11<" not in drawn
+    assert ">12<" in drawn
+
+
+def test_a_long_label_of_the_axis_has_room():
+    axis = Axis([(0.0, "0"), (1.0, "1000000 requests")], lambda value: value)
+    drawn = lines("x", [Series("a", "#000", [(0, 0.5)])], axis, 4.0, [], 360)
+    (left,) = set(re.findall(r'<line x1="(\d+)"', drawn))
+    assert int(left) > 100
 
 
 def test_piled_areas_reach_the_top_where_their_shares_add_up():

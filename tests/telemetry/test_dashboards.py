@@ -7,9 +7,11 @@ import re
 import runpy
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
+from cfnlint.api import ManualArgs, lint_file
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY, generate_latest
@@ -18,6 +20,7 @@ from ecs_discovery import Discovery, DnsPolicy
 from ecs_discovery.core.counters import Counted
 from ecs_discovery.events import AttemptEnded, CallStarted, ConnectEnded, LookupEnded
 from ecs_discovery.models import Endpoint, Question
+from ecs_discovery.telemetry._metrics import _SUMS
 from ecs_discovery.telemetry.opentelemetry import OpenTelemetry
 from ecs_discovery.testing.lab import Lab
 
@@ -25,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "dashboards"
 MADE = runpy.run_path(str(FOLDER / "make.py"))
 METRIC = re.compile(r"(?<![\w.])(ecs_discovery_[a-z_]+?)(?:\{(.*?)\}|(?=[\[\s),]|$))")
 LABEL = re.compile(r"([a-z_]+)(?:=~|!=|=)")
-BY = re.compile(r"by \(([^)]*)\)")
+BY = re.compile(r"(?:by|without) \(([^)]*)\)")
 
 
 def failing(attempt: Any) -> None:
@@ -97,14 +100,102 @@ def test_every_metric_has_a_panel(exported: dict[str, set[str]]):
     assert metrics - shown == set()
 
 
-def test_cloudwatch_names_metrics_that_there_are(exported: dict[str, set[str]]):
-    text = (FOLDER / "cloudwatch.json").read_text()
-    json.loads(text)
-    names = re.findall(r"MetricName=\\+\"ecs_discovery\.([a-z_.]+)", text)
-    assert len(names) > 10
+class InCloudWatch(NamedTuple):
+    """A metric by its dimensions, both as OpenTelemetry has them."""
+
+    name: str
+    dimensions: frozenset[str]
+
+
+def searched() -> set[InCloudWatch]:
+    """What the board of CloudWatch searches for."""
+    board = json.loads((FOLDER / "cloudwatch.json").read_text())
+    expressions = [each["expression"] for widget in board["widgets"] for (each,) in widget["properties"]["metrics"]]
+    found = set()
+    for expression in expressions:
+        match = re.match(r"SEARCH\('\{\"ecs_discovery\",(.*?)\} MetricName=\"(.*?)\"", expression)
+        assert match, expression
+        found.add(InCloudWatch(match[2], frozenset(re.findall(r'"(.*?)"', match[1]))))
+    return found
+
+
+def alarmed() -> set[InCloudWatch]:
+    """What the alarms of CloudWatch look at."""
+    found = set()
+    for resource in yaml.safe_load((FOLDER / "cloudwatch-alarms.yml").read_text())["Resources"].values():
+        properties = resource["Properties"]
+        parts = [each["MetricStat"]["Metric"] for each in properties.get("Metrics", ()) if "MetricStat" in each]
+        for part in parts or [properties]:
+            found.add(InCloudWatch(part["MetricName"], frozenset(each["Name"] for each in part["Dimensions"])))
+    return found
+
+
+def added() -> set[str]:
+    """The attributes that the collector adds."""
+    groups = COLLECTOR["processors"]["transform"]["metric_statements"]
+    statements = [statement for group in groups for statement in group["statements"]]
+    return {match[1] for each in statements if (match := re.match(r'set\(datapoint.attributes\["(.*?)"\]', each))}
+
+
+COLLECTOR: dict[str, Any] = yaml.safe_load((FOLDER / "collector.yml").read_text())
+
+
+def test_cloudwatch_names_metrics_and_attributes_that_there_are(exported: dict[str, set[str]]):
+    looked_at = searched() | alarmed()
+    assert len(looked_at) > 10
+    for each in looked_at:
+        prefix = each.name.replace(".", "_")
+        labels = [
+            found
+            for name, found in exported.items()
+            if re.fullmatch(rf"{prefix}(_total|_seconds|_seconds_count)?", name)
+        ]
+        assert labels, each.name
+        wanted = {name.replace(".", "_") for name in each.dimensions - added()}
+        assert all(wanted <= found for found in labels), each
+
+
+def test_the_collector_declares_what_cloudwatch_is_asked_for_and_nothing_else():
+    declared = {
+        InCloudWatch(name.replace("\\", ""), frozenset(dimensions))
+        for declaration in COLLECTOR["exporters"]["awsemf"]["metric_declarations"]
+        for selector in declaration["metric_name_selectors"]
+        for name in spelled(selector)
+        for dimensions in declaration["dimensions"]
+    }
+    assert declared == searched() | alarmed()
+
+
+def spelled(selector: str) -> list[str]:
+    """The names that a regular expression of ours stands for."""
+    match = re.fullmatch(r"\^(.*)\((.*)\)\$", selector)
+    assert match
+    return [match[1] + each for each in match[2].split("|")]
+
+
+def test_the_collector_changes_metrics_that_there_are(exported: dict[str, set[str]]):
+    text = json.dumps(COLLECTOR["processors"])
+    names = set(re.findall(r'metric\.name == \\"(.*?)\\"', text))
+    assert names
     for name in names:
-        prefix = f"ecs_discovery_{name.replace('.', '_')}"
-        assert any(each == prefix or each.startswith(f"{prefix}_") for each in exported), name
+        assert any(each.startswith(name.replace(".", "_")) for each in exported), name
+
+
+def test_what_goes_up_and_down_reaches_cloudwatch_as_it_is():
+    """The exporter for CloudWatch sends the change of a sum, and not the sum."""
+    (sums, _) = COLLECTOR["processors"]["transform"]["metric_statements"]
+    gauges = {f'convert_sum_to_gauge() where metric.name == "ecs_discovery.{name}"' for name, *_ in _SUMS}
+    assert set(sums["statements"]) == gauges
+
+
+def test_every_alarm_is_there_for_cloudwatch_too():
+    template = yaml.safe_load((FOLDER / "cloudwatch-alarms.yml").read_text())
+    assert list(template["Resources"]) == [alarm.name for alarm in MADE["ALARMS"]]
+
+
+def test_cfn_lint_has_nothing_to_say_of_the_alarms_for_cloudwatch():
+    matches = lint_file(FOLDER / "cloudwatch-alarms.yml", config=ManualArgs(regions=["eu-west-1"]))
+    assert [f"{match.rule.id} {match.linenumber} {match.message}" for match in matches] == []
 
 
 @pytest.mark.parametrize("name", MADE["files"]())
@@ -114,5 +205,5 @@ def test_what_is_committed_is_what_the_command_writes(name: str):
 
 def test_every_alarm_has_its_line_in_the_runbook():
     page = (FOLDER.parent / "alarms.md").read_text()
-    for name, *_ in MADE["ALARMS"]:
-        assert f"`{name}`" in page
+    for alarm in MADE["ALARMS"]:
+        assert f"| `{alarm.name}` | {alarm.severity} |" in page

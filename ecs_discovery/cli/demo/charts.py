@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import floor, log10
+from math import ceil, floor, log10
 
-__all__ = ["Axis", "Mark", "Series", "areas", "lines"]
+__all__ = ["COLORS", "Axis", "Mark", "Series", "areas", "lines", "ticks"]
+
+COLORS = ("#1f77b4", "#ff9f40", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#aec7e8")
+"""For what has no colour of its own, one after the other."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 22, 26
 _FONT = 12
+_HEIGHT = 230
+_LETTER = 6.6  # the width of one, at most of them, in pixels
+_MINUTES = 240.0  # seconds from which on times are told in minutes
 
 Point = tuple[float, float | None]
 """A time in seconds, and a value; None where there is none."""
@@ -42,14 +48,23 @@ class Axis:
     place: Callable[[float], float]
 
 
-def lines(title: str, series: Sequence[Series], axis: Axis, seconds: float, marks: Sequence[Mark], width: int) -> str:
+def lines(
+    title: str,
+    series: Sequence[Series],
+    axis: Axis,
+    seconds: float,
+    marks: Sequence[Mark],
+    width: int,
+    height: int = _HEIGHT,
+) -> str:
     """A line for each series."""
-    frame = _Frame(title, axis, seconds, marks, width)
+    frame = _Frame(title, axis, seconds, marks, width, height)
     for each in series:
         for run in _runs(each.points):
-            path = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in run)
+            path = " ".join(_turns([(f"{frame.x(at):.1f}", f"{frame.y(value):.1f}") for at, value in run]))
+            style = f'stroke="{each.color}" stroke-width="2" stroke-linecap="round"'
             dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
-            frame.add(f'<polyline points="{path}" fill="none" stroke="{each.color}" stroke-width="2"{dash}/>')
+            frame.add(f'<polyline points="{path}" fill="none" {style}{dash}/>')
     return frame.drawn()
 
 
@@ -68,6 +83,15 @@ def areas(title: str, series: Sequence[Series], axis: Axis, seconds: float, mark
     return frame.drawn()
 
 
+def ticks(most: float) -> tuple[float, float]:
+    """A round number at or above `most`, and a round step that divides it into a few."""
+    if most <= 0:
+        return 1.0, 1.0
+    power: float = 10.0 ** (ceil(log10(most)) - 1)
+    step = next(factor * power for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if factor * power * 5 >= most)
+    return step * ceil(most / step), step
+
+
 def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
     """The points without gaps in between."""
     runs: list[list[tuple[float, float]]] = [[]]
@@ -79,6 +103,20 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
     return [run for run in runs if run]
 
 
+def _turns(places: list[tuple[str, str]]) -> list[str]:
+    """The places as a path has them, without those inside of a level stretch.
+
+    One place alone is a line to itself, whose round ends make a dot.
+    """
+    last = len(places) - 1
+    kept = [
+        f"{x},{y}"
+        for index, (x, y) in enumerate(places)
+        if index in (0, last) or not places[index - 1][1] == y == places[index + 1][1]
+    ]
+    return kept if last else kept * 2
+
+
 def _step(least: float) -> float:
     """The next round number of seconds: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10(least))
@@ -88,18 +126,21 @@ def _step(least: float) -> float:
 class _Frame:
     """Axes, grid and marks of one chart."""
 
-    def __init__(self, title: str, axis: Axis, seconds: float, marks: Sequence[Mark], width: int) -> None:
+    def __init__(
+        self, title: str, axis: Axis, seconds: float, marks: Sequence[Mark], width: int, height: int = _HEIGHT
+    ) -> None:
         self._title = title
         self._axis = axis
         self._seconds = seconds
         self._marks = marks
         self._width = width
-        self._height = 230
+        self._height = height
+        self._left = max(_LEFT, ceil(12 + _LETTER * max((len(label) for _, label in axis.ticks), default=0)))
         self._inside: list[str] = []
 
     def x(self, at: float) -> float:
         share = min(1.0, max(0.0, at / self._seconds))
-        return _LEFT + share * (self._width - _LEFT - _RIGHT)
+        return self._left + share * (self._width - self._left - _RIGHT)
 
     def y(self, value: float) -> float:
         share = min(1.0, max(0.0, self._axis.place(value)))
@@ -117,13 +158,16 @@ class _Frame:
         ]
         for value, label in self._axis.ticks:
             y = self.y(value)
-            parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>')
-        step = _step(self._seconds / (8 if self._width > 500 else 4))
-        for index in range(int(self._seconds / step) + 1):
-            at = index * step
+            parts.append(f'<line x1="{self._left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(f'<text x="{self._left - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+        scale, unit = (60.0, "min") if self._seconds >= _MINUTES else (1.0, "s")
+        step = _step(self._seconds / scale / (8 if self._width > 500 else 4))
+        for index in range(int(self._seconds / scale / step) + 1):
+            at = index * step * scale
             anchor = "end" if self.x(at) > right - 2 * _FONT else "middle"
-            parts.append(f'<text x="{self.x(at):.1f}" y="{bottom + 18}" text-anchor="{anchor}">{at:g} s</text>')
+            parts.append(
+                f'<text x="{self.x(at):.1f}" y="{bottom + 18}" text-anchor="{anchor}">{at / scale:g} {unit}</text>'
+            )
         parts += self._inside
         last = -100.0
         for mark in self._marks:
@@ -131,7 +175,7 @@ class _Frame:
             parts.append(
                 f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#777" stroke-dasharray="2 3"/>'
             )
-            if x - last >= _FONT + 2:  # two numbers must not stand on each other
+            if x - last >= 2 + _LETTER * (len(mark.label) + 1):  # two numbers must not stand on each other
                 parts.append(f'<text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{escape(mark.label)}</text>')
                 last = x
         return "".join((*parts, "</svg>"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from math import log10
 
-from ecs_discovery.cli.demo.charts import Axis, Mark, Point, Series, areas, lines
+from ecs_discovery.cli.demo.charts import COLORS, Axis, Mark, Point, Series, areas, lines
 from ecs_discovery.cli.demo.traffic import Request, Summary, percentile
 from ecs_discovery.cli.demo.view import NAMES, Line, shared_prefix, short, shortened
 
@@ -17,7 +17,6 @@ _WIDE, _NARROW = 1000, 360
 _MOST_BINS = 60
 _SHORTEST_BIN = 0.5  # seconds: fewer requests than a dozen make no share
 _SIDES = {"wrapped": ("#0b7a53", ""), "plain": ("#b8322a", "6 3"), "plain_retry": ("#9a6b00", "2 3")}
-_TASKS = ("#1f77b4", "#ff9f40", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#aec7e8")
 _SHORTEST, _LONGEST = 0.001, 20.0  # seconds that the latency chart reaches from and to
 
 _STYLE = """
@@ -78,7 +77,7 @@ def page(history: History) -> str:
         *_both(lambda width: lines("Latency", _latency(history), _LATENCY, history.seconds, marks, width)),
     ]
     prefix = shared_prefix(list(history.tasks.values()))
-    colors = {task: _TASKS[index % len(_TASKS)] for index, task in enumerate(history.tasks)}
+    colors = {task: COLORS[index % len(COLORS)] for index, task in enumerate(history.tasks)}
     key = [(short(address, prefix), colors[task]) for task, address in history.tasks.items()]
     for name in ("wrapped", "plain"):
         piles = _shares(history, name, colors)

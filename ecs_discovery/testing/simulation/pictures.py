@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log10
 
-from ecs_discovery.cli.demo.charts import Axis, Mark, Series, lines
+from ecs_discovery.cli.demo.charts import Axis, Mark, Series, lines, ticks
 
 __all__ = ["Curve", "picture"]
 
@@ -26,7 +25,7 @@ def picture(
 ) -> str:
     """The curves over `seconds` seconds, each named in its colour under the title."""
     most = max((value for curve in curves for value in curve.values), default=0.0)
-    top, step = _ticks(most)
+    top, step = ticks(most)
     axis = Axis(
         [(index * step, f"{index * step:,g}") for index in range(round(top / step) + 1)], lambda value: value / top
     )
@@ -42,12 +41,3 @@ def picture(
         for index, curve in enumerate(curves)
     )
     return drawn.removesuffix("</svg>") + f'<text x="60" y="36">{legend}</text></svg>'
-
-
-def _ticks(most: float) -> tuple[float, float]:
-    """A round number at or above `most`, and a round step that divides it into a few."""
-    if most <= 0:
-        return 1.0, 1.0
-    power: float = 10.0 ** (ceil(log10(most)) - 1)
-    step = next(factor * power for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if factor * power * 5 >= most)
-    return step * ceil(most / step), step
