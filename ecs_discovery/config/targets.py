@@ -42,6 +42,8 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.ASCII | re.IGNORECASE | r
 
 _ACCOUNT = r"[0-9]{12}"
 
+_LIKE_ADDRESS = re.compile(r"[0-9a-f.:]+(?:%.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
+
 _NAME_RULE = "a DNS name: labels of 1 to 63 letters, digits, '-' or '_', 253 characters at most"
 
 
@@ -57,8 +59,11 @@ def check_name(field: str, name: str) -> str:
 
 def is_address(host: str) -> bool:
     """True for an IPv4 or IPv6 literal (brackets allowed)."""
+    bare = host.strip("[]")
+    if _LIKE_ADDRESS.fullmatch(bare) is None:  # a name, nearly always: `ip_address` takes long to say so
+        return False
     try:
-        ip_address(host.strip("[]"))
+        ip_address(bare)
     except ValueError:
         return False
     return True

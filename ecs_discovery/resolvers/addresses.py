@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from socket import AF_INET, inet_pton
+from socket import AF_INET, AF_INET6, inet_pton
 
 from ecs_discovery.models import Endpoint
 
 __all__ = ["refusal", "screened"]
 
 _BROADCAST = "255.255.255.255"
+_MAPPED = b"\0" * 10 + b"\xff\xff"  # an IPv4 address written as one of IPv6
 
 
 def is_usable(address: str) -> bool:
     """False for what no task can have: unspecified, multicast and broadcast addresses, and what is no address."""
-    try:
-        packed = inet_pton(AF_INET, address)  # thousands in an answer: `ip_address` takes ten times as long
-    except (OSError, ValueError):
-        pass
-    else:
-        return packed not in (b"\0\0\0\0", b"\xff\xff\xff\xff") and not 224 <= packed[0] < 240
+    packed = _packed(address)
+    if packed is not None:
+        if packed.startswith(_MAPPED):
+            packed = packed[len(_MAPPED) :]
+        if len(packed) == 4:
+            return packed not in (b"\0\0\0\0", b"\xff\xff\xff\xff") and not 224 <= packed[0] < 240
+        return any(packed) and packed[0] != 0xFF
     try:
         ip = ip_address(address)
     except ValueError:
@@ -31,9 +34,20 @@ def is_usable(address: str) -> bool:
     return not (ip.is_unspecified or ip.is_multicast or str(ip) == _BROADCAST)
 
 
+def _packed(address: str) -> bytes | None:
+    """The bytes of an address; None if `ip_address` must say what it is, which takes ten times as long."""
+    try:
+        return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except (OSError, ValueError):
+        return None
+
+
 _REFUSED = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"), ip_network("fd00:ec2::/32"))
 
 _NAT64 = ip_network("64:ff9b::/96")
+
+# How the IPv6 addresses begin that may be refused, or hold an IPv4 address that may be.
+_NEAR = re.compile(rb"\xfe[\x80-\xbf]|\xfd\x00\x0e\xc2|\x00\x64\xff\x9b|\x00{10}\xff\xff")
 
 _SHOWN = 3  # refused addresses that an error names
 
@@ -67,6 +81,9 @@ def _networks(allowed: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]
 
 def _is_refused(host: str, allowed: Sequence[IPv4Network | IPv6Network]) -> bool:
     if ":" not in host and not host.startswith("169.254."):
+        return False
+    packed = _packed(host)
+    if packed is not None and len(packed) == 16 and _NEAR.match(packed) is None:
         return False
     given = ip_address(host)
     ip = given

@@ -13,6 +13,7 @@ import pytest
 
 from ecs_discovery import Discovery, DnsPolicy, Endpoint, Question, Resolution, ResolutionTimeout
 from ecs_discovery.client.sync.lookup_group import LookupGroup
+from ecs_discovery.runtime import workers
 from tests.resolvers.support import ScriptedDns
 from tests.support import eventually
 
@@ -42,6 +43,22 @@ def test_the_questions_of_a_cold_name_take_one_thread(server: ScriptedDns):
         assert len(ours()) - before == 1
         caller.join(20)
     assert found[0].endpoints
+
+
+def test_a_name_whose_questions_are_answered_one_by_one_takes_no_second_thread(
+    server: ScriptedDns, monkeypatch: pytest.MonkeyPatch
+):
+    hired: list[threading.Thread] = []
+
+    def hire(**how: Any) -> threading.Thread:
+        hired.append(threading.Thread(**how))
+        return hired[-1]
+
+    monkeypatch.setattr(workers, "Thread", hire)
+    with Discovery(dns=server.policy()) as discovery:
+        assert discovery.resolve(ORDERS).endpoints
+        eventually(lambda: discovery._background.asker._workers._resting)  # the first has done all that it had to do
+    assert len(hired) == 1
 
 
 class SoftTimeLimit(Exception):

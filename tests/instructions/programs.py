@@ -15,6 +15,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+FIRST_USES = 50
+MOST_USES = 250  # with the first
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -142,6 +144,45 @@ def urllib3_get(*, ours: bool) -> Callable[[], object]:
     return use
 
 
+class NameServer:
+    """Answers in the thread of the client, as `Server` does: with two addresses, whatever is asked for."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.address = "127.0.0.1:{1}".format(*self._socket.getsockname())
+        server = self
+
+        def send(sock: socket.socket, data: bytes, *flags: int) -> int:
+            sent = _socket.socket.send(sock, data, *flags)
+            server.answer()
+            return sent
+
+        socket.socket.send = send  # type: ignore[method-assign,assignment]
+
+    def answer(self) -> None:
+        query, client = self._socket.recvfrom(512)
+        end = query.index(b"\0", 12) + 5
+        kind, size = query[end - 4 : end - 2], 4 if query[end - 3] == 1 else 16
+        record = b"\xc0\x0c" + kind + b"\0\1" + (60).to_bytes(4, "big") + size.to_bytes(2, "big")
+        found = [record + bytes((10, *range(size - 2), last)) for last in (1, 2)]
+        head = query[:2] + b"\x81\x80\0\1\0\2\0\0\0\0"
+        self._socket.sendto(head + query[12:end] + b"".join(found), client)
+
+
+def cold_lookup(*families: str) -> Callable[[], object]:
+    """The first use of a discovery, without its making. No thread is started, as if in a process of uWSGI."""
+    from types import SimpleNamespace
+
+    from ecs_discovery import Discovery, DnsPolicy
+
+    sys.modules["uwsgi"] = SimpleNamespace(has_threads=False)  # type: ignore[assignment]
+    dns = DnsPolicy(nameservers=(NameServer().address,), families=families, hosts_file="")
+    fresh = [Discovery(dns=dns, **seeded()) for _ in range(MOST_USES)]
+    next_one = iter(fresh).__next__  # all of them are kept: what ends is not counted
+    return lambda: next_one().resolve("dns://orders.prod.local:80")
+
+
 class Loop(asyncio.SelectorEventLoop):
     """An event loop whose timers depend on its steps, not on a clock."""
 
@@ -192,6 +233,8 @@ PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
     "lease-10000": lambda: lease(10_000),
     "call-4": lambda: call(4),
     "call-10000": lambda: call(10_000),
+    "cold-lookup": lambda: cold_lookup("a"),
+    "cold-lookup-of-two-families": lambda: cold_lookup("a", "aaaa"),
     "get": lambda: get(wrapped=True, trust_env=True),
     "get-without-environment": lambda: get(wrapped=True, trust_env=False),
     "plain-get": lambda: get(wrapped=False, trust_env=True),
@@ -206,7 +249,7 @@ PROGRAMS: dict[str, Callable[[], Callable[[], object]]] = {
 def main() -> None:
     name, uses = sys.argv[1], int(sys.argv[2])
     use = PROGRAMS[name]()
-    for _ in range(50):  # caches of the interpreter and of the libraries are filled
+    for _ in range(FIRST_USES):  # caches of the interpreter and of the libraries are filled
         use()
     gc.collect()
     gc.disable()

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, SrvRecord
-from ecs_discovery.resolvers.dns.wire import Malformed, query, read
+from ecs_discovery.resolvers.dns.wire import Malformed, asked, query, read
 from tests.fuzz.messages import NAME, message, record
 
 A = record(1, b"\x0a\0\0\1")
@@ -114,6 +114,32 @@ def test_a_name_that_is_met_again_inside_another_one_is_passed_over_whole():
 def test_a_question_is_read_as_it_was_written(name: str, edns: bool):
     found = read(query(name, "srv", 513, edns=edns))
     assert (found.number, found.response, found.questions) == (513, False, ((name, 33, 1),))
+
+
+ANSWERS = [
+    message(A, 1),
+    message(record(5, b"\4next\xc0\x13") + record(1, b"\x0a\0\0\1", name=b"\4next\xc0\x13"), 2),
+    message(record(1, b"\x0a\0\0\1", name=NAME), 1),
+    message(A, 1, name=NAME.upper()),
+    message(A, 1, name=b"\5other\4prod\5local\0"),
+    message(A, 1, kind=28),
+    message(A, 1, flags=0x8380),
+]
+
+
+@pytest.mark.parametrize("edns", [True, False])
+@pytest.mark.parametrize("data", ANSWERS)
+def test_an_answer_says_the_same_whether_its_question_is_read_or_recognised(data: bytes, edns: bool):
+    sent = query("orders.prod.local", "a", 1, edns=edns)
+    assert read(data, asked(sent, "orders.prod.local", "a")) == read(data)
+
+
+@pytest.mark.parametrize("name", ["orders.prod.local", "a\\.b\\000.c\\\\", ""])
+@pytest.mark.parametrize("edns", [True, False])
+def test_a_question_that_came_back_as_it_was_sent_is_recognised(name: str, edns: bool):
+    sent = query(name, "a", 1, edns=edns)
+    expected = asked(sent, name, "a")
+    assert read(sent, expected).questions is expected.questions
 
 
 def test_a_name_beyond_ascii_is_asked_for_as_idna_has_it():

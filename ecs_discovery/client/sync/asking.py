@@ -42,27 +42,31 @@ class Asker:
         self, questions: Sequence[Question], deadline_at: float | None, here: float
     ) -> Mapping[Question, Flight]:
         """As `ask`, several; where no thread can be had, the lookups are made at once and end by `here`."""
-        if deadline_at is not None:
-            self._ask_together(questions, deadline_at, here)
-        return {question: self._ask(question, deadline_at=deadline_at, here=here) for question in questions}
+        begun = {} if deadline_at is None else self._ask_together(questions, deadline_at, here)
+        return {
+            question: begun.get(question) or self._ask(question, deadline_at=deadline_at, here=here)
+            for question in questions
+        }
 
-    def _ask_together(self, questions: Sequence[Question], deadline_at: float, here: float) -> None:
-        """Begin the lookups of these questions in one worker, by one client, unless they are in flight.
+    def _ask_together(
+        self, questions: Sequence[Question], deadline_at: float, here: float
+    ) -> Mapping[Question, Flight]:
+        """Begin the lookups of these questions in one worker, by one client, unless they are in flight. Those begun.
 
         The caller waits until `deadline_at`. Where no thread can be had, lookups are made at once and end by `here`.
         """
         engine = self.engine
-        if self._closed or not all(question.scheme in DNS_SCHEMES for question in questions):
-            return
-        if standing_in or (self.dns is not None and not hasattr(self.dns, "lookups")):
-            return  # a resolver that answers one question at a time
         mine: dict[Question, Flight] = {}
+        if self._closed or not all(question.scheme in DNS_SCHEMES for question in questions):
+            return mine
+        if standing_in or (self.dns is not None and not hasattr(self.dns, "lookups")):
+            return mine  # a resolver that answers one question at a time
         for question in questions:
             flight, leads = engine.join(question, wanted=deadline_at)
             if leads:
                 mine[question] = flight
         if not mine:
-            return
+            return mine
 
         def dropped() -> None:
             for question, flight in mine.items():
@@ -70,6 +74,7 @@ class Asker:
 
         if not self._workers.spawn(partial(self._fly_together, mine), inline=False, dropped=dropped):
             self._fly_together(mine, here)
+        return mine
 
     def ask(
         self, question: Question, *, force: bool = False, allowed: bool = False, deadline_at: float | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for_flights
 from contextlib import closing, suppress
@@ -61,7 +61,7 @@ class Background:
             while True:
                 flights, seconds = steps.send(landed)  # type: ignore[arg-type]  # None begins it
                 self._warn_in_event_loop(service)
-                landed = bool(wait_for_flights(flights.values(), seconds, FIRST_COMPLETED).done)
+                landed = _any_landed(flights.values(), seconds)
 
     def _warn_in_event_loop(self, service: Service) -> None:
         """Waiting here would stop a whole event loop: say so, once."""
@@ -84,7 +84,7 @@ class Background:
         if call.number and service.all_down:
             flights = self.engine.flights.in_flight(service.wanted())
             if flights:
-                wait_for_flights(flights, self.engine.patience(call), FIRST_COMPLETED)
+                _any_landed(flights, self.engine.patience(call))
 
     def start_attempt(self, service: Service, call: Call, prefer: Node | None = None) -> Lease:
         """As `Engine.start_attempt`; where every endpoint is full, wait for room."""
@@ -137,3 +137,13 @@ class Background:
         self.prober.close()
         self.attempts.close(drop=False)  # callers wait for those
         self.alarms.close()
+
+
+def _any_landed(flights: Collection[Flight], seconds: float) -> bool:
+    """Wait until one of these has landed, `seconds` at most. False if none has."""
+    if len(flights) > 1:
+        return bool(wait_for_flights(flights, seconds, FIRST_COMPLETED).done)
+    (flight,) = flights  # nearly always: then no event is made to wait for
+    with suppress(TimeoutError):
+        flight.result(seconds)
+    return flight.done()

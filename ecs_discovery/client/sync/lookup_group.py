@@ -54,7 +54,9 @@ class LookupGroup:
         following: dict[Question, None] = {}
         try:
             for question, outcome in self._lookups.run(seconds):
-                following.update(dict.fromkeys(engine.landed(question, outcome, self._led.get(question))))
+                asked = engine.landed(question, outcome, self._led.get(question))
+                # What this group still looks up need not be asked for when the group is at its end.
+                following.update(dict.fromkeys([each for each in asked if each not in self.flights]))
                 self._land(question)
         except Exception as error:  # noqa: BLE001  # a fault of ours is an answer too: callers wait for one
             for question in tuple(self.flights):

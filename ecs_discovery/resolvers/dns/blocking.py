@@ -18,10 +18,12 @@ class Sockets:
     def __init__(self) -> None:
         self._reading: set[socket.socket] = set()
         self._writing: set[socket.socket] = set()
+        self._watched = 0
         self._poll = select.poll() if hasattr(select, "poll") else None
 
     def watch(self, sock: socket.socket, *, write: bool = False) -> None:
         """See `Watcher.watch`."""
+        self._watched += 1
         if self._poll is not None:
             self._poll.register(sock, select.POLLOUT if write else select.POLLIN)
         else:
@@ -29,6 +31,7 @@ class Sockets:
 
     def unwatch(self, sock: socket.socket, *, write: bool = False) -> None:
         """See `Watcher.unwatch`."""
+        self._watched -= 1
         if self._poll is not None:
             self._poll.unregister(sock)
         else:
@@ -37,6 +40,8 @@ class Sockets:
     def wait(self, seconds: float) -> list[int]:
         """The descriptors that are ready, none after so many seconds."""
         seconds = max(0.0, seconds)
+        if not seconds and not self._watched:
+            return []  # as when a lookup begins: the system need not be asked
         if self._poll is not None:
             return [descriptor for descriptor, _ in self._poll.poll(seconds * 1000)]
         if not self._reading and not self._writing:

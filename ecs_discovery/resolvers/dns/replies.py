@@ -54,7 +54,7 @@ class _Query:
         if wire[:2] != self.wire[:2]:
             return None
         try:
-            answer = wire_module.read(wire)
+            answer = wire_module.read(wire, self._asked)
         except wire_module.Malformed as exc:
             raise BadAnswer(f"answered garbage ({exc})") from exc
         if not self._is_answer(answer):
@@ -72,7 +72,7 @@ class _Query:
             return False
         if not answer.questions:
             return answer.rcode in _WITHOUT_QUESTION
-        return answer.questions == self._asked
+        return answer.questions == self._asked.questions
 
 
 def _reply(question: Question, answer: wire_module.Message, server: Server) -> Reply:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import struct
 from socket import AF_INET6, inet_ntoa, inet_ntop
+from typing import NamedTuple
 
 from ecs_discovery.models import Value
 from ecs_discovery.resolvers.dns.records import AddressRecord, AliasRecord, Record, SrvRecord, in_zone, wire_ttl
 
-__all__ = ["Malformed", "Message", "asked", "query", "read"]
+__all__ = ["Asked", "Malformed", "Message", "asked", "query", "read"]
 
 _A, _CNAME, _SOA, _AAAA, _SRV, _OPT = 1, 5, 6, 28, 33, 41
 _IN = 1
@@ -25,6 +26,7 @@ _MAX_CHARACTERS = 1_000_000  # of them with what follows each
 _HEADER = struct.Struct(">HHHHHH")
 _FIXED = struct.Struct(">HHIH")  # type, class, TTL, length of the data
 _PAIR = struct.Struct(">HH")
+_EDNS = b"\0" + _FIXED.pack(_OPT, _PAYLOAD, 0, 0)  # no question ends so: its class is not 0
 _SRV_HEAD = struct.Struct(">HHH")
 _NUMBER = struct.Struct(">I")
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -40,6 +42,13 @@ _CHARACTER = re.compile(r"\\([0-9]{3})|\\(.)|(.)", re.DOTALL)
 
 class Malformed(ValueError):
     """These bytes are no DNS message, or this text no name."""
+
+
+class Asked(NamedTuple):
+    """The question of a query, as it was sent and as `read` gives it."""
+
+    wire: bytes
+    questions: tuple[tuple[str, int, int], ...]
 
 
 class Message(Value):
@@ -67,14 +76,13 @@ class Message(Value):
 def query(name: str, scheme: str, number: int, *, edns: bool) -> bytes:
     """A question about an absolute name, written as `read` writes names. Raises `Malformed` for what is no name."""
     body = _HEADER.pack(number, _RECURSION, 1, 0, 0, int(edns)) + _packed(name) + _PAIR.pack(_KINDS[scheme], _IN)
-    return body + (b"\0" + _FIXED.pack(_OPT, _PAYLOAD, 0, 0) if edns else b"")
+    return body + _EDNS if edns else body
 
 
-def asked(wire: bytes, name: str, scheme: str) -> tuple[tuple[str, int, int], ...]:
-    """The question of a `query`, as `read` gives it."""
-    if _USUAL.fullmatch(name):
-        return ((name, _KINDS[scheme], _IN),)
-    return read(wire).questions
+def asked(wire: bytes, name: str, scheme: str) -> Asked:
+    """The question of a `query`."""
+    questions = ((name, _KINDS[scheme], _IN),) if _USUAL.fullmatch(name) else read(wire).questions
+    return Asked(wire[_HEADER.size :].removesuffix(_EDNS), questions)
 
 
 def _packed(name: str) -> bytes:
@@ -95,10 +103,12 @@ def _packed(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
-def read(wire: bytes) -> Message:
-    """Takes a message apart. Raises `Malformed`. Bytes after its end do not matter."""
+def read(wire: bytes, asked: Asked | None = None) -> Message:
+    """Takes a message apart. Raises `Malformed`. Bytes after its end do not matter.
+
+    `asked` is what it may answer: a question that came back as it was sent is not read again."""
     try:
-        return _Reader(wire).message()
+        return _Reader(wire).message(asked)
     except (IndexError, ValueError, OSError, struct.error) as error:
         raise Malformed(str(error)) from error
 
@@ -113,9 +123,14 @@ class _Reader:
         self._extended = 0
         self._negative: list[tuple[str, float]] = []
 
-    def message(self) -> Message:
+    def message(self, expected: Asked | None) -> Message:
         number, flags, questions, answers, authority, additional = _HEADER.unpack_from(self._wire)
-        asked = tuple(self._question() for _ in range(min(questions, 2)))  # more than one is not ours anyway
+        if expected is not None and questions == 1 and self._wire.startswith(expected.wire, self._at):
+            asked = expected.questions
+            self._names[self._at] = (asked[0][0], len(expected.wire) - _PAIR.size)
+            self._at += len(expected.wire)
+        else:
+            asked = tuple([self._question() for _ in range(min(questions, 2))])  # more than one is not ours anyway
         truncated = bool(flags & 0x0200)
         head = (number, bool(flags & 0x8000), flags >> 11 & 15, truncated)
         if truncated or questions > 1:
@@ -182,6 +197,11 @@ class _Reader:
         """The name here: in lower case, without the last dot, "" for the root. Moves behind it."""
         wire, names = self._wire, self._names
         at, read_to, before = self._at, 0, self._at
+        if wire[at] >= 0xC0:  # nearly always a pointer to a name that was read
+            known = names.get((wire[at] & 0x3F) << 8 | wire[at + 1])
+            if known is not None:
+                self._at = at + 2
+                return known[0]
         passed: list[tuple[int, int]] = []  # where the labels begin that are read for the first time
         octets = 1
         while True:
