@@ -150,9 +150,10 @@ class ObservedCall:
         """The call is over, and with it what was still open of it: cut at `deadline_at`, if that has passed."""
         now = self._observers.clock()
         kind = said = ""
-        left = ("error", "error")
+        left = ("overtaken", "overtaken")  # of a call that was good
         if error is not None:
             kind, said = type(error).__name__, foreign(error)
+            left = ("error", "deadline" if isinstance(error, DeadlineExceeded) else "error")
             if deadline_at is not None and now >= deadline_at and not isinstance(error, Exception):
                 left = ("error", "deadline")
                 kind, said = DeadlineExceeded.__name__, "not done within the deadline"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ecs_discovery import ConnectError, DeadlineExceeded, NoEndpoints, RetryPolicy
+from ecs_discovery.core.lease import Lease
 from ecs_discovery.events import CallStarted, Idle
 from ecs_discovery.testing.lab import Lab
 from tests.client.support import NODATA, THREE
@@ -299,3 +300,31 @@ def test_observers_that_come_and_go_in_many_threads_at_once_lose_none(world: Wor
         assert {id(each) for each in w.engine.observers.each} == {id(each) for each in stay}
 
     world.run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (None, ("overtaken", "overtaken")),
+        (DeadlineExceeded("not done in time"), ("error", "deadline")),
+        (ValueError("no such thing"), ("error", "error")),
+        (KeyboardInterrupt(), ("cancelled", "cancelled")),
+    ],
+)
+def test_an_attempt_that_is_open_when_its_call_ends_is_told_what_ended_the_call(
+    raised: BaseException | None, told: tuple[str, str]
+):
+    async def scenario(w: Any) -> None:
+        recorder = observed(w)
+        call = w.engine.observed("call", THREE, 0.0)
+        service = w.engine.service(THREE)
+        await w.resolve(THREE)
+        lease = Lease(service, w.engine.clock())
+        assert lease.pick() is not None
+        with call.attempt(lease):
+            pass
+        call.ended(raised)
+        lease.release()
+        assert [(end.kind, end.label) for end in recorder.attempts] == [told]
+
+    Worlds(Asyncio).run(scenario)

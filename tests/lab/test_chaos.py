@@ -16,7 +16,7 @@ from tests.support import eventually
 
 def played(seed: int) -> list[str]:
     with Lab(seed=1) as lab:
-        lab.service("orders", tasks=3)
+        lab.service("orders", tasks=3, ttl=0)
         with chaos(lab, seed=seed, every=0.01, kinds=["refuse", "reset", "errors", "slow", "kill", "scale"]) as seen:
             eventually(lambda: len(seen.seen) == 6)
         return [*seen.seen]  # in the order in which each came first
@@ -30,7 +30,7 @@ def test_each_kind_comes_once_before_any_comes_again_in_an_order_of_the_seed():
 
 def test_all_is_well_after_the_block():
     with Lab(seed=1) as lab:
-        orders = lab.service("orders", tasks=3)
+        orders = lab.service("orders", tasks=3, ttl=0)
         for kind in Chaos.KINDS:
             if "vanish" in kind and not lab.can_vanish:
                 continue
@@ -44,7 +44,7 @@ def test_all_is_well_after_the_block():
 
 def test_an_only_task_has_no_fault():
     with Lab(seed=1) as lab:
-        lab.service("orders", tasks=1)
+        lab.service("orders", tasks=1, ttl=0)
         with chaos(lab, every=0.01, kinds=["refuse", "kill", "scale"]) as seen:
             eventually(lambda: sum(seen.seen.values()) > 3)
         assert set(seen.seen) == {"orders: scale"}

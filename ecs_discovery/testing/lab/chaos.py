@@ -42,8 +42,12 @@ def chaos(
     default all of `Chaos.KINDS` that this machine can play. `services` are names of services that the lab has, by
     default all.
 
-    One task of a service has a fault at a time, and only if there is another task. So a task that is well is always
-    left, and a client that repeats idempotent requests elsewhere loses none of them.
+    One task of a service has a fault at a time, and only if there is another task. DNS has time to show each change of
+    the tasks, however small `every` is. So a client always knows a task that is well, and loses no idempotent request
+    if it repeats them elsewhere.
+
+    A deployment waits until DNS shows each step, and is brought to its end when the block ends: give services a short
+    `ttl`.
 
     The name server takes part with kinds that begin with "DNS". While a `with` block of its own has set a fault of it,
     do not use these kinds.
@@ -117,7 +121,7 @@ class Chaos:
             thread.start()
 
     def end(self) -> None:
-        """What goes wrong at this moment ends, and all tasks are well. A deployment is brought to its end."""
+        """What goes wrong at this moment ends, and all tasks are well."""
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -132,6 +136,8 @@ class Chaos:
                 kind = deck.pop()
                 self.seen[f"{service.name}: {kind}"] += 1
                 self._act(kind, service, rng)
+                if not kind.startswith("DNS") and kind not in _FAULTS:
+                    self._over.wait(_shown_after(service))
             self._over.wait(self._every * rng.uniform(0.1, 0.5))
 
     def _can(self, kind: str, service: LabService) -> bool:
@@ -162,4 +168,10 @@ class Chaos:
             service.scale(count)
         else:
             how = kind.removeprefix("deployment by ")
-            service.deploy(interval=self._every / 3, stop=how, grace=_GRACE)  # type: ignore[arg-type]  # a word of these
+            interval = max(self._every / 3, _shown_after(service))
+            service.deploy(interval=interval, stop=how, grace=_GRACE)  # type: ignore[arg-type]  # a word of these
+
+
+def _shown_after(service: LabService) -> float:
+    """Seconds until a client knows of a change of the tasks: no answer from before holds any longer."""
+    return service.ttl + max(service.registration_lag, service.deregistration_lag)
