@@ -37,10 +37,10 @@ def chaos(
 ) -> Iterator[Chaos]:
     """In the block one thing after another goes wrong with the services of the lab. At its end all tasks are well.
 
-    A new event begins about `every` seconds (from 0.8 to 1.2 times as many), for each service by itself. Each kind
-    comes once before any kind comes again, in an order that `seed` decides. `kinds` are those to choose from, by
-    default all of `Chaos.KINDS` that this machine can play. `services` are names of services that the lab has, by
-    default all.
+    The first event begins after `every` seconds, for each service by itself. Then a new event begins about as often:
+    after 0.8 to 1.2 times `every`. Each kind comes once before any kind comes again, in an order that `seed` decides.
+    `kinds` names the kinds to choose from, by default all of `Chaos.KINDS` that this machine can play. `services` are
+    names of services that the lab has, by default all.
 
     One task of a service has a fault at a time, and only if there is another task. DNS has time to show each change of
     the tasks, however small `every` is. So a client always knows a task that is well, and loses no idempotent request
@@ -128,6 +128,7 @@ class Chaos:
 
     def _play(self, service: LabService, rng: Random) -> None:
         deck: list[str] = []
+        self._over.wait(self._every)  # a client that has never seen an answer of DNS cannot do without
         while not self._over.is_set():
             if not deck:
                 deck = [kind for kind in self._kinds if self._can(kind, service)]
