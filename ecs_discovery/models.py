@@ -5,6 +5,7 @@ Nothing here does I/O, keeps state or decides anything.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform
@@ -62,6 +63,14 @@ class ValueType(type):
 def named_in(space: dict[str, Any]) -> dict[str, Any]:
     """The fields that a class body names, with their annotations."""
     found: dict[str, Any] = space.get("__annotations__", {})
+    if sys.version_info >= (3, 14) and not found:
+        # Without the import of `annotations`, a module's annotations are worked out when they are asked for.
+        # They are asked for as text: a name in them need not exist.
+        from annotationlib import Format, call_annotate_function, get_annotate_from_class_namespace
+
+        annotate = get_annotate_from_class_namespace(space)
+        if annotate is not None:
+            found = call_annotate_function(annotate, Format.STRING)
     return {name: each for name, each in found.items() if not str(each).removeprefix("typing.").startswith("ClassVar")}
 
 

@@ -8,7 +8,7 @@ import functools
 import inspect
 import pickle
 import pprint
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -98,6 +98,26 @@ def test_a_kind_may_have_a_mixin_before_it_and_facts_that_are_no_fields():
     assert (rack.where, rack.RACKS, rack.text) == ("here", 4, "10.0.0.1:80")
     with pytest.raises(TypeError, match="RACKS"):
         Rack("10.0.0.1", 80, RACKS=5)  # type: ignore[call-arg]
+
+
+UNQUOTED = """
+from typing import Any, ClassVar
+from ecs_discovery.models import Endpoint
+
+class Rack(Endpoint):
+    RACKS: ClassVar[int] = 4
+    colour: str = "red"
+    owner: Elsewhere = None
+"""
+
+
+def test_a_module_that_does_not_import_annotations_may_derive_values_too():
+    space: dict[str, Any] = {"Elsewhere": str}
+    exec(compile(UNQUOTED, "racks", "exec", dont_inherit=True), space)
+    rack = space["Rack"]("10.0.0.1", 80, colour="blue")
+    assert (rack.colour, rack.owner, rack.RACKS) == ("blue", None, 4)
+    with pytest.raises(TypeError, match="RACKS"):
+        space["Rack"]("10.0.0.1", 80, RACKS=5)
 
 
 def test_values_of_two_kinds_are_never_equal():
