@@ -7,6 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from ecs_discovery.core.calls.call import Call
+from ecs_discovery.core.calls.failure_kinds import FailureKind
 from ecs_discovery.errors import (
     ConnectError,
     ConnectTimeout,
@@ -40,6 +41,11 @@ def hint_of(call: Call) -> str | None:
     parts = []
     if call.reports and "WRONG_VERSION_NUMBER" in call.reports[-1].error:
         parts.append("this port does not seem to speak TLS: use http://, or no ssl=, or the port that does")
+    if call.default_port is not None and call.reports and call.reports[-1].kind == FailureKind.NOT_SENT.value:
+        parts.append(
+            f"port {call.default_port} is the default, since there is no SRV record: "
+            f"write the port if it is another, as {call.target}:8080"
+        )
     if call.reason:
         parts.append(f"not retried: {call.reason}")
     return "; ".join(parts) or None

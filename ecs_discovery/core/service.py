@@ -308,6 +308,11 @@ class Service:
             return change is not None
 
     @property
+    def default_port(self) -> int | None:
+        """The scheme's port, if the endpoints have it because no record and no caller has named another."""
+        return self._sources.default_port
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The current nodes."""
         return self._membership.nodes

@@ -29,6 +29,12 @@ class FailedRequest(Value):
     in_body: bool = False
     """It went wrong within the body."""
 
+    def error(self, *theirs: type[Exception], timed_out: bool | None = None) -> DiscoveryError:
+        """The error of a call whose attempts failed, of requests' classes `theirs` too."""
+        assert isinstance(self.told, Call)
+        late = self.fault is Fault.CONNECT_TIMEOUT if timed_out is None else timed_out
+        return of_call(self.told, self.fault, *theirs, timed_out=late)
+
 
 def as_requests_error(error: requests.RequestException, request: requests.PreparedRequest) -> Exception:
     """What a wrapped session raises for `error`, which requests made of an error of ours; others stay as they are.
@@ -44,7 +50,7 @@ def as_requests_error(error: requests.RequestException, request: requests.Prepar
     else:
         kind = _class_in_body(error, story.fault) if story.in_body else type(error)
         timed_out = isinstance(error, requests.ConnectTimeout)
-        made = of_call(story.told, story.fault, kind, timed_out=timed_out)
+        made = story.error(kind, timed_out=timed_out)
         made.__cause__ = theirs
     made.args = (theirs,)
     made.__dict__.update(request=error.request or request, response=error.response)

@@ -115,6 +115,12 @@ class RequestsExchange(PoolExchange[RequestPool]):
         error.ecs_discovery = FailedRequest(told, self.last_fault, use is not None and use.in_body)  # type: ignore[attr-defined]
         return error
 
+    def over(self, error: BaseException | None) -> None:
+        story: FailedRequest | None = getattr(error, "ecs_discovery", None)
+        if story is not None and self._call is not None and self._call.observed is not None:
+            error = story.told if isinstance(story.told, DiscoveryError) else story.error()  # as the caller knows it
+        super().over(error)
+
     # A tenacity object of the application's
 
     def by_own_policy(self) -> HTTPResponse:

@@ -61,6 +61,16 @@ def test_what_a_name_turned_out_to_be_is_remembered_so_that_it_costs_one_questio
     assert (service.resolution.source, service.resolution.ttl, service.resolution.stale) == ("dns", 10.0, False)
 
 
+def test_the_default_port_is_known_as_such_only_where_no_record_names_another():
+    service = service_of("orders", default_port=80)
+    assert service.default_port is None  # nothing is known yet
+    assert known(service).default_port == 80
+    assert known(service_of("orders:80", default_port=80)).default_port is None  # the caller named it
+    service = service_of("orders", default_port=80)
+    service.judge({a(): none(), aaaa(): none(), srv(): fresh("10.0.0.1", port=8080)}, 1000.0)
+    assert service.default_port is None
+
+
 def test_an_answer_with_the_very_same_endpoints_brings_its_own_ttl_and_source():
     tasks = (Endpoint("10.0.0.1", 8080),)
     service = known()

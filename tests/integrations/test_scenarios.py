@@ -370,6 +370,32 @@ def test_an_unknown_name_is_an_error_of_both(lab: Lab, play: Play):
     play(scenario)
 
 
+def test_a_port_that_no_caller_named_is_called_the_default_in_the_error(lab: Lab, play: Play):
+    lab.service("orders", tasks=2)
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        recorder = Recorder()
+        w.engine.observe(recorder)
+        with pytest.raises(ConnectError, match="port 80 is the default, since there is no SRV record"):
+            await client.send("GET", "http://orders.prod.local/")
+        assert recorder.calls[0].error_type == "ConnectError"  # for metrics: ours, whatever the library makes of it
+
+    play(scenario)
+
+
+def test_a_port_that_was_named_is_not_called_the_default(lab: Lab, play: Play):
+    service = lab.service("orders", tasks=2)
+    for task in service.tasks:
+        task.refuse()
+
+    async def scenario(client: ClientUnderTest, w: Any) -> None:
+        with pytest.raises(ConnectError) as caught:
+            await client.send("GET", url_of(service))
+        assert "is the default" not in str(caught.value)
+
+    play(scenario)
+
+
 def test_a_service_whose_tasks_have_all_left_is_an_error_of_both(lab: Lab, play: Play):
     lab.service("orders", tasks=0)
     lab.dns.add("orders.prod.local", "TXT", '"here"')

@@ -37,6 +37,7 @@ class Call:
         "_seconds",
         "connect_deadline_at",
         "deadline_at",
+        "default_port",
         "failure",
         "hard",
         "hedged",
@@ -88,6 +89,8 @@ class Call:
         """Attempts begun."""
         self.tried: tuple[Node, ...] = ()
         self.reports: tuple[AttemptReport, ...] = ()
+        self.default_port: int | None = None
+        """For people, once it has failed: the port that its endpoints have only because none was named."""
         self.reason = ""
         """Why no attempt follows the last failure."""
         self.failure: FailureKind | None = None

@@ -32,6 +32,8 @@ class Group(Value):
     """Which of the target's sources it belongs to. A failure is passed over only to another source."""
     surprise: str = ""
     """What to tell once when this group is the one that answers."""
+    is_default: bool = False
+    """The port is the scheme's: neither the application nor a record has named it."""
 
     def endpoints(self, found: Iterable[Endpoint], known: Ported | None = None) -> tuple[Endpoint, ...]:
         """The answers as endpoints to connect to, each once, families interleaved as they come.
@@ -94,14 +96,14 @@ def plan(
         if target.scheme == "srv":
             groups.append(Group(srv, None, index))
         elif target.scheme == "dns":
-            groups.append(Group(addresses, wanted or default_port, index))
+            groups.append(Group(addresses, wanted or default_port, index, is_default=wanted is None))
         elif target.scheme == "auto" and wanted is not None:
             told = f"{name} has no address record; its SRV records' ports are used instead of port {wanted}"
             groups += [Group(addresses, wanted, index), Group(srv, None, index, told)]
         elif target.scheme == "auto":
             groups.append(Group(srv, None, index))
             if default_port is not None:
-                groups.append(Group(addresses, default_port, index))
+                groups.append(Group(addresses, default_port, index, is_default=True))
         elif target.scheme == "static":
             groups.append(Group((Question("static", name),), None, index))
         elif target.scheme in schemes:

@@ -84,6 +84,12 @@ class SourceSelection:
         """The questions whose answers matter now."""
         return self.questions if self._chosen is None else self._narrowed
 
+    @property
+    def default_port(self) -> int | None:
+        """The scheme's port, if the endpoints have it because no record and no caller has named another."""
+        group = self.groups[self._chosen] if self._chosen is not None else None
+        return group.port if group is not None and group.is_default else None
+
     def adopt(self, looks: Looks) -> tuple[Resolution, ...] | None:
         """The answers that are news; None if these were read before a report that was taken over since."""
         # Serial 0: the cache has dropped it since, which is no report.

@@ -36,8 +36,12 @@ def of_call(call: Call, fault: Fault | None, *theirs: type[BaseException], timed
         ours = ConnectTimeout
     elif fault is not None and fault.kind is FailureKind.NOT_SENT and fault is not Fault.OWN:
         ours = ConnectError
+    tried = len({report.endpoint for report in call.reports})
+    number = f"{call.number} attempt{'s' if call.number > 1 else ''}"
+    if tried > call.number:  # connects that raced
+        number += f" on {tried} endpoints"
     made: DiscoveryError = combined(ours, *theirs)(
-        f"failed after {call.number} attempt{'s' if call.number > 1 else ''}: {last.error or last.outcome}",
+        f"failed after {number}: {last.error or last.outcome}",
         target=call.target,
         attempts=call.reports,
         hint=hint_of(call),

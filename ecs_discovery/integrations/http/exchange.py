@@ -409,6 +409,7 @@ class Exchange(Generic[R, U], ABC):
         call = self._call
         if call is None or not call.reports or not self.is_of_connection(error):
             return error
+        call.default_port = self.service.default_port
         return self.as_error(call, without_frames(error), self._use)
 
     def _recall(self, call: Call) -> None:

@@ -36,7 +36,10 @@ __all__ = ["NO_DATA_HINT", "NO_NAME_HINT", "Asking", "Steps", "lookup_steps", "n
 _MAX_FOLLOW_UPS = 240
 """Questions after the addresses of SRV targets: with the first one and some retransmissions a lookup's allowance."""
 
-NO_NAME_HINT = "check the spelling, and that the zone is associated with this VPC"
+NO_NAME_HINT = (
+    "check the name and its namespace, that the service has a running task and registers it, "
+    "and that the zone is associated with this VPC"
+)
 NO_DATA_HINT = "the name exists; perhaps with records of another kind, or no task is registered now"
 
 
