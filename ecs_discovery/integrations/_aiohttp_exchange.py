@@ -216,7 +216,8 @@ class AiohttpExchange(AsyncExchange[Any, AiohttpUse]):
         use.fields = fields, added
 
     def has_connection(self, use: AiohttpUse) -> None:
-        """The request is about to be written to the use's connection: aiohttp does nothing else before."""
+        """The request is about to be written to the use's connection. Only a trace hook of the application's may wait
+        before that: while it does, another attempt may change the fields."""
         if use.fields is not None:
             fields, added = use.fields
             add_fields(fields, self.request.headers, added)

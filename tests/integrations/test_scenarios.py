@@ -440,7 +440,7 @@ def test_each_of_two_attempts_in_flight_carries_its_own_header_fields(lab: Lab, 
             if attempt.number == 1:
                 first = tasks[attempt.endpoint.host, attempt.endpoint.port]
                 for task in service.tasks:
-                    task.slow(1)
+                    task.slow(3)
                 first.vanish()
             made: Any = super().attempt_started(attempt)
             made.headers = {"X-Attempt": str(attempt.number)}

@@ -109,6 +109,20 @@ def test_a_name_that_is_met_again_inside_another_one_is_passed_over_whole():
     assert found.answers == (AliasRecord("abc", "y.x.abc", 60.0),)
 
 
+def test_a_pointer_to_a_name_further_on_is_refused_even_where_that_name_was_read_before():
+    # A label of 41 octets runs from the first record over the next two into the last. Its rest is read there, early.
+    begin = 12 + len(NAME) + 4
+    inside = begin + 11
+    further = inside + 42
+    first = record(16, b"\x29", name=b"\0")
+    second = record(5, b"\1y\0", name=struct.pack(">H", 0xC000 | inside))
+    third = record(5, b"\1z\0", name=struct.pack(">H", 0xC000 | further))
+    fourth = record(16, b"\3abc\0", name=b"\0")
+    assert message(first + second + third + fourth, 4)[further:] == b"\3abc\0"
+    with pytest.raises(Malformed, match="points forward"):
+        read(message(first + second + third + fourth, 4))
+
+
 @pytest.mark.parametrize("name", ["orders.prod.local", "", "a\\.b\\255.c\\\\", "x" * 63, ".".join(["a" * 50] * 4)])
 @pytest.mark.parametrize("edns", [True, False])
 def test_a_question_is_read_as_it_was_written(name: str, edns: bool):

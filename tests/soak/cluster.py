@@ -41,7 +41,7 @@ class Weather:
 
     def begin(self) -> None:
         self._over.clear()
-        self._chaos = chaos(self._lab, seed=self._rng.getrandbits(32), every=2.0, services=["orders"])
+        self._chaos = chaos(self._lab, seed=self._rng.getrandbits(32), every=2.0, services=["orders"], settle=0.8)
         self._on_orders = self._chaos.__enter__()
         self._thread = threading.Thread(target=self._play, args=(Random(self._rng.random()),), name="weather-flaky")
         self._thread.start()

@@ -16,7 +16,7 @@ from ecs_discovery.errors import (
 )
 from ecs_discovery.integrations._httpx.library import Library, SharedConnectionError
 from ecs_discovery.integrations.http.errors import as_class, of_call
-from ecs_discovery.integrations.http.exchange import add_fields, remove_fields
+from ecs_discovery.integrations.http.exchange import add_fields
 from ecs_discovery.integrations.http.short_bodies import SHORT, TAIL, arrived
 from ecs_discovery.runtime.sockets import Tuning
 
@@ -68,17 +68,20 @@ class HttpxPart:
         return str(self.request.url)
 
     def carry(self, fields: Mapping[str, str], added: set[str], use: Any) -> None:
-        use.fields = fields, added
+        if fields:
+            use.fields = fields
 
     def request_of(self, use: Any) -> Any:
-        """The request, for the transport that is to send it for this use at once."""
+        """The request as this use sends it. Another attempt may be in flight: each that has fields has its own copy."""
+        request = self.request
         if use.fields is not None:
-            fields, added = use.fields
-            add_fields(fields, self.request.headers, added)
-        return self.request
-
-    def put_down(self, added: set[str]) -> None:
-        remove_fields(self.request.headers, added)
+            kind: Any = type(request)
+            made = kind.__new__(kind)  # `copy` leaves out the body, which pickle cannot take
+            made.__dict__.update(request.__dict__)
+            made.headers = request.headers.copy()
+            add_fields(use.fields, made.headers, set())
+            return made
+        return request
 
     def status(self, response: Any) -> int:
         return response.status_code  # type: ignore[no-any-return]

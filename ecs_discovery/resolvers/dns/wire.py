@@ -198,7 +198,8 @@ class _Reader:
         wire, names = self._wire, self._names
         at, read_to, before = self._at, 0, self._at
         if wire[at] >= 0xC0:  # nearly always a pointer to a name that was read
-            known = names.get((wire[at] & 0x3F) << 8 | wire[at + 1])
+            target = (wire[at] & 0x3F) << 8 | wire[at + 1]
+            known = names.get(target) if target < at else None
             if known is not None:
                 self._at = at + 2
                 return known[0]

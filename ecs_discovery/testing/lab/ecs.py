@@ -7,6 +7,7 @@ import errno
 import random
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterator
 from random import Random
@@ -26,7 +27,7 @@ from ecs_discovery.testing.lab.zone import RecordKind, Routing, Zone
 __all__ = ["Lab"]
 
 _ADDRESS_ATTEMPTS = 16
-_KEPT = 200  # sockets of vanished tasks; clients gave up on older ones long ago
+_KEPT = 600.0  # seconds that sockets of a vanished task are held: clients have given up by then
 
 
 class Lab:
@@ -57,7 +58,7 @@ class Lab:
         self._cloud_map_rng = Random(seed)  # of its own: what one side draws does not change the other's answers
         self._addresses = _addresses(self.single_address)
         self._services: dict[str, LabService] = {}
-        self._kept: deque[socket.socket] = deque()  # of vanished tasks: closed, they would be heard of
+        self._kept: deque[tuple[float, socket.socket]] = deque()  # of vanished tasks: closed, they would be heard of
         self._zone = Zone(self.namespace, self._rng)
         self._thread = LoopThread(f"ecs-lab-{self.namespace}")
         try:
@@ -169,7 +170,7 @@ class Lab:
             service.end()
         self.dns.end()
         self.cloud_map.end()
-        for sock in self._kept:
+        for _, sock in self._kept:
             sockets.reset(sock)
             sock.close()
 
@@ -185,9 +186,10 @@ class Lab:
         )
 
     def _keep(self, sock: socket.socket) -> None:
-        self._kept.append(sock)
-        if len(self._kept) > _KEPT:
-            self._kept.popleft().close()
+        now = time.monotonic()
+        self._kept.append((now, sock))
+        while now - self._kept[0][0] > _KEPT:
+            self._kept.popleft()[1].close()
 
     def _bind(self, address: str | None, port: int) -> socket.socket:
         if address is not None:

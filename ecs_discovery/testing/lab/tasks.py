@@ -167,8 +167,8 @@ class LabTask:
     def kill(self) -> None:
         """The process dies: nothing listens, every open connection is reset.
 
-        A vanished task dies unheard: connecting still times out, open connections get no FIN or RST until the
-        lab closes. The registry does not notice; `LabService.kill` tells it.
+        A vanished task dies unheard: connecting still times out, open connections get no FIN or RST for 10
+        minutes, or until the lab closes. The registry does not notice; `LabService.kill` tells it.
         """
         self._thread.call(self.end)
 

@@ -88,7 +88,7 @@ def task(facts: Facts) -> Iterator[Finding]:
 def program(facts: Facts) -> Iterator[Finding]:
     """The process."""
     process = facts.process
-    if process.pid == 1 and process.term in ("default", "ignored"):
+    if facts.task.in_ecs and process.pid == 1 and process.term in ("default", "ignored"):
         yield found(
             "D401",
             "program",

@@ -68,7 +68,7 @@ class AsyncHttpxUse(AsyncUse):
         """The end of a deadline that the caller gave, in monotonic seconds."""
         self.stream: AsyncStream | None = None
         """The connection that the request went out on."""
-        self.fields: tuple[Mapping[str, str], set[str]] | None = None
+        self.fields: Mapping[str, str] | None = None
         """See `Exchange.carry`."""
 
 

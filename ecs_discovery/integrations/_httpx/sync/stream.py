@@ -70,7 +70,7 @@ class HttpxUse(AttemptUse):
         """The end of a deadline that the caller gave, in monotonic seconds."""
         self.stream: Stream | None = None
         """The connection that the request went out on."""
-        self.fields: tuple[Mapping[str, str], set[str]] | None = None
+        self.fields: Mapping[str, str] | None = None
         """See `Exchange.carry`."""
 
 
