@@ -11,8 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import ProxyHandler, build_opener
 
+import prometheus_client
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
 
 import ecs_discovery
 from ecs_discovery import errors
@@ -63,15 +66,47 @@ def cluster() -> Iterator[Lab]:
         yield lab
 
 
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The ports at which a block serves its metrics: free ones on loopback, and only for as long as the test runs."""
+    start = prometheus_client.start_http_server
+    servers = []
+
+    def start_on_loopback(port: int) -> None:
+        servers.append(start(0, addr="127.0.0.1"))
+        ports.append(servers[-1][0].server_port)
+
+    ports: list[int] = []
+    monkeypatch.setattr(prometheus_client, "start_http_server", start_on_loopback)
+    yield ports
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_python_block_runs(block: Block, cluster: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_block_runs(block: Block, cluster: Lab, served: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader who copies a block and has such a service gets no error and no warning."""
     code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
     if not block.runs:
         return
     monkeypatch.setenv("ECS_DISCOVERY_NAMESPACE", cluster.namespace)
     monkeypatch.setenv("ECS_DISCOVERY_NAMESERVERS", cluster.nameserver)
-    exec(code, {"__name__": "example"})
+    names: dict[str, object] = {"__name__": "example"}
+    try:
+        exec(code, names)
+        for port in served:
+            assert "ecs_discovery_call_duration_seconds_count" in get(f"http://127.0.0.1:{port}/metrics")
+    finally:
+        for each in names.values():
+            if isinstance(each, MeterProvider):
+                each.shutdown()
+
+
+def get(url: str) -> str:
+    with build_opener(ProxyHandler({})).open(url, timeout=10) as answer:
+        return str(answer.read(), "utf-8")
 
 
 def test_most_blocks_run() -> None:

@@ -53,6 +53,11 @@ FAILED, GOOD = f'{CHOSEN},error_type!=""', f'{CHOSEN},error_type=""'
 ANSWERED = f'{CHOSEN},http_response_status_code!=""'
 CALLS, ATTEMPTS = "call_duration_seconds_count", "attempt_duration_seconds_count"
 FAILED_SHARE = f"({summed(CALLS, labels=FAILED)} or 0 * {summed(CALLS)}) / {summed(CALLS)}"
+SERVER_ERRORS = f'{CHOSEN},http_response_status_code=~"5.."'
+SERVER_ERROR_SHARE = f"({summed(ATTEMPTS, labels=SERVER_ERRORS)} or 0 * {summed(ATTEMPTS)}) / {summed(ATTEMPTS)}"
+"""Of all attempts, as in the alarm. Which of these answers a retry hides from the caller, no metric tells."""
+# The worst process counts here: whoever looks is to see that one process is in trouble, however well the others are.
+# The alarm takes the best process instead: a process that starts sees no task yet, and must wake no one.
 HEALTHY = f"min by (server_address) ({state('healthy')})"
 UNFIT = f"max by (server_address) (sum without (ecs_discovery_endpoint_state) ({state('ejected', 'probing', 'down')}))"
 COVERAGE = f"min by (server_address) ({series('endpoint_coverage')})"
@@ -75,51 +80,70 @@ class Panel(NamedTuple):
     """The top of the axis, if it is known."""
 
 
-GLANCE: list[Panel] = [
-    Panel(
-        "Healthy endpoints",
-        "none",
-        [(f"sum({HEALTHY})", "healthy")],
-        "Tasks that get requests, of all chosen services, as the process that sees the fewest sees them.",
-        (("red", None), ("green", 1)),
-    ),
-    Panel(
-        "Endpoints not healthy",
-        "none",
-        [(f"sum({UNFIT})", "unfit")],
-        "Tasks that are ejected, probing or down, as the process that sees the most sees them.",
-        (("green", None), ("orange", 1)),
-    ),
-    Panel("Requests", "reqps", [(f"sum({rate(CALLS)})", "requests")], "Requests of your code, all attempts together."),
-    Panel(
-        "Failed requests",
-        "percentunit",
-        [(f"(sum({rate(CALLS, FAILED)}) or vector(0)) / sum({rate(CALLS)})", "failed")],
-        "Requests that ended with an exception after all attempts.",
-        (("green", None), ("orange", 0.001), ("red", 0.01)),
-        2,
-    ),
-    Panel(
-        "Latency, p99",
-        "s",
-        [(quantile(0.99, "call_duration", ""), "p99")],
-        "99 % of the requests took at most this long, all attempts together.",
-    ),
-    Panel(
-        "Attempts per request",
-        "none",
-        [(f"sum({rate(ATTEMPTS)}) / sum({rate(CALLS)})", "attempts")],
-        "1 while nothing is retried or hedged.",
-        (("green", None), ("orange", 1.1)),
-        2,
-    ),
+GLANCE: list[list[Panel]] = [
+    [
+        Panel(
+            "Requests", "reqps", [(f"sum({rate(CALLS)})", "requests")], "Requests of your code, all attempts together."
+        ),
+        Panel(
+            "Requests ended by an exception",
+            "percentunit",
+            [(f"(sum({rate(CALLS, FAILED)}) or vector(0)) / sum({rate(CALLS)})", "failed")],
+            "Requests that ended with an exception after all attempts. An answer with status 503 is no exception.",
+            (("green", None), ("orange", 0.001), ("red", 0.01)),
+            2,
+        ),
+        Panel(
+            "Answers of 500 and more",
+            "percentunit",
+            [(f"(sum({rate(ATTEMPTS, SERVER_ERRORS)}) or vector(0)) / sum({rate(ATTEMPTS)})", "500 and more")],
+            "Attempts that were answered with a status of 500 or more, as a share of all attempts. "
+            "Your code gets such an answer unless a retry follows. See the table for each service.",
+            (("green", None), ("orange", 0.001), ("red", 0.05)),
+            2,
+        ),
+        Panel(
+            "Latency, p99",
+            "s",
+            [(quantile(0.99, "call_duration", ""), "p99")],
+            "99 % of the requests took at most this long, all attempts together.",
+        ),
+    ],
+    [
+        Panel(
+            "Fewest healthy endpoints of a service",
+            "none",
+            [(f"min({HEALTHY})", "healthy")],
+            "Tasks that get requests, of the chosen service that has the fewest, as the process that sees the fewest "
+            "sees them. At 1 a retry has no other healthy task.",
+            (("red", None), ("orange", 1), ("green", 2)),
+        ),
+        Panel(
+            "Endpoints not healthy",
+            "none",
+            [(f"sum({UNFIT})", "unfit")],
+            "Tasks that are ejected, probing or down, of all chosen services, as the process that sees the most "
+            "sees them.",
+            (("green", None), ("orange", 1)),
+        ),
+        Panel(
+            "Attempts per request",
+            "none",
+            [(f"sum({rate(ATTEMPTS)}) / sum({rate(CALLS)})", "attempts")],
+            "1 while nothing is retried or hedged.",
+            (("green", None), ("orange", 1.1)),
+            2,
+        ),
+    ],
 ]
+"""Lines of single values: first what users notice, then why."""
 TABLE: list[tuple[str, str, str]] = [  # column, unit, query
     ("Healthy", "none", HEALTHY),
     ("Not healthy", "none", UNFIT),
     ("Known", "percentunit", COVERAGE),
     ("Requests", "reqps", summed(CALLS)),
-    ("Failed", "percentunit", FAILED_SHARE),
+    ("Exceptions", "percentunit", FAILED_SHARE),
+    ("Answers 500+", "percentunit", SERVER_ERROR_SHARE),
     ("p50", "s", quantile(0.5, "call_duration")),
     ("p99", "s", quantile(0.99, "call_duration")),
     ("Attempts/request", "none", f"{summed(ATTEMPTS)} / {summed(CALLS)}"),
@@ -136,10 +160,10 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Requests of your code, all attempts together: RequestCount of Service Connect.",
             ),
             Panel(
-                "Failed requests",
+                "Requests ended by an exception",
                 "percentunit",
                 [(FAILED_SHARE, SERVICE)],
-                "Requests that ended with an exception. A last answer with status 503 is an answer: see below.",
+                "As a share of all requests. A last answer with status 503 is an answer: see below.",
             ),
             Panel(
                 "Latency of requests",
@@ -148,10 +172,10 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "As your code sees it: all attempts and the pauses between them.",
             ),
             Panel(
-                "Answers by status",
-                "reqps",
-                [(summed(ATTEMPTS, "http_response_status_code", ANSWERED), "{{http_response_status_code}}")],
-                "Of all attempts: HTTPCode_Target_2XX_Count to 5XX of Service Connect.",
+                "Answers of 500 and more",
+                "percentunit",
+                [(SERVER_ERROR_SHARE, SERVICE)],
+                "As a share of all attempts. Your code gets such an answer unless a retry follows.",
             ),
             Panel(
                 "Latency of attempts",
@@ -164,6 +188,23 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "none",
                 [(f"sum by (server_address) ({series('attempt_active')})", SERVICE)],
                 "Attempts that have no answer yet, of all processes.",
+            ),
+            Panel(
+                "Failed requests by error, in 5 min",
+                "none",
+                [(recent(CALLS, "error_type, server_address", FAILED), "{{error_type}} " + SERVICE)],
+                "Requests that ended with an exception after all attempts, by the class of the exception.",
+            ),
+            Panel(
+                "Answers by status",
+                "reqps",
+                [
+                    (
+                        summed(ATTEMPTS, "http_response_status_code, server_address", ANSWERED),
+                        "{{http_response_status_code}} " + SERVICE,
+                    )
+                ],
+                "Of all attempts: HTTPCode_Target_2XX_Count to 5XX of Service Connect.",
             ),
         ],
     ),
@@ -201,16 +242,16 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "none",
                 [
                     (
-                        recent("endpoint_ejections_total", "ecs_discovery_ejection_cause"),
-                        "{{ecs_discovery_ejection_cause}}",
+                        recent("endpoint_ejections_total", "ecs_discovery_ejection_cause, server_address"),
+                        "{{ecs_discovery_ejection_cause}} " + SERVICE,
                     ),
                     (
-                        recent("endpoint_ejections_withheld_total", "ecs_discovery_ejection_cause"),
-                        "withheld: {{ecs_discovery_ejection_cause}}",
+                        recent("endpoint_ejections_withheld_total", "ecs_discovery_ejection_cause, server_address"),
+                        "withheld: {{ecs_discovery_ejection_cause}} " + SERVICE,
                     ),
                     (
-                        recent("endpoint_revivals_total", "ecs_discovery_endpoint_was"),
-                        "back from {{ecs_discovery_endpoint_was}}",
+                        recent("endpoint_revivals_total", "ecs_discovery_endpoint_was, server_address"),
+                        "back from {{ecs_discovery_endpoint_was}} " + SERVICE,
                     ),
                 ],
                 "Endpoints taken out, by the cause, and endpoints that came back. "
@@ -220,10 +261,11 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Panic: health is ignored",
                 "none",
                 [
-                    (f"max by (server_address) ({series('panic')})", f"{SERVICE}: 1 = in panic"),
-                    (recent("panics_total"), f"{SERVICE}: begun in 5 min"),
+                    (f"max by (server_address) ({series('panic')})", f"now (1 = in panic) {SERVICE}"),
+                    (recent("panics_total"), f"begun in the last 5 min {SERVICE}"),
                 ],
-                "Fewer than half of the endpoints are healthy, so ejected endpoints get requests too.",
+                "Fewer than half of the endpoints are healthy, so ejected endpoints get requests too. "
+                "A panic that is over still counts as begun, for 5 minutes.",
             ),
             Panel(
                 "Overload and health checks, in 5 min",
@@ -245,7 +287,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
             Panel(
                 "Failed attempts, in 5 min",
                 "none",
-                [(recent(ATTEMPTS, "error_type", FAILED), "{{error_type}}")],
+                [(recent(ATTEMPTS, "error_type, server_address", FAILED), "{{error_type}} " + SERVICE)],
                 "By what was wrong. A retry may hide each of them from your code.",
             ),
             Panel(
@@ -255,16 +297,18 @@ ROWS: list[tuple[str, list[Panel]]] = [
                     (
                         recent(
                             "retries_total",
-                            "ecs_discovery_retry_reason",
+                            "ecs_discovery_retry_reason, server_address",
                             f'{CHOSEN},ecs_discovery_retry_unsent="false"',
                         ),
-                        "{{ecs_discovery_retry_reason}}",
+                        "{{ecs_discovery_retry_reason}} " + SERVICE,
                     ),
                     (
                         recent(
-                            "retries_total", "ecs_discovery_retry_reason", f'{CHOSEN},ecs_discovery_retry_unsent="true"'
+                            "retries_total",
+                            "ecs_discovery_retry_reason, server_address",
+                            f'{CHOSEN},ecs_discovery_retry_unsent="true"',
                         ),
-                        "{{ecs_discovery_retry_reason}}, nothing was sent",
+                        "{{ecs_discovery_retry_reason}}, nothing was sent, " + SERVICE,
                     ),
                 ],
                 "By what was wrong before. Where nothing was sent, a retry takes nothing from the budget.",
@@ -309,7 +353,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "ops",
                 [
                     (summed("connects_total", labels=GOOD), f"ok {SERVICE}"),
-                    (summed("connects_total", "error_type", FAILED), "{{error_type}}"),
+                    (summed("connects_total", "error_type, server_address", FAILED), "{{error_type}} " + SERVICE),
                 ],
                 "New connections: NewConnectionCount of Service Connect. Overtaken: another connect was first.",
             ),
@@ -466,7 +510,18 @@ def panel(kind: str, each: Panel, place: tuple[int, int, int, int]) -> dict[str,
             "graphMode": "area",
             "textMode": "value",
         }
+    if kind == "timeseries":
+        defaults["color"] = {"mode": "palette-classic-by-name"}  # a service alone has the same colour in all panels
     return made
+
+
+def lines(kind: str, each: list[list[Panel]], top: int, height: int) -> list[dict[str, Any]]:
+    """Panels in lines of the whole width, 24, each line shared evenly."""
+    return [
+        panel(kind, one, (24 // len(line) * index, top + height * number, 24 // len(line), height))
+        for number, line in enumerate(each)
+        for index, one in enumerate(line)
+    ]
 
 
 def table(place: tuple[int, int, int, int]) -> dict[str, Any]:
@@ -498,16 +553,16 @@ def table(place: tuple[int, int, int, int]) -> dict[str, Any]:
 
 
 def grafana() -> dict[str, Any]:
-    panels = [panel("stat", each, (4 * index, 0, 4, 4)) for index, each in enumerate(GLANCE)]
-    panels.append(table((0, 4, 24, 5)))
-    top = 9
+    panels = lines("stat", GLANCE, 0, 3)
+    top = 3 * len(GLANCE)
+    panels.append(table((0, top, 24, 5)))
+    top += 5
     for title, row in ROWS:
         panels.append({"type": "row", "title": title, "gridPos": {"x": 0, "y": top, "w": 24, "h": 1}, "panels": []})
         top += 1
-        panels += [
-            panel("timeseries", each, (8 * (index % 3), top + 7 * (index // 3), 8, 7)) for index, each in enumerate(row)
-        ]
-        top += 7 * -(-len(row) // 3)
+        threes = [row[index : index + 3] for index in range(0, len(row), 3)]
+        panels += lines("timeseries", threes, top, 7)
+        top += 7 * len(threes)
     for number, each in enumerate(panels, 1):
         each["id"] = number
     variables = [

@@ -137,6 +137,7 @@ def added() -> set[str]:
     return {match[1] for each in statements if (match := re.match(r'set\(datapoint.attributes\["(.*?)"\]', each))}
 
 
+BOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
 COLLECTOR: dict[str, Any] = yaml.safe_load((FOLDER / "collector.yml").read_text())
 
 
@@ -203,7 +204,34 @@ def test_what_is_committed_is_what_the_command_writes(name: str):
     assert (FOLDER / name).read_text() == MADE["files"]()[name], "python docs/dashboards/make.py"
 
 
-def test_every_alarm_has_its_line_in_the_runbook():
+def test_every_alarm_has_its_line_and_its_section_in_the_runbook():
     page = (FOLDER.parent / "alarms.md").read_text()
-    for alarm in MADE["ALARMS"]:
-        assert f"| `{alarm.name}` | {alarm.severity} |" in page
+    linked = re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\) \| (\w+) \|", page, re.MULTILINE)
+    assert [(name, severity) for name, _, severity in linked] == [each[:2] for each in MADE["ALARMS"]]
+    headings = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    assert [section for _, section, _ in linked] == [each.lower().replace(" ", "-") for each in headings]
+
+
+def test_no_stat_calls_all_well_while_a_service_answers_500(panels: dict[str, Any]):
+    """An answer is no exception, so only its status tells."""
+    query = panels["Answers of 500 and more"]["targets"][0]["expr"]
+    assert 'http_response_status_code=~"5.."' in query
+    assert "Answers 500+" in str(panels["Services"]["transformations"])
+
+
+def test_a_service_without_healthy_endpoints_is_not_hidden_by_another(panels: dict[str, Any]):
+    (target,) = panels["Fewest healthy endpoints of a service"]["targets"]
+    assert re.match(r"min\(min by \(server_address\) ", target["expr"])
+
+
+def test_a_panel_of_services_names_them_in_its_legend():
+    for panel in BOARD["panels"]:
+        for target in panel.get("targets", ()) if panel["type"] == "timeseries" else ():
+            if "lookup" not in target["expr"] or "forced_lookups" in target["expr"]:  # lookups are of no service
+                assert "{{server_address}}" in target["legendFormat"], panel["title"]
+
+
+@pytest.fixture
+def panels() -> dict[str, Any]:
+    """The board's panels by title; of two with one title, the first."""
+    return {panel["title"]: panel for panel in reversed(BOARD["panels"])}

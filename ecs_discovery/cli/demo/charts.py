@@ -16,6 +16,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 22, 26
 _FONT = 12
 _HEIGHT = 230
 _LETTER = 6.6  # the width of one, at most of them, in pixels
+_LINE = 13  # the height of a line of numbers over the chart, in pixels
 _MINUTES = 240.0  # seconds from which on times are told in minutes
 
 Point = tuple[float, float | None]
@@ -136,6 +137,8 @@ class _Frame:
         self._width = width
         self._height = height
         self._left = max(_LEFT, ceil(12 + _LETTER * max((len(label) for _, label in axis.ticks), default=0)))
+        self._lines = self._staggered()
+        self._top = _TOP + _LINE * max(0, max(self._lines, default=0))
         self._inside: list[str] = []
 
     def x(self, at: float) -> float:
@@ -144,10 +147,23 @@ class _Frame:
 
     def y(self, value: float) -> float:
         share = min(1.0, max(0.0, self._axis.place(value)))
-        return self._height - _BOTTOM - share * (self._height - _BOTTOM - _TOP)
+        return self._height - _BOTTOM - share * (self._height - _BOTTOM - self._top)
 
     def add(self, shape: str) -> None:
         self._inside.append(shape)
+
+    def _staggered(self) -> list[int]:
+        """The line of each mark's number, 0 next to the chart: two numbers must not stand on each other."""
+        ends: list[float] = []
+        chosen = []
+        for mark in self._marks:
+            half = _LETTER * (len(mark.label) + 1) / 2
+            x = self.x(mark.at)
+            free = (line for line, end in enumerate(ends) if x - half >= end + 2)
+            line = next(free, len(ends))
+            ends[line : line + 1] = [x + half]
+            chosen.append(line)
+        return chosen
 
     def drawn(self) -> str:
         right, bottom = self._width - _RIGHT, self._height - _BOTTOM
@@ -169,13 +185,10 @@ class _Frame:
                 f'<text x="{self.x(at):.1f}" y="{bottom + 18}" text-anchor="{anchor}">{at / scale:g} {unit}</text>'
             )
         parts += self._inside
-        last = -100.0
-        for mark in self._marks:
-            x = self.x(mark.at)
+        for mark, line in zip(self._marks, self._lines, strict=True):
+            x, y = self.x(mark.at), self._top - 6 - _LINE * line
             parts.append(
-                f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#777" stroke-dasharray="2 3"/>'
+                f'<line x1="{x:.1f}" y1="{self._top}" x2="{x:.1f}" y2="{bottom}" stroke="#777" stroke-dasharray="2 3"/>'
             )
-            if x - last >= 2 + _LETTER * (len(mark.label) + 1):  # two numbers must not stand on each other
-                parts.append(f'<text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{escape(mark.label)}</text>')
-                last = x
+            parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(mark.label)}</text>')
         return "".join((*parts, "</svg>"))

@@ -11,10 +11,11 @@ from random import Random
 from threading import Event, Lock, Thread
 from typing import Any, NamedTuple
 
-__all__ = ["Answer", "Request", "Summary", "Traffic", "percentile", "summarize"]
+__all__ = ["SLOW_SECONDS", "SLOW_SHARE", "Answer", "Request", "Summary", "Traffic", "percentile", "summarize"]
 
-_SLOW_SHARE = 0.1
-_SLOW_PATH = "/slow/0.15"
+SLOW_SHARE, SLOW_SECONDS = 0.1, 0.15
+"""Which share of the requests asks for an answer that takes its time, and how long that is."""
+_SLOW_PATH = f"/slow/{SLOW_SECONDS}"
 
 
 class Answer(NamedTuple):
@@ -153,7 +154,7 @@ class Traffic:
             if self._queue.qsize() >= len(self._workers):
                 self.held_back += 1
                 continue
-            self._queue.put(_SLOW_PATH if self._rng.random() < _SLOW_SHARE else f"/orders/{self._rng.randrange(1000)}")
+            self._queue.put(_SLOW_PATH if self._rng.random() < SLOW_SHARE else f"/orders/{self._rng.randrange(1000)}")
 
     def _work(self) -> None:
         send = self._connect()
