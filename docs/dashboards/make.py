@@ -32,10 +32,12 @@ def recent(metric: str, by: str = "server_address", labels: str = CHOSEN) -> str
     """How often it happened in the last 5 minutes.
 
     A counter appears with its first event, and `increase` sees no event in a first sample. So a counter that was not
-    there 5 minutes ago counts whole. After a gap of 10 minutes in Prometheus' data this is too much, for 5 minutes.
+    there 5 minutes ago, nor in the 5 minutes before, counts whole. After a longer gap in Prometheus' data this is too
+    much, for 5 minutes.
     """
     every = series(metric, labels)
-    return f"round(sum by ({by}) (({every} unless {every} offset 5m) or increase({every}[5m])))"
+    before = f"last_over_time({every}[5m] offset 5m)"  # a scrape that failed leaves a mark that hides what came before
+    return f"round(sum by ({by}) (({every} unless {before}) or increase({every}[5m])))"
 
 
 def quantile(share: float, metric: str, by: str = "server_address", labels: str = CHOSEN) -> str:
