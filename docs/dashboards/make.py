@@ -58,7 +58,7 @@ FAILED_SHARE = f"({summed(CALLS, labels=FAILED)} or 0 * {summed(CALLS)}) / {summ
 SERVER_ERRORS = f'{CHOSEN},http_response_status_code=~"5.."'
 SERVER_ERROR_SHARE = f"({summed(ATTEMPTS, labels=SERVER_ERRORS)} or 0 * {summed(ATTEMPTS)}) / {summed(ATTEMPTS)}"
 """Of all attempts, as in the alarm. Which of these answers a retry hides from the caller, no metric tells."""
-# The worst process counts here: whoever looks is to see that one process is in trouble, however well the others are.
+# The worst process counts here: an operator must see that one process is in trouble, however well the others are.
 # The alarm takes the best process instead: a process that starts sees no task yet, and must wake no one.
 HEALTHY = f"min by (server_address) ({state('healthy')})"
 UNFIT = f"max by (server_address) (sum without (ecs_discovery_endpoint_state) ({state('ejected', 'probing', 'down')}))"

@@ -203,7 +203,7 @@ class Slow:  # holds up the import of a module, as a slow disk does
     def find_spec(self, name, path=None, target=None):
         if name == SLOW:
             importing.set()
-            time.sleep(0.3)
+            time.sleep(0.3)  # the fork comes meanwhile; the import must not end before it
         return None
 
 sys.meta_path.insert(0, Slow())
